@@ -1,0 +1,186 @@
+"""Pose-only refinement: robust Levenberg-Marquardt over reprojection and depth residuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import compose, se3_exp, transform_points
+
+Array = NDArray[np.float64]
+
+# 95 % points of the chi distribution with two degrees of freedom (pixel) and one (depth): within them a residual is an
+# inlier, and a Huber kernel with this corner keeps 95 % of Gaussian residuals quadratic.
+_PIXEL_CORNER = 2.448
+_DEPTH_CORNER = 1.960
+_SMALLEST_DEPTH = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseObservations:
+    """What one image says about its pose: landmarks, where they were seen, how far and how surely.
+
+    Attributes:
+        points_world: (M, 3) landmark positions, metres.
+        keypoints: (M, 2) where they were seen, pixels.
+        pixel_sigma: (M,) standard deviation of each keypoint's position, pixels.
+        depth: (M,) measured depth, metres; 0 where there is none.
+        depth_sigma: (M,) standard deviation of the measured depth, metres; read only where depth is positive.
+        weights: (M,) in [0, 1], information multiplier (reliability times match score).
+    """
+
+    points_world: Array
+    keypoints: Array
+    pixel_sigma: Array
+    depth: Array
+    depth_sigma: Array
+    weights: Array
+
+    def __post_init__(self) -> None:
+        count = len(self.points_world)
+        if self.points_world.shape != (count, 3) or self.keypoints.shape != (count, 2):
+            raise InputError(
+                f"observations have points {self.points_world.shape} and keypoints {self.keypoints.shape}, "
+                "expected (M, 3) and (M, 2)"
+            )
+        for name in ("pixel_sigma", "depth", "depth_sigma", "weights"):
+            if getattr(self, name).shape != (count,):
+                raise InputError(f"observations have {name} {getattr(self, name).shape}, expected ({count},)")
+
+    def __len__(self) -> int:
+        return len(self.points_world)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedPose:
+    """A refined pose.
+
+    Attributes:
+        T_cam_world: (4, 4) the pose.
+        inliers: (M,) bool, observations whose pixel residual lies within the 95 % bound.
+        information: (6, 6) inverse covariance of the pose in the camera's tangent space ``[rho, phi]``.
+        cost: robust cost at the pose.
+        iterations: accepted and rejected steps taken.
+    """
+
+    T_cam_world: Array
+    inliers: NDArray[np.bool_]
+    information: Array
+    cost: float
+    iterations: int
+
+
+def residuals_and_jacobian(
+    T_cam_world: Array, observations: PoseObservations, camera: PinholeCamera
+) -> tuple[Array, Array]:
+    """Whitened residuals (M, 3) ``[u, v, z]`` and their derivatives (M, 3, 6) at ``exp(xi) @ T_cam_world``, xi = 0.
+
+    Pixel rows are ``(projected - seen) / pixel_sigma``; the depth row is ``(z - measured) / depth_sigma`` and 0 where
+    nothing was measured. Landmarks at or behind the camera are clamped to 1 mm before it: a huge residual, but finite.
+    """
+    points = transform_points(T_cam_world, observations.points_world)
+    x, y = points[:, 0], points[:, 1]
+    z = np.maximum(points[:, 2], _SMALLEST_DEPTH)
+    inverse_z = 1.0 / z
+    has_depth = observations.depth > 0
+    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, observations.depth_sigma, 1.0), 0.0)
+    pixel_scale = 1.0 / observations.pixel_sigma
+
+    residuals = np.empty((len(points), 3))
+    residuals[:, 0] = (camera.fx * x * inverse_z + camera.cx - observations.keypoints[:, 0]) * pixel_scale
+    residuals[:, 1] = (camera.fy * y * inverse_z + camera.cy - observations.keypoints[:, 1]) * pixel_scale
+    residuals[:, 2] = (z - observations.depth) * depth_scale
+
+    # d(residual)/d(point in camera), (M, 3, 3), then d(point)/d(xi) = [I, -skew(point)].
+    to_point = np.zeros((len(points), 3, 3))
+    to_point[:, 0, 0] = camera.fx * inverse_z * pixel_scale
+    to_point[:, 0, 2] = -camera.fx * x * inverse_z**2 * pixel_scale
+    to_point[:, 1, 1] = camera.fy * inverse_z * pixel_scale
+    to_point[:, 1, 2] = -camera.fy * y * inverse_z**2 * pixel_scale
+    to_point[:, 2, 2] = depth_scale
+    jacobian = np.empty((len(points), 3, 6))
+    jacobian[:, :, :3] = to_point
+    # row @ -skew(p) = cross(p, row)
+    jacobian[:, :, 3:] = np.cross(points[:, None, :], to_point)
+    return residuals, jacobian
+
+
+def huber(norm: Array, corner: float) -> tuple[Array, Array]:
+    """Huber cost and weight of residual norms: ``r^2 / 2`` and 1 up to ``corner``, linear and ``corner / r`` beyond."""
+    outside = norm > corner
+    cost = np.where(outside, corner * (norm - 0.5 * corner), 0.5 * norm**2)
+    return cost, np.where(outside, corner / np.where(outside, norm, 1.0), 1.0)
+
+
+def cauchy(norm: Array, corner: float) -> tuple[Array, Array]:
+    """Cauchy cost and weight of residual norms: gross errors lose nearly all their pull."""
+    square = np.square(norm / corner)
+    return 0.5 * corner**2 * np.log1p(square), 1.0 / (1.0 + square)
+
+
+def refine_pose(
+    T_cam_world: ArrayLike,
+    observations: PoseObservations,
+    camera: PinholeCamera,
+    *,
+    max_iterations: int = 15,
+) -> RefinedPose:
+    """Move a pose to the robust weighted least-squares optimum of its observations.
+
+    Minimises ``sum_i w_i [huber(|pixel residual_i|) + cauchy(depth residual_i)]`` by Levenberg-Marquardt with
+    iteratively reweighted residuals and analytic derivatives. Pixels take a Huber kernel (associations have passed a
+    RANSAC or a small search window), depths a Cauchy kernel (edges, reflections and loosely registered depth cameras
+    give gross errors).
+
+    Args:
+        T_cam_world: (4, 4) starting pose.
+        observations: at least three of them with a positive weight.
+        camera: the image's camera.
+        max_iterations: steps at most.
+
+    Raises:
+        InputError: fewer than three weighted observations.
+    """
+    if np.count_nonzero(observations.weights > 0) < 3:
+        raise InputError(f"a pose needs three weighted observations, got {np.count_nonzero(observations.weights > 0)}")
+    pose = np.array(T_cam_world, dtype=np.float64)
+    damping = 1e-4
+    cost, gradient, information = _linearise(pose, observations, camera)
+    iterations = 0
+    while iterations < max_iterations:
+        iterations += 1
+        damped = information + damping * np.diag(np.maximum(np.diag(information), 1e-9))
+        step = -np.linalg.solve(damped, gradient)
+        candidate = compose(se3_exp(step), pose)
+        candidate_cost, candidate_gradient, candidate_information = _linearise(candidate, observations, camera)
+        if candidate_cost <= cost:
+            converged = cost - candidate_cost <= 1e-9 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
+            pose, cost = candidate, candidate_cost
+            gradient, information = candidate_gradient, candidate_information
+            damping = max(damping * 0.1, 1e-9)
+            if converged:
+                break
+        else:
+            damping *= 10.0
+            if damping > 1e6:
+                break
+    residuals, _ = residuals_and_jacobian(pose, observations, camera)
+    in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
+    return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
+
+
+def _linearise(pose: Array, observations: PoseObservations, camera: PinholeCamera) -> tuple[float, Array, Array]:
+    """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
+    residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
+    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
+    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), _DEPTH_CORNER)
+    cost = float(observations.weights @ (pixel_cost + depth_cost))
+    row_weights = observations.weights[:, None] * np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
+    flat_jacobian = jacobian.reshape(-1, 6)
+    weighted = flat_jacobian * row_weights.reshape(-1, 1)
+    return cost, weighted.T @ residuals.reshape(-1), weighted.T @ flat_jacobian
