@@ -1,0 +1,42 @@
+# Every target makes its own .venv first (seconds when it is up to date). Only Python >= 3.11 and make are needed.
+#   TORCH=gpu        the CUDA build of PyTorch (several GB) instead of the CPU one; stays until TORCH=cpu
+#   PYTHON=...       the interpreter for a new .venv
+#   ARGS="..."       more arguments, e.g. make test ARGS="-k geometry", make demo ARGS="--help"
+#   SEMKEY_SHARED    folder of the development data (default ../shared); tests that need it skip where it is absent
+
+SHELL := /bin/sh
+BIN := .venv/bin
+SEMKEY_SHARED ?= $(abspath ../shared)
+export SEMKEY_SHARED PYTHON TORCH
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from requirements.lock, with semkey installed editable
+	@scripts/setup.sh
+
+demo: setup ## Detect, match and run SLAM in a rendered room (no download, no data)
+	@$(BIN)/semkey demo $(ARGS)
+
+test: lint ## Linter, formatter, type checker and all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Linter, formatter and type checker only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check
+
+format: setup ## Format and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## Pin the dependencies of pyproject.toml anew into requirements.lock
+	@scripts/lock.sh $(ARGS)
+
+clean: ## Remove .venv and everything generated
+	rm -rf .venv build dist out .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
