@@ -1,0 +1,288 @@
+"""Comparing trajectories: association in time, alignment, absolute and relative errors.
+
+The definitions are those of Sturm et al., *A Benchmark for the Evaluation of RGB-D SLAM Systems*, IROS 2012, and the
+numbers equal those of the evo package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
+from semkey.evaluation.trajectory_io import Trajectory, is_rigid, read_tum_trajectory, write_tum_trajectory
+from semkey.geometry.transforms import interpolate_pose, inverse, rotation_angle_deg
+
+__all__ = [
+    "Alignment",
+    "ErrorStatistics",
+    "RelativePoseErrors",
+    "Similarity",
+    "Trajectory",
+    "TrajectoryError",
+    "absolute_trajectory_error",
+    "associate_by_time",
+    "is_rigid",
+    "pose_at",
+    "read_tum_trajectory",
+    "relative_pose_errors",
+    "umeyama_alignment",
+    "write_tum_trajectory",
+]
+
+#: ``se3`` for metric trajectories (RGB-D, stereo), ``sim3`` where the scale is unknown (monocular), ``none`` as given.
+Alignment = Literal["se3", "sim3", "none"]
+
+# Stamps (seconds) this close are of the same instant: files give them with 4 to 6 decimals.
+_SAME_INSTANT_S = 1e-4
+# Two poses can always be laid on each other in some way; an aligned error says something from three on.
+_MIN_POSES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorStatistics:
+    """Root mean square, mean, median and maximum of errors, in the errors' unit."""
+
+    rmse: float
+    mean: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, errors: ArrayLike) -> ErrorStatistics:
+        """The statistics of errors (N,), N >= 1."""
+        values = np.asarray(errors, dtype=np.float64)
+        return cls(
+            rmse=float(np.sqrt(np.mean(values**2))),
+            mean=float(values.mean()),
+            median=float(np.median(values)),
+            max=float(values.max()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Similarity:
+    """The map ``p -> scale * rotation @ p + translation``; rigid where ``scale`` is 1.
+
+    Attributes:
+        rotation: (3, 3) float64.
+        translation: (3,) float64 metres.
+        scale: positive.
+    """
+
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
+    scale: float
+
+    def apply(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory in the other world: positions mapped, orientations rotated."""
+        poses = trajectory.poses.copy()
+        poses[:, :3, :3] = self.rotation @ poses[:, :3, :3]
+        poses[:, :3, 3] = self.scale * poses[:, :3, 3] @ self.rotation.T + self.translation
+        return Trajectory(trajectory.timestamps, poses)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrajectoryError:
+    """Absolute trajectory error (ATE): distances of the camera centres after alignment.
+
+    Attributes:
+        statistics: metres, over all pairs.
+        errors: (K,) float64 metres, one per pair, in order of time.
+        timestamps: (K,) float64 seconds of the estimated poses.
+        similarity: what maps the estimate onto the reference.
+    """
+
+    statistics: ErrorStatistics
+    errors: NDArray[np.float64]
+    timestamps: NDArray[np.float64]
+    similarity: Similarity
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RelativePoseErrors:
+    """Relative pose errors (RPE) of the motion between consecutive pairs.
+
+    Attributes:
+        translation: statistics, metres.
+        rotation_deg: statistics, degrees.
+        translation_errors: (K - 1,) float64 metres.
+        rotation_errors_deg: (K - 1,) float64 degrees.
+    """
+
+    translation: ErrorStatistics
+    rotation_deg: ErrorStatistics
+    translation_errors: NDArray[np.float64]
+    rotation_errors_deg: NDArray[np.float64]
+
+
+def associate_by_time(
+    timestamps0: ArrayLike, timestamps1: ArrayLike, *, max_difference_s: float = 0.02
+) -> NDArray[np.int64]:
+    """Pairs of stamps that are close in time, one to one, as ``associate.py`` of the TUM RGB-D benchmark finds them.
+
+    All pairs nearer than ``max_difference_s`` are taken greedily, closest first.
+
+    Args:
+        timestamps0: (N,) seconds, increasing.
+        timestamps1: (M,) seconds, increasing.
+        max_difference_s: pairs must be closer than this; 0.02 s is the benchmark's default, under one frame at 30 Hz.
+
+    Returns:
+        (K, 2) int64 indices into both, in order of time.
+    """
+    stamps0 = np.asarray(timestamps0, dtype=np.float64)
+    stamps1 = np.asarray(timestamps1, dtype=np.float64)
+    begins = np.searchsorted(stamps1, stamps0 - max_difference_s, side="left")
+    ends = np.searchsorted(stamps1, stamps0 + max_difference_s, side="right")
+    candidates = [
+        (abs(stamps0[i] - stamps1[j]), i, j)
+        for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
+        for j in range(begin, end)
+        if abs(stamps0[i] - stamps1[j]) < max_difference_s
+    ]
+    free0, free1 = np.ones(len(stamps0), dtype=bool), np.ones(len(stamps1), dtype=bool)
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(candidates):
+        if free0[i] and free1[j]:
+            free0[i] = free1[j] = False
+            pairs.append((i, j))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def pose_at(trajectory: Trajectory, timestamp: float, *, max_distance_s: float = 0.1) -> NDArray[np.float64] | None:
+    """The pose T_world_cam (4, 4) at ``timestamp``: that of the row of this instant, else between its two neighbours.
+
+    Rotation is interpolated by slerp and position linearly, if the rows before and after are both within
+    ``max_distance_s``; otherwise the result is None. The trajectory is never extrapolated.
+    """
+    stamps = trajectory.timestamps
+    after = int(np.searchsorted(stamps, timestamp))
+    for index in (after - 1, after):
+        if 0 <= index < len(stamps) and abs(stamps[index] - timestamp) <= _SAME_INSTANT_S:
+            return trajectory.poses[index].copy()
+    if after in (0, len(stamps)):
+        return None
+    before_s, after_s = timestamp - stamps[after - 1], stamps[after] - timestamp
+    if max(before_s, after_s) > max_distance_s:
+        return None
+    alpha = before_s / (before_s + after_s)
+    return interpolate_pose(trajectory.poses[after - 1], trajectory.poses[after], alpha)
+
+
+def umeyama_alignment(source: ArrayLike, target: ArrayLike, *, with_scale: bool) -> Similarity:
+    """The similarity that maps ``source`` onto ``target`` with least squared distance (Umeyama, PAMI 1991, eq. 34-43).
+
+    Points on a line, or all in one place, leave the rotation undetermined; then one of the best rotations is given,
+    and the distances are the least ones all the same.
+
+    Args:
+        source: (N, 3) points.
+        target: (N, 3) points, in the same order.
+        with_scale: estimate the scale as well; otherwise it is 1.
+
+    Raises:
+        InputError: shapes differ, fewer than three points, a value is not finite, or the scale is asked for and all
+            points of ``source`` or of ``target`` are in one place.
+    """
+    x, y = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 2 or x.shape[1] != 3:
+        raise InputError(f"alignment needs two arrays (N, 3) of the same length, got {x.shape} and {y.shape}")
+    if len(x) < _MIN_POSES:
+        raise InputError(f"alignment needs at least {_MIN_POSES} points, got {len(x)}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("alignment needs finite points")
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    centred_x, centred_y = x - mean_x, y - mean_y
+    covariance = centred_y.T @ centred_x / len(x)
+    u, singular_values, vt = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0, 1.0 if np.linalg.det(u) * np.linalg.det(vt) > 0 else -1.0])
+    rotation = (u * signs) @ vt
+    scale = 1.0
+    if with_scale:
+        variance = float(np.mean(np.sum(centred_x**2, axis=1)))
+        correlation = float(singular_values @ signs)
+        # Relative to the coordinates, so that rounding of equal points far from the origin does not pass for motion.
+        rounding = 1e-24 * max(1.0, float(np.abs(x).max()) ** 2)
+        if variance <= rounding or correlation <= 1e-12 * variance:
+            raise InputError("scale cannot be estimated: a trajectory does not move; align with se3 instead")
+        scale = correlation / variance
+    return Similarity(rotation=rotation, translation=mean_y - scale * rotation @ mean_x, scale=scale)
+
+
+def absolute_trajectory_error(
+    estimated: Trajectory,
+    reference: Trajectory,
+    *,
+    alignment: Alignment = "se3",
+    max_difference_s: float = 0.02,
+) -> TrajectoryError:
+    """Absolute trajectory error of the camera centres, after alignment by :func:`umeyama_alignment`.
+
+    A camera that stood still or moved on a line is no special case under ``se3``: its error is defined although the
+    aligning rotation is not unique. ``sim3`` needs motion in both trajectories.
+
+    Args:
+        estimated: the trajectory to judge; poses without a partner in time do not count.
+        reference: ground truth.
+        alignment: which freedom is taken out first.
+        max_difference_s: see :func:`associate_by_time`.
+
+    Raises:
+        InputError: fewer than three pairs in time, or no scale under ``sim3``.
+    """
+    paired_estimate, paired_reference = _pair(estimated, reference, max_difference_s)
+    if alignment == "none":
+        similarity = Similarity(rotation=np.eye(3), translation=np.zeros(3), scale=1.0)
+    else:
+        similarity = umeyama_alignment(
+            paired_estimate.positions, paired_reference.positions, with_scale=alignment == "sim3"
+        )
+    aligned = similarity.apply(paired_estimate)
+    errors = np.linalg.norm(aligned.positions - paired_reference.positions, axis=1)
+    return TrajectoryError(
+        statistics=ErrorStatistics.of(errors),
+        errors=errors,
+        timestamps=paired_estimate.timestamps,
+        similarity=similarity,
+    )
+
+
+def relative_pose_errors(
+    estimated: Trajectory, reference: Trajectory, *, max_difference_s: float = 0.02
+) -> RelativePoseErrors:
+    """Errors of the motion from each pair in time to the next: ``inv(Q_i^-1 Q_i+1) (P_i^-1 P_i+1)`` (Sturm, eq. 1).
+
+    Neither world frame matters, so nothing is aligned. Where frames were lost in between, the motion spans the gap.
+
+    Raises:
+        InputError: fewer than three pairs in time.
+    """
+    paired_estimate, paired_reference = _pair(estimated, reference, max_difference_s)
+    translations: list[float] = []
+    rotations: list[float] = []
+    for index in range(len(paired_estimate) - 1):
+        motion_estimate = inverse(paired_estimate.poses[index]) @ paired_estimate.poses[index + 1]
+        motion_reference = inverse(paired_reference.poses[index]) @ paired_reference.poses[index + 1]
+        error = inverse(motion_reference) @ motion_estimate
+        translations.append(float(np.linalg.norm(error[:3, 3])))
+        rotations.append(rotation_angle_deg(error))
+    return RelativePoseErrors(
+        translation=ErrorStatistics.of(translations),
+        rotation_deg=ErrorStatistics.of(rotations),
+        translation_errors=np.array(translations),
+        rotation_errors_deg=np.array(rotations),
+    )
+
+
+def _pair(estimated: Trajectory, reference: Trajectory, max_difference_s: float) -> tuple[Trajectory, Trajectory]:
+    pairs = associate_by_time(estimated.timestamps, reference.timestamps, max_difference_s=max_difference_s)
+    if len(pairs) < _MIN_POSES:
+        raise InputError(
+            f"only {len(pairs)} of {len(estimated)} estimated poses have a reference pose within {max_difference_s} s; "
+            f"an error needs at least {_MIN_POSES}"
+        )
+    return estimated.select(pairs[:, 0]), reference.select(pairs[:, 1])
