@@ -7,7 +7,7 @@ numbers equal those of the evo package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -232,8 +232,10 @@ def absolute_trajectory_error(
         max_difference_s: see :func:`associate_by_time`.
 
     Raises:
-        InputError: fewer than three pairs in time, or no scale under ``sim3``.
+        InputError: fewer than three pairs in time, no scale under ``sim3``, or an unknown alignment.
     """
+    if alignment not in get_args(Alignment):
+        raise InputError(f"alignment '{alignment}' is unknown; choose one of {', '.join(get_args(Alignment))}")
     paired_estimate, paired_reference = _pair(estimated, reference, max_difference_s)
     if alignment == "none":
         similarity = Similarity(rotation=np.eye(3), translation=np.zeros(3), scale=1.0)
