@@ -1,0 +1,94 @@
+"""What the commands share: tables, progress, JSON output and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+Item = TypeVar("Item")
+
+FeaturesOption = typer.Option(
+    "compact",
+    "--features",
+    "-f",
+    metavar="compact|orb|sift|FILE",
+    help="Which features: [bold]compact[/] (learned), [bold]orb[/], [bold]sift[/] (RootSIFT), or a semkey checkpoint "
+    "(.safetensors).",
+)
+MaxKeypointsOption = typer.Option(1024, "--max-keypoints", "-n", min=1, help="Largest number of keypoints per image.")
+DeviceOption = typer.Option(
+    "auto", help="Where the network runs: auto (the GPU if there is one), cpu, cuda or cuda:N.", metavar="DEVICE"
+)
+
+
+def package_version() -> str:
+    """The installed version of semkey; ``unknown`` when it runs from a source folder that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("semkey")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def print_error(error: Exception | str) -> None:
+    """One line ``error: ...`` on stderr."""
+    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stderr: bool = False) -> None:
+    """A table on a terminal; elsewhere plain lines with tabs, header first, so that scripts can read them."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    cells = [[str(value) for value in row] for row in rows]
+    if not stream.isatty():
+        print(*("\t".join(row) for row in [list(columns), *cells]), sep="\n", file=stream)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=stream).print(table)
+
+
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Iterate with a progress bar on stderr; without one if that is no terminal or there is a single item."""
+    if len(items) < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    yield from rich_track(items, description, console=Console(stderr=True), transient=True)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write ``value`` as JSON to a file, atomically, or to stdout for ``-``."""
+    text = json.dumps(value, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    from semkey.images.writing import atomic_write_text
+
+    atomic_write_text(path, text)
+
+
+def check_json_path(path: str | None) -> None:
+    """Tell before the work that a JSON file cannot be written where it is asked for.
+
+    Raises:
+        InputError: the path is a folder.
+    """
+    if path is not None and path != "-" and os.path.isdir(path):
+        from semkey.errors import InputError
+
+        raise InputError(f"cannot write {path}: it is a folder")

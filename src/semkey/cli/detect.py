@@ -1,0 +1,164 @@
+"""``semkey detect``: keypoints of single images, as pictures, a table and JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from semkey.cli.console import (
+    DeviceOption,
+    FeaturesOption,
+    MaxKeypointsOption,
+    check_json_path,
+    print_error,
+    print_table,
+    track,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from semkey.extractors import Extractor
+    from semkey.model.features import Features
+
+
+class ColorBy(StrEnum):
+    """What the colour of a drawn keypoint tells."""
+
+    SCORES = "scores"
+    RELIABILITY = "reliability"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Keypoints found in one file."""
+
+    path: Path
+    features: Features
+    seconds: float
+
+
+def detect(
+    images: list[Path] = typer.Argument(..., metavar="IMAGE", help="Image files (PNG, JPEG, WebP, TIFF, BMP, ...)."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="DIR", help="Draw the keypoints into DIR/<name>_keypoints.png."
+    ),
+    json_file: str | None = typer.Option(
+        None, "--json", metavar="FILE", help="Write keypoints, scores and reliabilities as JSON; - for stdout."
+    ),
+    color_by: ColorBy = typer.Option(ColorBy.SCORES, help="What the colours of the drawing show, blue 0 to red 1."),
+    max_keypoints: int = MaxKeypointsOption,
+    features: str = FeaturesOption,
+    device: str = DeviceOption,
+) -> None:
+    """Find keypoints in images: list them, draw them, or write them as JSON.
+
+    All images are read before anything is written. The JSON holds, per image, "path", "width", "height", "seconds",
+    "keypoints" as pairs x, y in pixels, "scores" and "reliability" in 0..1, strongest keypoint first.
+
+    [bold]Examples[/]
+
+        semkey detect photo.jpg -o drawings
+
+        semkey detect frames/*.png --json keypoints.json --max-keypoints 500
+
+        semkey detect photo.jpg --features sift --json - | jq '.images[0].keypoints | length'
+    """
+    from semkey.errors import InputError
+    from semkey.extractors import create_extractor
+
+    check_json_path(json_file)
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"cannot write drawings to {out}: it is a file, not a folder")
+    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    detections, errors = _detect_all(extractor, images)
+    if errors:
+        for error in errors:
+            print_error(error)
+        raise typer.Exit(2)
+
+    drawings = {} if out is None else _drawing_paths(out, images)
+    _draw_all(detections, drawings, color_by)
+    if json_file is not None:
+        write_json(json_file, {"features": features, "images": [_to_json(detection) for detection in detections]})
+    rows = [_table_row(detection) for detection in detections]
+    columns = ["image", "size", "keypoints", "mean score", "mean reliability", "ms"]
+    print_table(columns, rows, to_stderr=json_file == "-")
+    if out is not None:
+        typer.echo(f"drawings in {out}", err=json_file == "-")
+
+
+def _detect_all(extractor: Extractor, paths: list[Path]) -> tuple[list[Detection], list[Exception]]:
+    """Detect in every image; after the first bad file the others are only checked, so that each gets its line."""
+    from semkey.errors import InputError
+    from semkey.images import read_image
+
+    detections: list[Detection] = []
+    errors: list[Exception] = []
+    for path in track(paths, "Detecting"):
+        try:
+            image = read_image(path)
+            if not errors:
+                start = time.perf_counter()
+                features = extractor.extract(image).to("cpu")
+                detections.append(Detection(path=path, features=features, seconds=time.perf_counter() - start))
+        except InputError as error:
+            errors.append(error)
+    return detections, errors
+
+
+def _drawing_paths(folder: Path, images: list[Path]) -> dict[int, Path]:
+    """A file name per image, numbered where two images from different folders share one."""
+    taken: dict[str, int] = {}
+    paths = {}
+    for index, image in enumerate(images):
+        count = taken[image.stem] = taken.get(image.stem, 0) + 1
+        suffix = "" if count == 1 else f"_{count}"
+        paths[index] = folder / f"{image.stem}{suffix}_keypoints.png"
+    return paths
+
+
+def _draw_all(detections: list[Detection], drawings: dict[int, Path], color_by: ColorBy) -> None:
+    if not drawings:
+        return
+    from semkey.images import read_image, write_image
+    from semkey.visualization import draw_keypoints
+
+    for index in track(list(drawings), "Drawing"):
+        # Read again: holding every image of a long list would not fit into memory.
+        image = read_image(detections[index].path)
+        write_image(drawings[index], draw_keypoints(image, detections[index].features, color_by=color_by.value))
+
+
+def _to_json(detection: Detection) -> dict[str, Any]:
+    features = detection.features
+    return {
+        "path": str(detection.path),
+        "width": features.image_size[0],
+        "height": features.image_size[1],
+        "seconds": round(detection.seconds, 6),
+        "keypoints": _rounded(features.keypoints, 4),
+        "scores": _rounded(features.scores, 6),
+        "reliability": _rounded(features.reliability, 6),
+    }
+
+
+def _rounded(tensor: Any, digits: int) -> Any:
+    return tensor.double().round(decimals=digits).tolist()
+
+
+def _table_row(detection: Detection) -> list[str]:
+    features = detection.features
+    has_keypoints = len(features) > 0
+    return [
+        str(detection.path),
+        f"{features.image_size[0]}x{features.image_size[1]}",
+        str(len(features)),
+        f"{float(features.scores.mean()):.3f}" if has_keypoints else "-",
+        f"{float(features.reliability.mean()):.3f}" if has_keypoints else "-",
+        f"{detection.seconds * 1000:.0f}",
+    ]

@@ -1,0 +1,68 @@
+"""Entry point of the ``semkey`` command: registers the commands and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from semkey.cli import detect, info, match
+from semkey.cli.console import package_version, print_error
+from semkey.errors import SemkeyError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="semkey",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/].",
+)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"semkey {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _semkey(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Semantic keypoints for visual SLAM: detect and describe keypoints, match images, track a camera.
+
+    Pixels are [bold]x y[/] with pixel centres at integers; poses map camera to world coordinates in metres.
+    Bad input ends with one line [bold]error: ...[/] that names the file, exit code 2, and nothing half-written.
+    """
+
+
+app.command("detect")(detect.detect)
+app.command("match")(match.match)
+app.command("info")(info.info)
+for _module, _function in (("slam", "slam"), ("demo", "demo"), ("render_room", "render_room")):
+    if importlib.util.find_spec(f"semkey.cli.{_module}"):
+        _loaded = importlib.import_module(f"semkey.cli.{_module}")
+        app.command(_module.replace("_", "-"))(getattr(_loaded, _function))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input or usage, 130 interrupted.
+
+    Args:
+        arguments: without the program's name; ``None`` takes them from ``sys.argv``.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="semkey")
+    except SemkeyError as error:
+        print_error(error)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,183 @@
+"""``semkey match``: matches of two images, checked by robust geometry."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from semkey.cli.console import (
+    DeviceOption,
+    FeaturesOption,
+    MaxKeypointsOption,
+    check_json_path,
+    print_error,
+    print_table,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from semkey.matching import Matches
+    from semkey.matching.robust import RobustEstimate
+    from semkey.model.features import Features
+
+
+class Geometry(StrEnum):
+    """The model that tells inliers from outliers."""
+
+    FUNDAMENTAL = "fundamental"
+    HOMOGRAPHY = "homography"
+
+
+DEFAULT_MAX_ERROR_PX = {Geometry.FUNDAMENTAL: 1.0, Geometry.HOMOGRAPHY: 3.0}
+
+
+def match(
+    image_a: Path = typer.Argument(..., metavar="A", help="First image."),
+    image_b: Path = typer.Argument(..., metavar="B", help="Second image."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="FILE", help="Draw both images with inliers green and outliers red (matches.png)."
+    ),
+    json_file: str | None = typer.Option(
+        None, "--json", metavar="FILE", help="Write matches, inliers and the model as JSON; - for stdout."
+    ),
+    geometry: Geometry = typer.Option(
+        Geometry.FUNDAMENTAL,
+        "--geometry",
+        "-g",
+        help="fundamental: any rigid scene seen from two places; homography: a plane, or a camera that only turned.",
+    ),
+    max_error: float | None = typer.Option(
+        None, metavar="PX", help="Largest error of an inlier in pixels (default: fundamental 1, homography 3)."
+    ),
+    min_similarity: float | None = typer.Option(
+        None, min=-1.0, max=1.0, help="Drop matches whose descriptors have a smaller cosine similarity."
+    ),
+    ratio: float | None = typer.Option(
+        None, metavar="0..1", help="Lowe's ratio test, for example 0.9 (default: none)."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
+    max_keypoints: int = MaxKeypointsOption,
+    features: str = FeaturesOption,
+    device: str = DeviceOption,
+) -> None:
+    """Match two images: mutual nearest neighbours, then the geometry most of them agree on.
+
+    The JSON holds "image0" and "image1" (path, width, height, number of keypoints), "matches" as a list of
+    {"index0", "index1", "point0", "point1", "score", "inlier"}, and "geometry" (kind, 3x3 "matrix" or null, "inliers").
+
+    [bold]Examples[/]
+
+        semkey match left.jpg right.jpg -o matches.png
+
+        semkey match wall1.png wall2.png --geometry homography --json matches.json
+
+        semkey match left.jpg right.jpg --features orb --ratio 0.9
+    """
+    from semkey.errors import InputError
+    from semkey.extractors import create_extractor
+    from semkey.images import read_image
+    from semkey.images.writing import check_image_path
+    from semkey.matching import match as match_features
+
+    limit = DEFAULT_MAX_ERROR_PX[geometry] if max_error is None else max_error
+    if not limit > 0:
+        raise InputError(f"--max-error must be positive, got {limit}")
+    if out is not None:
+        check_image_path(out)
+    check_json_path(json_file)
+    images = []
+    failed = False
+    for path in (image_a, image_b):
+        try:
+            images.append(read_image(path))
+        except InputError as error:
+            print_error(error)
+            failed = True
+    if failed:
+        raise typer.Exit(2)
+
+    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    start = time.perf_counter()
+    features0, features1 = (extractor.extract(image) for image in images)
+    extracted = time.perf_counter()
+    matches = match_features(features0, features1, min_similarity=min_similarity, ratio=ratio)
+    matched = time.perf_counter()
+    estimate = _estimate(geometry, features0, features1, matches, limit, seed)
+    verified = time.perf_counter()
+
+    if out is not None:
+        _draw(out, images, features0, features1, matches, estimate)
+    if json_file is not None:
+        value = {
+            "features": features,
+            "image0": _image_json(image_a, features0),
+            "image1": _image_json(image_b, features1),
+            "matches": _matches_json(features0, features1, matches, estimate),
+            "geometry": {
+                "kind": geometry.value,
+                "matrix": None if estimate.model is None else estimate.model.tolist(),
+                "inliers": estimate.inlier_count,
+                "max_error_px": limit,
+                "seed": seed,
+            },
+        }
+        write_json(json_file, value)
+    share = f" ({estimate.inlier_count / len(matches):.0%})" if len(matches) else ""
+    rows = [
+        ["keypoints", f"{len(features0)} and {len(features1)}", f"{(extracted - start) * 1000:.0f}"],
+        ["matches", str(len(matches)), f"{(matched - extracted) * 1000:.0f}"],
+        [f"inliers ({geometry.value})", f"{estimate.inlier_count}{share}", f"{(verified - matched) * 1000:.0f}"],
+    ]
+    print_table(["", "count", "ms"], rows, to_stderr=json_file == "-")
+    if out is not None:
+        typer.echo(f"drawing in {out}", err=json_file == "-")
+
+
+def _estimate(
+    geometry: Geometry, features0: Features, features1: Features, matches: Matches, max_error_px: float, seed: int
+) -> RobustEstimate:
+    from semkey.matching.robust import estimate_fundamental, estimate_homography
+
+    estimate = estimate_homography if geometry is Geometry.HOMOGRAPHY else estimate_fundamental
+    points0 = features0.keypoints[matches.indices[:, 0]]
+    points1 = features1.keypoints[matches.indices[:, 1]]
+    return estimate(points0, points1, max_error_px=max_error_px, seed=seed)
+
+
+def _draw(
+    path: Path,
+    images: list[np.ndarray],
+    features0: Features,
+    features1: Features,
+    matches: Matches,
+    estimate: RobustEstimate,
+) -> None:
+    from semkey.images import write_image
+    from semkey.visualization import draw_matches
+
+    write_image(path, draw_matches(images[0], features0, images[1], features1, matches, estimate.inliers))
+
+
+def _image_json(path: Path, features: Features) -> dict[str, Any]:
+    width, height = features.image_size
+    return {"path": str(path), "width": width, "height": height, "keypoints": len(features)}
+
+
+def _matches_json(
+    features0: Features, features1: Features, matches: Matches, estimate: RobustEstimate
+) -> list[dict[str, Any]]:
+    indices = matches.indices.tolist()
+    points0 = features0.keypoints[matches.indices[:, 0]].double().round(decimals=4).tolist()
+    points1 = features1.keypoints[matches.indices[:, 1]].double().round(decimals=4).tolist()
+    scores = matches.scores.double().round(decimals=6).tolist()
+    rows = zip(indices, points0, points1, scores, estimate.inliers.tolist(), strict=True)
+    return [
+        {"index0": index0, "index1": index1, "point0": p0, "point1": p1, "score": score, "inlier": inlier}
+        for (index0, index1), p0, p1, score, inlier in rows
+    ]

@@ -1,0 +1,143 @@
+"""ORB and RootSIFT through OpenCV, with results in the same form as semkey's own features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from semkey.errors import ConfigError
+from semkey.geometry.pixels import resize_keypoints
+from semkey.model.features import Features
+from semkey.model.preprocess import ImageLike, to_gray
+
+MAX_PIXELS = 8_000_000
+"""Larger images are reduced to this many pixels: SIFT's scale space of a 12000x9000 image would take 25 GB."""
+
+MIN_SIDE = 8
+"""OpenCV's pyramids raise errors on images a few pixels wide, in which nothing could be described anyway."""
+
+
+class ClassicalExtractor(ABC):
+    """An OpenCV detector and descriptor; subclasses choose them and turn descriptors into unit vectors.
+
+    Args:
+        max_keypoints: largest number of keypoints per image, >= 1.
+        device: where the resulting tensors lie; the computation itself is on the CPU.
+
+    Raises:
+        ConfigError: ``max_keypoints`` is not positive.
+    """
+
+    name: str
+    descriptor_width: int
+
+    def __init__(self, *, max_keypoints: int = 1024, device: torch.device | str = "cpu") -> None:
+        if max_keypoints < 1:
+            raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
+        self.max_keypoints = max_keypoints
+        self.device = torch.device(device)
+        self._detector = self._create()
+
+    @abstractmethod
+    def _create(self) -> cv2.Feature2D:
+        """The OpenCV object that detects and describes ``max_keypoints`` keypoints."""
+
+    @abstractmethod
+    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+        """(N, descriptor_width) float32 of unit norm from what OpenCV returns."""
+
+    def extract(self, image: ImageLike) -> Features:
+        """Detect and describe keypoints.
+
+        Args:
+            image: a path, uint8 (H, W, 3) RGB or (H, W), or float tensor (3, H, W) or (1, H, W) in [0, 1].
+
+        Returns:
+            At most ``max_keypoints`` features, strongest response first; scores are responses divided by the image's
+            largest, reliability is 1 throughout, there is no global descriptor. SIFT keypoints with several
+            orientations occur once per orientation. Images without structure give no features.
+
+        Raises:
+            InputError: the image cannot be read or used.
+        """
+        gray = (to_gray(image) * 255).round().to(torch.uint8).cpu().numpy()
+        height, width = gray.shape
+        shrink = (MAX_PIXELS / (width * height)) ** 0.5
+        if shrink < 1:
+            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        if min(gray.shape) < MIN_SIDE:
+            return self._features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None, (width, height))
+
+        found, raw_descriptors = self._detector.detectAndCompute(gray, None)
+        responses = np.fromiter((keypoint.response for keypoint in found), dtype=np.float32, count=len(found))
+        order = np.argsort(-responses, kind="stable")[: self.max_keypoints]
+        keypoints = np.asarray(cv2.KeyPoint.convert(found), dtype=np.float32).reshape(-1, 2)[order]
+        if shrink < 1:
+            keypoints = resize_keypoints(keypoints, (gray.shape[1], gray.shape[0]), (width, height))
+        # Sub-pixel fits and upscaling may leave the image by part of a pixel.
+        keypoints = np.clip(keypoints, 0, np.array([width - 1, height - 1], dtype=np.float32))
+        descriptors = None if raw_descriptors is None else raw_descriptors[order]
+        return self._features(keypoints, responses[order], descriptors, (width, height))
+
+    def _features(
+        self, keypoints: NDArray, responses: NDArray, descriptors: NDArray | None, image_size: tuple[int, int]
+    ) -> Features:
+        if len(keypoints) == 0 or descriptors is None:
+            unit_descriptors = np.zeros((0, self.descriptor_width), dtype=np.float32)
+            scores = responses
+        else:
+            unit_descriptors = self._normalize(descriptors)
+            scores = np.clip(responses / max(float(responses[0]), np.finfo(np.float32).tiny), 0, 1)
+        return Features(
+            keypoints=torch.from_numpy(keypoints).to(self.device),
+            scores=torch.from_numpy(scores).to(self.device),
+            reliability=torch.ones(len(keypoints), device=self.device),
+            descriptors=torch.from_numpy(unit_descriptors).to(self.device),
+            global_descriptor=torch.zeros(0, device=self.device),
+            image_size=image_size,
+        )
+
+
+class OrbExtractor(ClassicalExtractor):
+    """ORB (Rublee et al. 2011) as OpenCV computes it, with the corner threshold that ORB-SLAM falls back to.
+
+    The 256 bits become coordinates of +-1/16, so that the cosine similarity is ``1 - 2 * hamming / 256`` and one
+    matcher serves binary and real descriptors.
+    """
+
+    name = "orb"
+    descriptor_width = 256
+
+    def _create(self) -> cv2.Feature2D:
+        # OpenCV's threshold of 20 finds a tenth of the keypoints asked for in low-texture rooms. The strongest are kept
+        # in any case, so on textured images 7 changes nothing.
+        return cv2.ORB.create(nfeatures=self.max_keypoints, fastThreshold=7)
+
+    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+        bits = np.unpackbits(descriptors, axis=1)
+        return bits.astype(np.float32) * np.float32(1 / 8) - np.float32(1 / 16)
+
+
+class RootSiftExtractor(ClassicalExtractor):
+    """SIFT (Lowe 2004) with RootSIFT descriptors (Arandjelovic & Zisserman 2012): L1 norm 1, then the square root.
+
+    OpenCV's defaults, but for the precise upscaling of the first octave.
+    """
+
+    name = "sift"
+    descriptor_width = 128
+
+    def _create(self) -> cv2.Feature2D:
+        # Without the precise upscaling every keypoint is off by +0.25 px in x and y.
+        return cv2.SIFT.create(nfeatures=self.max_keypoints, enable_precise_upscale=True)
+
+    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+        sums = descriptors.sum(axis=1, keepdims=True)
+        # A descriptor of zeros (no gradient in its patch) becomes the uniform one rather than NaN.
+        shares = np.where(sums > 0, descriptors / np.maximum(sums, 1e-12), 1 / self.descriptor_width)
+        return np.sqrt(shares).astype(np.float32)

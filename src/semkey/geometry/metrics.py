@@ -1,0 +1,79 @@
+"""Error measures of two-view geometry: recall curves and relative pose errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from semkey.errors import InputError
+
+
+def area_under_curve(errors: Iterable[float], thresholds: Sequence[float]) -> list[float]:
+    """Area under the recall-over-error curve up to each threshold, as SuperGlue (Sarlin et al. 2020) reports it.
+
+    Args:
+        errors: one error per pair, >= 0; a failed pair counts as ``inf`` (NaN is taken as a failure too) and must not
+            be left out.
+        thresholds: upper ends of the error axis, > 0, in the unit of the errors.
+
+    Returns:
+        One area in [0, 1] per threshold.
+
+    Raises:
+        InputError: there are no errors, a negative one, or a threshold that is not positive.
+    """
+    values = np.asarray(list(errors), dtype=np.float64)
+    if values.size == 0:
+        raise InputError("area_under_curve needs at least one error")
+    values = np.sort(np.where(np.isnan(values), np.inf, values))
+    if values[0] < 0:
+        raise InputError(f"errors must not be negative, got {values[0]}")
+    recall = np.concatenate([[0.0], np.arange(1, values.size + 1) / values.size])
+    values = np.concatenate([[0.0], values])
+    areas = []
+    for threshold in thresholds:
+        if not threshold > 0:
+            raise InputError(f"thresholds must be positive, got {threshold}")
+        last = int(np.searchsorted(values, threshold))
+        x = np.concatenate([values[:last], [threshold]])
+        y = np.concatenate([recall[:last], [recall[last - 1]]])
+        areas.append(float(np.trapezoid(y, x) / threshold))
+    return areas
+
+
+def relative_pose_error(T_est: ArrayLike | None, T_true: ArrayLike) -> tuple[float, float]:
+    """Angular errors of a relative pose whose translation is known up to scale.
+
+    The translation error is folded to at most 90 degrees, as SuperGlue and its successors do, because the sign of the
+    translation is not determined by an essential matrix alone.
+
+    Args:
+        T_est: (4, 4) estimate of ``T_cam1_cam0``, translation of any positive length; ``None`` for a failure.
+        T_true: (4, 4) ground truth.
+
+    Returns:
+        (rotation error, translation direction error) in degrees; both ``inf`` for a failure. The translation error is
+        0 where the true motion has no translation.
+    """
+    if T_est is None:
+        return float("inf"), float("inf")
+    estimate = np.asarray(T_est, dtype=np.float64)
+    truth = np.asarray(T_true, dtype=np.float64)
+    difference = estimate[:3, :3].T @ truth[:3, :3]
+    # atan2 of sine and cosine keeps full precision at small angles, where arccos of the trace does not.
+    axis = [
+        difference[2, 1] - difference[1, 2],
+        difference[0, 2] - difference[2, 0],
+        difference[1, 0] - difference[0, 1],
+    ]
+    rotation = np.degrees(np.arctan2(np.linalg.norm(axis), np.trace(difference) - 1.0))
+    length = np.linalg.norm(truth[:3, 3])
+    if length == 0:
+        return float(rotation), 0.0
+    cosine = abs(float(estimate[:3, 3] @ truth[:3, 3]))
+    sine = float(np.linalg.norm(np.cross(estimate[:3, 3], truth[:3, 3])))
+    if cosine == 0 and sine == 0:
+        return float(rotation), float("inf")
+    return float(rotation), float(np.degrees(np.arctan2(sine, cosine)))

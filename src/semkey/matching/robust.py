@@ -1,0 +1,245 @@
+"""Robust two-view and absolute geometry from matches with outliers, through PoseLib (LO-RANSAC, Larsson et al.)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import poselib
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
+from semkey.geometry.camera import PinholeCamera
+
+MAX_ITERATIONS = 10_000
+"""RANSAC samples before giving up; PoseLib's 100 000 cost up to a second on matches without any consistent geometry."""
+
+DEGENERATE_SPREAD = 1e-6
+"""Points whose spread across their main direction is smaller than this part of it lie on a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustEstimate:
+    """A model fitted to the inliers of a set of matches.
+
+    Attributes:
+        model: (3, 3) or (4, 4) float64, or ``None`` where no model could be estimated.
+        inliers: (M,) bool, the matches that agree with the model; all false without a model.
+    """
+
+    model: NDArray[np.float64] | None
+    inliers: NDArray[np.bool_]
+
+    @property
+    def inlier_count(self) -> int:
+        """Number of inliers."""
+        return int(self.inliers.sum())
+
+
+def estimate_homography(
+    points0: ArrayLike | torch.Tensor, points1: ArrayLike | torch.Tensor, *, max_error_px: float = 3.0, seed: int = 0
+) -> RobustEstimate:
+    """Homography of a plane (or of a rotating camera) between two images.
+
+    Args:
+        points0: (M, 2) pixels in image 0.
+        points1: (M, 2) pixels of the same points in image 1.
+        max_error_px: largest transfer error of an inlier in pixels, > 0.
+        seed: of the random sampling; the same seed gives the same result.
+
+    Returns:
+        ``model`` (3, 3) maps pixels of image 0 to image 1, scaled to ``H[2, 2] = 1`` where that is not 0. Matches
+        with NaN or infinity are outliers. Fewer than 4 matches, or points on a line, give no model.
+
+    Raises:
+        InputError: the shapes do not fit, or ``max_error_px`` is not positive.
+    """
+    source, target, finite = _paired(points0, 2, points1, 2)
+
+    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+        return poselib.estimate_homography(kept0, kept1, _options(max_error_px, seed), {})
+
+    estimate = _run(solve, source, target, finite, minimum=4)
+    if estimate.model is None:
+        return estimate
+    corner = estimate.model[2, 2]
+    scale = corner if abs(corner) > 1e-12 else np.linalg.norm(estimate.model)
+    return RobustEstimate(model=estimate.model / scale, inliers=estimate.inliers)
+
+
+def estimate_fundamental(
+    points0: ArrayLike | torch.Tensor, points1: ArrayLike | torch.Tensor, *, max_error_px: float = 1.0, seed: int = 0
+) -> RobustEstimate:
+    """Fundamental matrix of two uncalibrated images.
+
+    Args:
+        points0: (M, 2) pixels in image 0.
+        points1: (M, 2) pixels of the same points in image 1.
+        max_error_px: largest Sampson error of an inlier in pixels, > 0.
+        seed: of the random sampling; the same seed gives the same result.
+
+    Returns:
+        ``model`` (3, 3) of Frobenius norm 1 with ``[x1 y1 1] F [x0 y0 1]^T = 0``. Matches with NaN or infinity are
+        outliers. Fewer than 7 matches, or points on a line, give no model.
+
+    Raises:
+        InputError: the shapes do not fit, or ``max_error_px`` is not positive.
+    """
+    source, target, finite = _paired(points0, 2, points1, 2)
+
+    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+        return poselib.estimate_fundamental(kept0, kept1, _options(max_error_px, seed), {})
+
+    estimate = _run(solve, source, target, finite, minimum=7)
+    if estimate.model is None:
+        return estimate
+    return RobustEstimate(model=estimate.model / np.linalg.norm(estimate.model), inliers=estimate.inliers)
+
+
+def estimate_relative_pose(
+    points0: ArrayLike | torch.Tensor,
+    points1: ArrayLike | torch.Tensor,
+    camera0: PinholeCamera,
+    camera1: PinholeCamera,
+    *,
+    max_error_px: float = 1.0,
+    seed: int = 0,
+) -> RobustEstimate:
+    """Relative pose of two calibrated images, translation up to scale.
+
+    Args:
+        points0: (M, 2) pixels in image 0.
+        points1: (M, 2) pixels of the same points in image 1.
+        camera0: intrinsics of image 0.
+        camera1: intrinsics of image 1.
+        max_error_px: largest Sampson error of an inlier in pixels, > 0.
+        seed: of the random sampling; the same seed gives the same result.
+
+    Returns:
+        ``model`` is ``T_cam1_cam0`` (4, 4) with a translation of length 1 (its direction means nothing where the
+        camera only rotated). Matches with NaN or infinity are outliers. Fewer than 5 matches, or points on a line,
+        give no model.
+
+    Raises:
+        InputError: the shapes do not fit, or ``max_error_px`` is not positive.
+    """
+    source, target, finite = _paired(points0, 2, points1, 2)
+    intrinsics0, intrinsics1 = _intrinsics(camera0), _intrinsics(camera1)
+
+    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+        options = _options(max_error_px, seed)
+        pose, info = poselib.estimate_relative_pose(kept0, kept1, intrinsics0, intrinsics1, options, {})
+        return _matrix(pose), info
+
+    return _run(solve, source, target, finite, minimum=5)
+
+
+def estimate_absolute_pose(
+    points3d_world: ArrayLike | torch.Tensor,
+    keypoints: ArrayLike | torch.Tensor,
+    camera: PinholeCamera,
+    *,
+    max_error_px: float = 3.0,
+    seed: int = 0,
+) -> RobustEstimate:
+    """Pose of a camera that sees known 3-D points (PnP).
+
+    Args:
+        points3d_world: (M, 3) points in the world frame, metres.
+        keypoints: (M, 2) pixels where the camera sees them.
+        camera: intrinsics.
+        max_error_px: largest reprojection error of an inlier in pixels, > 0.
+        seed: of the random sampling; the same seed gives the same result.
+
+    Returns:
+        ``model`` is ``T_cam_world`` (4, 4). Matches with NaN or infinity are outliers. Fewer than 4 matches (three
+        leave up to four solutions), or points on a line, give no model.
+
+    Raises:
+        InputError: the shapes do not fit, or ``max_error_px`` is not positive.
+    """
+    points, pixels, finite = _paired(points3d_world, 3, keypoints, 2)
+    intrinsics = _intrinsics(camera)
+
+    def solve(kept_points: NDArray, kept_pixels: NDArray) -> tuple[NDArray, dict]:
+        pose, info = poselib.estimate_absolute_pose(
+            kept_pixels, kept_points, intrinsics, _options(max_error_px, seed), {}
+        )
+        return _matrix(pose), info
+
+    return _run(solve, points, pixels, finite, minimum=4)
+
+
+def _run(
+    solve: Callable[[NDArray, NDArray], tuple[NDArray, dict[str, Any]]],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    finite: NDArray[np.bool_],
+    *,
+    minimum: int,
+) -> RobustEstimate:
+    """Solve on the finite rows; PoseLib signals no failure (it returns uninitialised matrices), so check its result."""
+    failure = RobustEstimate(model=None, inliers=np.zeros(len(first), dtype=bool))
+    kept0, kept1 = first[finite], second[finite]
+    if len(kept0) < minimum or _on_a_line(kept0) or _on_a_line(kept1):
+        return failure
+    model, info = solve(kept0, kept1)
+    model = np.array(model, dtype=np.float64)
+    kept_inliers = np.asarray(info["inliers"], dtype=bool)
+    solved = info["model_score"] < np.finfo(np.float64).max and kept_inliers.sum() >= minimum
+    if not solved or not np.isfinite(model).all():
+        return failure
+    if _on_a_line(kept0[kept_inliers]) or _on_a_line(kept1[kept_inliers]):
+        return failure
+    inliers = np.zeros(len(first), dtype=bool)
+    inliers[finite] = kept_inliers
+    return RobustEstimate(model=model, inliers=inliers)
+
+
+def _on_a_line(points: NDArray[np.float64]) -> bool:
+    """Whether all points lie on one line or are one point, up to rounding; no model is determined by such points."""
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return bool(spread[1] <= DEGENERATE_SPREAD * max(spread[0], np.abs(points).max()))
+
+
+def _paired(
+    first: ArrayLike | torch.Tensor, width0: int, second: ArrayLike | torch.Tensor, width1: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Both point sets as float64 arrays, and which rows are finite in both."""
+    array0, array1 = _to_numpy(first), _to_numpy(second)
+    count = array0.shape[0] if array0.ndim else 0
+    if array0.shape != (count, width0) or array1.shape != (count, width1):
+        raise InputError(
+            f"matched points have shapes {array0.shape} and {array1.shape}, expected (M, {width0}) and (M, {width1})"
+        )
+    finite = np.isfinite(np.concatenate([array0, array1], axis=1)).all(axis=1)
+    return array0, array1, np.asarray(finite, dtype=bool)
+
+
+def _to_numpy(points: ArrayLike | torch.Tensor) -> NDArray[np.float64]:
+    if isinstance(points, torch.Tensor):
+        points = points.detach().cpu().numpy()
+    return np.asarray(points, dtype=np.float64)
+
+
+def _options(max_error_px: float, seed: int) -> dict[str, Any]:
+    if not max_error_px > 0:
+        raise InputError(f"max_error_px must be positive, got {max_error_px}")
+    # Each PoseLib estimator reads the one of the two thresholds that fits its residual.
+    threshold = {"max_reproj_error": max_error_px, "max_epipolar_error": max_error_px}
+    return {**threshold, "seed": seed, "max_iterations": MAX_ITERATIONS}
+
+
+def _intrinsics(camera: PinholeCamera) -> dict[str, Any]:
+    parameters = [camera.fx, camera.fy, camera.cx, camera.cy]
+    return {"model": "PINHOLE", "width": camera.width, "height": camera.height, "params": parameters}
+
+
+def _matrix(pose: poselib.CameraPose) -> NDArray[np.float64]:
+    T = np.eye(4)
+    T[:3, :3] = pose.R
+    T[:3, 3] = np.asarray(pose.t).ravel()
+    return T

@@ -1,0 +1,173 @@
+"""Drawings of keypoints on an image and of matches between two images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
+from semkey.geometry.pixels import resize_keypoints
+from semkey.matching.mutual import Matches
+from semkey.model.features import Features
+
+SUBPIXEL_BITS = 4
+"""OpenCV draws at 1/16 px with this shift."""
+MATCH_IMAGE_SIDE = 1600
+"""Larger images are reduced for the side-by-side picture, which is for looking at."""
+OUTLINE_RGB = (0, 0, 0)
+INLIER_RGB = (40, 220, 80)
+OUTLIER_RGB = (235, 60, 60)
+INLIER_OPACITY, OUTLIER_OPACITY = 0.65, 0.35
+MATCH_IMAGE_BRIGHTNESS = 0.6
+"""Below lines the images are dimmed, or the lines cannot be told from the picture."""
+IMAGE_GAP = 6
+CAPTION_RGB, BACKGROUND = (235, 235, 235), 24
+MIN_CAPTION_WIDTH = 480
+
+
+def draw_keypoints(
+    image: NDArray[np.uint8], features: Features, *, color_by: Literal["scores", "reliability"] = "scores"
+) -> NDArray[np.uint8]:
+    """Draw keypoints as circles at their sub-pixel positions, from blue (0) over green to red (1).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        features: of this image.
+        color_by: which value in [0, 1] gives the colour; the strongest keypoints are drawn last, on top.
+
+    Returns:
+        (H, W, 3) uint8 RGB, a new array.
+
+    Raises:
+        InputError: ``image`` is not 8-bit RGB or the features come from an image of another size.
+    """
+    _check_image(image, features)
+    canvas = image.copy()
+    radius, thickness = _marker_size(canvas)
+    values = getattr(features, color_by).detach().cpu().numpy()
+    colors = _value_colors(values)
+    for point, color in zip(features.keypoints.cpu().numpy()[::-1], colors[::-1], strict=True):
+        _circle(canvas, point, radius, OUTLINE_RGB, thickness + 2)
+        _circle(canvas, point, radius, color, thickness)
+    return canvas
+
+
+def draw_matches(
+    image0: NDArray[np.uint8],
+    features0: Features,
+    image1: NDArray[np.uint8],
+    features1: Features,
+    matches: Matches,
+    inliers: ArrayLike | torch.Tensor | None = None,
+) -> NDArray[np.uint8]:
+    """Draw two images side by side with lines between matched keypoints and a caption of the counts.
+
+    Args:
+        image0: (H0, W0, 3) uint8 RGB.
+        features0: of ``image0``.
+        image1: (H1, W1, 3) uint8 RGB.
+        features1: of ``image1``.
+        matches: M matches between the two.
+        inliers: (M,) bool: true ones are drawn green, the others faintly red below them; ``None``: all are green.
+
+    Returns:
+        (H, W, 3) uint8 RGB. Images with a side above 1600 px are reduced; nothing is enlarged.
+
+    Raises:
+        InputError: an image is not 8-bit RGB, or features, matches and inliers do not belong together.
+    """
+    _check_image(image0, features0)
+    _check_image(image1, features1)
+    good = _inlier_mask(matches, inliers)
+    small0, points0 = _reduced(image0, features0.keypoints.cpu().numpy())
+    small1, points1 = _reduced(image1, features1.keypoints.cpu().numpy())
+    height, split = max(small0.shape[0], small1.shape[0]), small0.shape[1] + IMAGE_GAP
+    canvas = np.full((height, split + small1.shape[1], 3), BACKGROUND, dtype=np.uint8)
+    canvas[: small0.shape[0], : small0.shape[1]] = cv2.convertScaleAbs(small0, alpha=MATCH_IMAGE_BRIGHTNESS)
+    canvas[: small1.shape[0], split:] = cv2.convertScaleAbs(small1, alpha=MATCH_IMAGE_BRIGHTNESS)
+
+    pairs = matches.indices.cpu().numpy()
+    starts, ends = points0[pairs[:, 0]], points1[pairs[:, 1]] + np.array([split, 0], dtype=np.float32)
+    canvas = _draw_lines(canvas, starts[~good], ends[~good], OUTLIER_RGB, OUTLIER_OPACITY)
+    canvas = _draw_lines(canvas, starts[good], ends[good], INLIER_RGB, INLIER_OPACITY)
+    caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
+    if inliers is not None:
+        caption += f", {int(good.sum())} inliers"
+    return _with_caption(canvas, caption)
+
+
+def _check_image(image: NDArray[np.uint8], features: Features) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(f"expected an image (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if (image.shape[1], image.shape[0]) != tuple(features.image_size):
+        sizes = f"{features.image_size[0]}x{features.image_size[1]}, the image is {image.shape[1]}x{image.shape[0]}"
+        raise InputError(f"the features come from an image of {sizes}")
+
+
+def _inlier_mask(matches: Matches, inliers: ArrayLike | torch.Tensor | None) -> NDArray[np.bool_]:
+    if inliers is None:
+        return np.ones(len(matches), dtype=bool)
+    mask = np.asarray(inliers.cpu() if isinstance(inliers, torch.Tensor) else inliers, dtype=bool)
+    if mask.shape != (len(matches),):
+        raise InputError(f"inliers have shape {mask.shape}, expected ({len(matches)},)")
+    return mask
+
+
+def _reduced(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> tuple[NDArray, NDArray[np.float32]]:
+    height, width = image.shape[:2]
+    scale = MATCH_IMAGE_SIDE / max(height, width)
+    if scale >= 1:
+        return image, keypoints
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), resize_keypoints(keypoints, (width, height), size)
+
+
+def _draw_lines(
+    canvas: NDArray[np.uint8], starts: NDArray, ends: NDArray, color: tuple[int, int, int], opacity: float
+) -> NDArray[np.uint8]:
+    if len(starts) == 0:
+        return canvas
+    layer = canvas.copy()
+    segments = np.round(np.stack([starts, ends], axis=1) * 2**SUBPIXEL_BITS).astype(np.int32)
+    cv2.polylines(layer, list(segments), isClosed=False, color=color, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+    for point in np.concatenate([starts, ends]):
+        _circle(layer, point, 2.0, color, 1)
+    return np.asarray(cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0), dtype=np.uint8)
+
+
+def _circle(
+    canvas: NDArray[np.uint8], point: NDArray, radius: float, color: tuple[int, int, int], thickness: int
+) -> None:
+    scale = 2**SUBPIXEL_BITS
+    center = (round(float(point[0]) * scale), round(float(point[1]) * scale))
+    cv2.circle(canvas, center, round(radius * scale), color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _marker_size(image: NDArray[np.uint8]) -> tuple[float, int]:
+    """Circle radius and line width in pixels that stay visible when the image is shown at screen size."""
+    diagonal = float(np.hypot(*image.shape[:2]))
+    return max(2.0, diagonal / 250), max(1, round(diagonal / 1600))
+
+
+def _value_colors(values: NDArray[np.float32]) -> list[tuple[int, int, int]]:
+    levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8).reshape(-1, 1)
+    if levels.size == 0:
+        return []
+    bgr = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, 0]
+    return [(int(red), int(green), int(blue)) for blue, green, red in bgr]
+
+
+def _with_caption(canvas: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    width = max(canvas.shape[1], MIN_CAPTION_WIDTH)
+    scale = max(0.5, width / 1800)
+    strip_height = round(44 * scale)
+    picture = np.full((canvas.shape[0] + strip_height, width, 3), BACKGROUND, dtype=np.uint8)
+    picture[: canvas.shape[0], : canvas.shape[1]] = canvas
+    origin = (round(14 * scale), picture.shape[0] - round(14 * scale))
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, text, origin, font, scale, CAPTION_RGB, max(1, round(scale * 1.5)), cv2.LINE_AA)
+    return picture
