@@ -83,8 +83,8 @@ for name in (
 PYTHON
 }
 
-quiet=-q
-[ -t 1 ] && quiet=
+quiet=-qq # errors only; on a terminal pip shows its progress
+[ ! -t 1 ] || quiet=
 
 if ! is_current semkey-stamp "$wanted" || ! "$venv/bin/python" -c '' 2>/dev/null; then
     python=$(find_python)
