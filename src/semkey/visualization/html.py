@@ -1,0 +1,177 @@
+"""Reports as one HTML file that needs nothing else: pictures inside, no scripts, no links to other resources."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TypeAlias
+
+from semkey.errors import InputError
+
+_PICTURE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2933; background: #f6f7f9;
+  margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 48px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 0 0 12px; }
+.subtitle, footer, figcaption, caption { color: #5b6773; }
+.subtitle { margin: 0 0 24px; overflow-wrap: anywhere; }
+section { background: #fff; border: 1px solid #e2e6ea; border-radius: 8px; padding: 20px 24px; margin: 0 0 20px; }
+section p { margin: 0 0 12px; max-width: 75ch; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; margin: 0 0 12px; }
+dl div { background: #f6f7f9; border-radius: 6px; padding: 10px 12px; }
+dt { font-size: 13px; color: #5b6773; }
+dd { margin: 0; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 0 0 12px; font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: 0 0 6px; font-size: 13px; }
+th, td { text-align: left; padding: 5px 20px 5px 0; border-bottom: 1px solid #e2e6ea; vertical-align: top; }
+th { font-weight: 600; border-bottom-color: #9aa5b1; }
+.number { text-align: right; }
+figure { margin: 0 0 16px; }
+img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
+figcaption { font-size: 13px; margin-top: 6px; }
+footer { font-size: 13px; }
+"""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class KeyFigures:
+    """Short labelled values, shown large, such as ``{"Frames": "58", "ATE RMSE": "0.021 m"}``."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; cells that are numbers are aligned to the right and floats are shown with four significant digits.
+
+    Attributes:
+        header: column names.
+        rows: rows as long as the header; None is shown as a dash.
+        caption: a line above the table.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | None]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file's bytes (PNG or JPEG) with what it shows in words."""
+
+    data: bytes = field(repr=False)
+    caption: str
+
+
+Block: TypeAlias = Paragraph | KeyFigures | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of a report."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+def html_report(title: str, sections: Sequence[Section], *, subtitle: str = "", footer: str = "") -> str:
+    """One self-contained HTML page. All text is escaped; pictures become base64 data URIs.
+
+    Args:
+        title: heading and window title.
+        sections: the parts, top to bottom.
+        subtitle: a line under the heading.
+        footer: a line at the end.
+
+    Raises:
+        InputError: a table row of another length than its header, or a picture that is neither PNG nor JPEG.
+    """
+    lines = [
+        "<!doctype html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        "</head>",
+        "<body>",
+        "<main>",
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="subtitle">{escape(subtitle)}</p>',
+    ]
+    for section in sections:
+        lines += ["<section>", f"<h2>{escape(section.heading)}</h2>"]
+        lines += [_render(block) for block in section.blocks]
+        lines.append("</section>")
+    if footer:
+        lines.append(f"<footer>{escape(footer)}</footer>")
+    lines += ["</main>", "</body>", "</html>", ""]
+    return "\n".join(lines)
+
+
+def _render(block: Block) -> str:
+    match block:
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>"
+        case KeyFigures(values):
+            items = (f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in values.items())
+            return f"<dl>{''.join(items)}</dl>"
+        case Table():
+            return _render_table(block)
+        case Picture(data, caption):
+            text = escape(caption)
+            return (
+                f'<figure><img alt="{text}" src="data:{_picture_type(data)};base64,'
+                f'{base64.b64encode(data).decode("ascii")}"><figcaption>{text}</figcaption></figure>'
+            )
+
+
+def _render_table(table: Table) -> str:
+    width = len(table.header)
+    for index, row in enumerate(table.rows):
+        if len(row) != width:
+            raise InputError(f"row {index} of table '{table.caption}' has {len(row)} cells, its header {width}")
+    # A column is set as numbers, heading included, if every cell that says something is one.
+    is_number = [
+        all(isinstance(row[column], int | float | None) for row in table.rows) and bool(table.rows)
+        for column in range(width)
+    ]
+    css = [' class="number"' if number else "" for number in is_number]
+    lines = ['<div class="scroll"><table>']
+    if table.caption:
+        lines.append(f"<caption>{escape(table.caption)}</caption>")
+    heads = (f"<th{style}>{escape(name)}</th>" for style, name in zip(css, table.header, strict=True))
+    lines.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
+    for row in table.rows:
+        cells = (f"<td{style}>{escape(_cell_text(cell))}</td>" for style, cell in zip(css, row, strict=True))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines.append("</tbody></table></div>")
+    return "".join(lines)
+
+
+def _cell_text(cell: str | float | int | None) -> str:
+    if cell is None:
+        return "–"  # noqa: RUF001 (a dash, as in printed tables)
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _picture_type(data: bytes) -> str:
+    for signature, media_type in _PICTURE_TYPES.items():
+        if data.startswith(signature):
+            return media_type
+    raise InputError("a picture in a report must be the bytes of a PNG or JPEG file")

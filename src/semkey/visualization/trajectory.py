@@ -1,0 +1,240 @@
+"""A trajectory as one picture: views from above and from the side, error and inliers over time."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
+from semkey.evaluation.trajectory import Alignment, Trajectory, TrajectoryError, absolute_trajectory_error, pose_at
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ESTIMATE, _TRUTH, _LOST, _START, _END = "#2563eb", "#8a94a0", "#dc2626", "#16a34a", "#111827"
+_DOTS_PER_INCH = 110
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """Which world axes to look along: indices into x, y, z, and whether up is the positive direction."""
+
+    right: int
+    forward: int
+    vertical: int
+    up_is_positive: bool
+
+    @property
+    def forward_is_up_the_page(self) -> bool:
+        """Whether (right, forward, up) is right-handed; if not, forward goes down the page, or it were mirrored."""
+        cyclic = (self.forward - self.right) % 3 == 1
+        return cyclic == self.up_is_positive
+
+
+def trajectory_figure(
+    estimated: Trajectory,
+    ground_truth: Trajectory | None = None,
+    *,
+    frame_timestamps: ArrayLike | None = None,
+    lost_mask: ArrayLike | None = None,
+    inlier_counts: ArrayLike | None = None,
+    alignment: Alignment = "se3",
+    title: str = "",
+) -> bytes:
+    """Draw a trajectory as PNG.
+
+    Views from above and from the side with equal axes, start and end marked, the line broken where frames were lost;
+    below them, where it is known, the position error and the number of inliers over time, lost frames in red. With
+    ground truth the estimate is aligned to it first; if too few poses have a partner in time for that, both are drawn
+    as they are.
+
+    Args:
+        estimated: poses of the tracked frames, possibly none.
+        ground_truth: reference poses, or None.
+        frame_timestamps: (N,) seconds of all frames, lost ones too, increasing; default those of ``estimated``.
+        lost_mask: (N,) bool, frames without a pose; default none.
+        inlier_counts: (N,) inlier matches per frame; default unknown.
+        alignment: see :func:`absolute_trajectory_error`.
+        title: a heading.
+
+    Returns:
+        The bytes of a PNG file, 1320 pixels wide.
+
+    Raises:
+        InputError: ``lost_mask`` or ``inlier_counts`` has another length than ``frame_timestamps``.
+    """
+    # matplotlib takes 0.3 s to import, and the command line must start without it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    stamps = np.asarray(estimated.timestamps if frame_timestamps is None else frame_timestamps, dtype=np.float64)
+    lost = np.zeros(len(stamps), dtype=bool) if lost_mask is None else np.asarray(lost_mask, dtype=bool)
+    inliers = None if inlier_counts is None else np.asarray(inlier_counts)
+    if lost.shape != stamps.shape or (inliers is not None and inliers.shape != stamps.shape):
+        raise InputError("lost_mask and inlier_counts must have one value per frame timestamp")
+
+    error = _error_or_none(estimated, ground_truth, alignment)
+    drawn = estimated if error is None else error.similarity.apply(estimated)
+    lost_stamps = stamps[lost]
+    panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]
+
+    # The object interface: pyplot would keep every figure alive and change the caller's global state.
+    figure = Figure(figsize=(12.0, 5.2 + 2.3 * len(panels)), dpi=_DOTS_PER_INCH, layout="constrained")
+    grid = figure.add_gridspec(1 + len(panels), 2, height_ratios=[4.6, *[2.0] * len(panels)])
+    if title:
+        figure.suptitle(title, fontsize=13)
+    view = _choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
+    for column, (name, across, upward) in enumerate(
+        (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
+    ):
+        axes = figure.add_subplot(grid[0, column])
+        _draw_view(axes, drawn, ground_truth, lost_stamps, across, upward)
+        axes.set_title(name, fontsize=11)
+        if not (view.up_is_positive if upward == view.vertical else view.forward_is_up_the_page):
+            axes.invert_yaxis()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.axes[0].legend(handles, labels, fontsize=9, loc="best", framealpha=0.85)
+
+    start = float(stamps[0]) if len(stamps) else 0.0
+    for row, name in enumerate(panels, start=1):
+        axes = figure.add_subplot(grid[row, :])
+        if name == "error" and error is not None:
+            _draw_error(axes, error, lost_stamps, start)
+        elif inliers is not None:
+            axes.plot(stamps - start, inliers, color=_ESTIMATE, linewidth=1.0)
+            axes.plot(lost_stamps - start, inliers[lost], linestyle="none", marker="x", color=_LOST, markersize=5)
+            axes.set_ylabel("inliers")
+            axes.set_ylim(0, 1.05 * max(1.0, float(np.max(inliers, initial=0))))
+        _mark_lost(axes, stamps - start, lost)
+        axes.grid(alpha=0.3)
+        if len(stamps) > 1:
+            margin = 0.01 * (stamps[-1] - start)
+            axes.set_xlim(-margin, stamps[-1] - start + margin)
+    if panels:
+        figure.axes[-1].set_xlabel("time from the first frame (s)")
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _error_or_none(
+    estimated: Trajectory, ground_truth: Trajectory | None, alignment: Alignment
+) -> TrajectoryError | None:
+    if ground_truth is None:
+        return None
+    try:
+        return absolute_trajectory_error(estimated, ground_truth, alignment=alignment)
+    except InputError:
+        # Too few pairs: a short run is still worth a picture.
+        return None
+
+
+def _choose_view(trajectory: Trajectory) -> _View:
+    """The world axis nearest to the mean "down" of the cameras is vertical; the longer of the others goes right.
+
+    Worlds differ in which axis points up (z in TUM RGB-D, -y where the first camera is the world), but cameras are
+    mostly held upright.
+    """
+    if len(trajectory) == 0:
+        return _View(right=0, forward=2, vertical=1, up_is_positive=False)
+    mean_down = trajectory.poses[:, :3, 1].mean(axis=0)
+    vertical = int(np.argmax(np.abs(mean_down)))
+    extent = np.ptp(trajectory.positions, axis=0)
+    first, second = (axis for axis in range(3) if axis != vertical)
+    right, forward = (first, second) if extent[first] >= extent[second] else (second, first)
+    return _View(right=right, forward=forward, vertical=vertical, up_is_positive=bool(mean_down[vertical] < 0))
+
+
+def _draw_view(
+    axes: Axes,
+    estimated: Trajectory,
+    ground_truth: Trajectory | None,
+    lost_stamps: NDArray[np.float64],
+    across: int,
+    upward: int,
+) -> None:
+    if ground_truth is not None and len(ground_truth):
+        truth = ground_truth.positions
+        axes.plot(truth[:, across], truth[:, upward], color=_TRUTH, linewidth=1.6, label="ground truth")
+    if len(estimated):
+        line = _break_where_lost(estimated, lost_stamps)
+        axes.plot(
+            line[:, across],
+            line[:, upward],
+            color=_ESTIMATE,
+            linewidth=1.2,
+            marker=".",
+            markersize=3,
+            label="estimate",
+        )
+        first, last = estimated.positions[0], estimated.positions[-1]
+        axes.plot(*first[[across, upward]], linestyle="none", marker="o", color=_START, markersize=9, label="start")
+        axes.plot(*last[[across, upward]], linestyle="none", marker="s", color=_END, markersize=8, label="end")
+    else:
+        axes.text(0.03, 0.94, "no frame was tracked", transform=axes.transAxes, color=_LOST)
+    places = _places_of_lost(estimated, ground_truth, lost_stamps)
+    if len(lost_stamps):
+        axes.plot(
+            places[:, across],
+            places[:, upward],
+            linestyle="none",
+            marker="x",
+            color=_LOST,
+            markersize=7,
+            label=f"lost ({len(lost_stamps)} frames)",
+        )
+    axes.set_xlabel(f"{'xyz'[across]} (m)")
+    axes.set_ylabel(f"{'xyz'[upward]} (m)")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(alpha=0.3)
+
+
+def _break_where_lost(estimated: Trajectory, lost_stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions (M, 3) with a row of NaN wherever lost frames lie between two poses, so that no line bridges them."""
+    lost_before = np.searchsorted(np.sort(lost_stamps), estimated.timestamps)
+    gaps = np.flatnonzero(np.diff(lost_before)) + 1
+    return np.insert(estimated.positions, gaps, np.nan, axis=0)
+
+
+def _places_of_lost(
+    estimated: Trajectory, ground_truth: Trajectory | None, lost_stamps: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Where to mark lost frames (L, 3): at their ground truth if there is one, else at the last pose before."""
+    places = []
+    for stamp in lost_stamps.tolist():
+        truth = None if ground_truth is None or not len(ground_truth) else pose_at(ground_truth, stamp)
+        before = int(np.searchsorted(estimated.timestamps, stamp)) - 1
+        if truth is not None:
+            places.append(truth[:3, 3])
+        elif len(estimated):
+            places.append(estimated.positions[max(before, 0)])
+    return np.array(places, dtype=np.float64).reshape(-1, 3)
+
+
+def _draw_error(axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float) -> None:
+    lost_before = np.searchsorted(np.sort(lost_stamps), error.timestamps)
+    gaps = np.flatnonzero(np.diff(lost_before)) + 1
+    times = np.insert(error.timestamps - start, gaps, np.nan)
+    values = np.insert(error.errors, gaps, np.nan)
+    axes.plot(times, values, color=_ESTIMATE, linewidth=1.2, marker=".", markersize=3)
+    rmse = error.statistics.rmse
+    axes.axhline(rmse, color=_TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
+    axes.legend(fontsize=9, loc="upper right", framealpha=0.85)
+    axes.set_ylabel("position error (m)")
+    # Room above the line for the legend; a perfect trajectory still gets an axis.
+    axes.set_ylim(0, 1.3 * max(error.statistics.max, 1e-6))
+
+
+def _mark_lost(axes: Axes, times: NDArray[np.float64], lost: NDArray[np.bool_]) -> None:
+    """Red bands over the stretches of lost frames, half a frame wider on each side so that single ones are seen."""
+    if not lost.any():
+        return
+    half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.5
+    edges = np.diff(np.concatenate([[False], lost, [False]]).astype(np.int8))
+    for first, behind in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
+        axes.axvspan(times[first] - half, times[behind - 1] + half, color=_LOST, alpha=0.15, linewidth=0)
