@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semkey.datasets import open_sequence
-from semkey.errors import ConfigError, DatasetError, InputError
+from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.evaluation.trajectory import Trajectory, associate_by_time, pose_at, write_tum_trajectory
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, rotation_angle_deg, so3_exp
@@ -281,6 +281,29 @@ def test_pose_at_never_extrapolates_and_interpolates_between_close_rows() -> Non
     assert middle is not None
     np.testing.assert_allclose(middle[:3, 3], [0.025, 0.0, 1.0], atol=1e-12)
     assert rotation_angle_deg(middle) == pytest.approx(np.degrees(0.0125))
+
+
+_NUMBERS = ["100.0", "100.1", "nan", "-inf", "1e999", "0", "1"]
+_NAMES = ["rgb/100.000000.png", "depth/100.010000.png", "..", "/", "#", "\x00", "a" * 300, "é", ",", "\r"]
+_TOKENS = st.sampled_from([*_NUMBERS, *_NAMES])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["rgb.txt", "depth.txt", "groundtruth.txt", "camera.txt"]),
+    rows=st.lists(st.lists(_TOKENS, max_size=9).map(" ".join), max_size=5),
+)
+def test_any_text_is_a_sequence_or_one_clear_line(folder: Path, name: str, rows: list[str]) -> None:
+    before = (folder / name).read_text()
+    (folder / name).write_text("\n".join(rows))
+    try:
+        sequence = open_sequence(folder)
+    except SemkeyError as error:
+        assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
+    else:
+        assert len(list(sequence)) == len(sequence) > 0
+    finally:
+        (folder / name).write_text(before)
 
 
 def test_real_sequence(shared: Path) -> None:

@@ -43,12 +43,12 @@ def open_sequence(path: str | Path, *, format: str = "auto", camera: CameraArgum
     path = Path(path)
     if format not in FORMATS:
         raise ConfigError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
-    if not path.exists():
-        raise DatasetError(f"{path}: no such file or folder")
-    chosen = _detect_format(path) if format == "auto" else format
-    if path.is_dir() == (chosen == "video"):
-        raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
     try:
+        if not path.exists():
+            raise DatasetError(f"{path}: no such file or folder")
+        chosen = _detect_format(path) if format == "auto" else format
+        if path.is_dir() == (chosen == "video"):
+            raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
         return _OPENERS[chosen](path, camera)
     except OSError as error:
         raise DatasetError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
