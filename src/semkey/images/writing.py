@@ -27,14 +27,16 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         if target.is_dir():
             raise InputError(f"cannot write {target}: it is a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(target)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write {target}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -134,7 +134,12 @@ def estimate_relative_pose(
         pose, info = poselib.estimate_relative_pose(kept0, kept1, intrinsics0, intrinsics1, options, {})
         return _matrix(pose), info
 
-    return _run(solve, source, target, finite, minimum=5)
+    estimate = _run(solve, source, target, finite, minimum=5)
+    if estimate.model is None:
+        return estimate
+    # PoseLib's refinement leaves the length 1 by a few parts in 1e5.
+    estimate.model[:3, 3] /= max(float(np.linalg.norm(estimate.model[:3, 3])), np.finfo(np.float64).tiny)
+    return estimate
 
 
 def estimate_absolute_pose(
