@@ -36,7 +36,7 @@ class OdometryConfig:
     seed: int = 0
     min_depth: float = 0.3
     max_depth: float = 8.0
-    pixel_sigma: float = 1.0
+    pixel_sigma: float = 2.0
     ransac_error_px: float = 4.0
     search_radius_px: float = 12.0
     max_search_radius_px: float = 60.0

@@ -61,7 +61,8 @@ class RefinedPose:
 
     Attributes:
         T_cam_world: (4, 4) the pose.
-        inliers: (M,) bool, observations whose pixel residual lies within the 95 % bound.
+        inliers: (M,) bool, observations whose pixel residual lies within the 95 % bound, and whose depth, where there
+            is one, lies within twice its 95 % bound (depth has gross errors of its own at edges).
         information: (6, 6) inverse covariance of the pose in the camera's tangent space ``[rho, phi]``.
         cost: robust cost at the pose.
         iterations: accepted and rejected steps taken.
@@ -171,6 +172,7 @@ def refine_pose(
     residuals, _ = residuals_and_jacobian(pose, observations, camera)
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
     inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
+    inliers &= np.abs(residuals[:, 2]) < 2.0 * _DEPTH_CORNER
     return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
 
 

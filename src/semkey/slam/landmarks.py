@@ -1,0 +1,145 @@
+"""The landmarks of the map: positions with their uncertainty, how they look, and from where they can be seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import inverse, transform_points
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# A descriptor seen from more than 60 degrees aside, or from over twice or under half the distance, rarely matches.
+_SMALLEST_VIEW_COSINE = 0.5
+_LARGEST_DISTANCE_RATIO = 2.0
+# A landmark that was in view this often and found in fewer than a fifth of the cases was a mismatch or has gone.
+_CULL_AFTER_VIEWS = 8
+_CULL_FOUND_SHARE = 0.2
+
+
+class LandmarkMap:
+    """Landmarks in growing arrays; a landmark's id is its row and never changes.
+
+    Attributes:
+        positions: (L, 3) float64, world, metres.
+        information: (L, 3, 3) inverse covariance of the position, world axes, 1/m^2.
+        descriptors: (L, D) float32, from the most recent keyframe.
+        alive: (L,) bool; culled landmarks stay as dead rows, so that ids hold.
+    """
+
+    def __init__(self, descriptor_size: int) -> None:
+        self._count = 0
+        self._positions = np.empty((0, 3))
+        self._information = np.empty((0, 3, 3))
+        self._descriptors = np.empty((0, descriptor_size), dtype=np.float32)
+        self._view_directions = np.empty((0, 3))
+        self._view_distances = np.empty(0)
+        self._visible = np.empty(0, dtype=np.int64)
+        self._found = np.empty(0, dtype=np.int64)
+        self._alive = np.empty(0, dtype=bool)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def positions(self) -> Array:
+        """Positions (L, 3) in the world, metres."""
+        return self._positions[: self._count]
+
+    @property
+    def information(self) -> NDArray[np.float64]:
+        """Inverse covariances (L, 3, 3) of the positions, world axes, 1/m^2."""
+        return self._information[: self._count]
+
+    @property
+    def descriptors(self) -> NDArray[np.float32]:
+        """Descriptors (L, D) from each one's newest keyframe."""
+        return self._descriptors[: self._count]
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which landmarks are still matched, (L,)."""
+        return self._alive[: self._count]
+
+    def add(
+        self, points_world: Array, information: Array, descriptors: NDArray[np.float32], camera_centre: Array
+    ) -> Indices:
+        """Add M landmarks at ``points_world`` (M, 3), seen from ``camera_centre`` (3,); returns their ids (M,)."""
+        ids = np.arange(self._count, self._count + len(points_world))
+        self._reserve(self._count + len(ids))
+        self._count += len(ids)
+        self._positions[ids] = points_world
+        self._information[ids] = information
+        self._visible[ids] = 1
+        self._found[ids] = 1
+        self._alive[ids] = True
+        self.describe(ids, descriptors, camera_centre)
+        return ids
+
+    def describe(self, ids: Indices, descriptors: NDArray[np.float32], camera_centre: Array) -> None:
+        """Take over how landmarks ``ids`` look now, from ``camera_centre`` (3,) in the world."""
+        self._descriptors[ids] = descriptors
+        rays = camera_centre - self._positions[ids]
+        distances = np.maximum(np.linalg.norm(rays, axis=1), 1e-9)
+        self._view_directions[ids] = rays / distances[:, None]
+        self._view_distances[ids] = distances
+
+    def fuse(self, ids: Indices, jacobian: Array, residual: Array) -> None:
+        """Kalman update of positions by measurements of known pose.
+
+        Args:
+            ids: (M,) distinct landmarks.
+            jacobian: (M, 3, 3) whitened derivative of the measurement by the position in the world.
+            residual: (M, 3) whitened predicted minus measured.
+        """
+        transposed = jacobian.transpose(0, 2, 1)
+        self._information[ids] += transposed @ jacobian
+        step = np.linalg.solve(self._information[ids], transposed @ residual[:, :, None])[:, :, 0]
+        self._positions[ids] -= step
+
+    def move(self, ids: Indices, positions: Array) -> None:
+        """Set the positions (M, 3) of landmarks ``ids``."""
+        self._positions[ids] = positions
+
+    def visible_from(self, ids: Indices, T_world_cam: Array, camera: PinholeCamera) -> tuple[Indices, Array]:
+        """Those of ``ids`` that a camera should see and recognise, and their pixels (M, 2)."""
+        ids = ids[self._alive[ids]]
+        points = transform_points(inverse(T_world_cam), self._positions[ids])
+        pixels = camera.project(points)
+        rays = T_world_cam[:3, 3] - self._positions[ids]
+        distances = np.maximum(np.linalg.norm(rays, axis=1), 1e-9)
+        cosine = (rays * self._view_directions[ids]).sum(axis=1) / distances
+        ratio = distances / self._view_distances[ids]
+        recognisable = (cosine > _SMALLEST_VIEW_COSINE) & (ratio < _LARGEST_DISTANCE_RATIO)
+        recognisable &= ratio > 1 / _LARGEST_DISTANCE_RATIO
+        keep = recognisable & camera.contains(pixels)
+        return ids[keep], pixels[keep]
+
+    def count_views(self, visible: Indices, found: Indices) -> None:
+        """Keep count of which landmarks were in view and which were found there, and drop those rarely found."""
+        self._visible[visible] += 1
+        self._found[found] += 1
+        rarely = self._found[visible] < _CULL_FOUND_SHARE * self._visible[visible]
+        self._alive[visible[(self._visible[visible] >= _CULL_AFTER_VIEWS) & rarely]] = False
+
+    def _reserve(self, count: int) -> None:
+        capacity = len(self._positions)
+        if count <= capacity:
+            return
+        capacity = max(count, 2 * capacity, 1024)
+        for name in (
+            "_positions",
+            "_information",
+            "_descriptors",
+            "_view_directions",
+            "_view_distances",
+            "_visible",
+            "_found",
+            "_alive",
+        ):
+            old = getattr(self, name)
+            grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
+            grown[: self._count] = old[: self._count]
+            setattr(self, name, grown)

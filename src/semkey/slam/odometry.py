@@ -1,0 +1,214 @@
+"""RGB-D odometry over a whole sequence."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.datasets import FrameSequence
+from semkey.errors import ConfigError, DatasetError
+from semkey.evaluation.trajectory import Trajectory
+from semkey.extractors import Extractor
+from semkey.geometry.camera import PinholeCamera
+from semkey.slam.config import OdometryConfig
+from semkey.slam.timing import StageTimer
+from semkey.slam.tracker import FrameRecord, Tracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostEvent:
+    """A stretch of frames without a pose.
+
+    Attributes:
+        first_frame: index of the first lost frame.
+        last_frame: index of the last lost frame.
+        recovered: how it ended: ``relocalised`` (the old map was found again), ``new segment`` (it was not, and the
+            next pose continues at the last known one) or ``not`` (the run ended lost).
+    """
+
+    first_frame: int
+    last_frame: int
+    recovered: str
+
+
+@dataclass(kw_only=True)
+class SlamResult:
+    """Everything a run of the odometry found out.
+
+    Attributes:
+        sequence_name: name of the input.
+        sequence_format: its format.
+        features: name of the extractor.
+        camera: of the input.
+        config: settings of the run.
+        frames: one record for each processed frame, in order, lost ones too.
+        ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
+        stage_seconds: wall time by stage, seconds.
+        seconds: wall time of the run.
+        interrupted: whether the run was stopped before its end.
+    """
+
+    sequence_name: str
+    sequence_format: str
+    features: str
+    camera: PinholeCamera
+    config: OdometryConfig
+    frames: list[FrameRecord] = field(default_factory=list)
+    ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def keyframe_indices(self) -> list[int]:
+        """Frame indices of the keyframes."""
+        return [record.index for record in self.frames if record.is_keyframe]
+
+    @property
+    def tracked(self) -> int:
+        """Number of frames with a pose."""
+        return sum(record.T_world_cam is not None for record in self.frames)
+
+    @property
+    def poses(self) -> list[NDArray[np.float64] | None]:
+        """T_world_cam (4, 4) for each processed frame, None where lost."""
+        return [record.T_world_cam for record in self.frames]
+
+    @property
+    def lost_events(self) -> list[LostEvent]:
+        """The stretches of lost frames, in order."""
+        events: list[LostEvent] = []
+        stretch: list[FrameRecord] = []
+        for record in self.frames:
+            if record.T_world_cam is None:
+                stretch.append(record)
+            elif stretch:
+                recovered = "new segment" if record.method == "start" else "relocalised"
+                events.append(_lost_event(stretch, recovered))
+                stretch = []
+        if stretch:
+            events.append(_lost_event(stretch, "not"))
+        return events
+
+    def trajectory(self) -> Trajectory:
+        """The poses of all tracked frames.
+
+        Frames whose timestamp does not increase are left out, since a trajectory is a function of time.
+        """
+        return _trajectory((record.timestamp, record.T_world_cam) for record in self.frames)
+
+    def ground_truth_trajectory(self) -> Trajectory:
+        """The ground-truth poses of the processed frames; empty where the input has none."""
+        return _trajectory((record.timestamp, self.ground_truth.get(record.index)) for record in self.frames)
+
+
+class OdometryInterrupted(KeyboardInterrupt):
+    """An interrupt during :func:`run_odometry`; ``result`` holds the frames done before it."""
+
+    def __init__(self, result: SlamResult) -> None:
+        super().__init__("odometry was interrupted")
+        self.result = result
+
+
+def run_odometry(
+    sequence: FrameSequence,
+    extractor: Extractor,
+    config: OdometryConfig | None = None,
+    progress: Callable[[FrameRecord], None] | None = None,
+    *,
+    every: int = 1,
+    max_frames: int | None = None,
+) -> SlamResult:
+    """Track an RGB-D camera through a sequence.
+
+    Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
+    a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
+    Deterministic for a seed, given a deterministic extractor.
+
+    Args:
+        sequence: frames with depth, and a camera.
+        extractor: features of each frame.
+        config: settings; None for the defaults.
+        progress: called with the record of every frame when it is done.
+        every: use every n-th frame.
+        max_frames: stop after so many used frames; None for all.
+
+    Raises:
+        DatasetError: the sequence has no depth.
+        ConfigError: it has no camera, or ``every`` or ``max_frames`` is not positive.
+        OdometryInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
+    """
+    config = config or OdometryConfig()
+    result = SlamResult(
+        sequence_name=sequence.name,
+        sequence_format=sequence.format,
+        features=extractor.name,
+        camera=require_rgbd(sequence),
+        config=config,
+    )
+    if every < 1 or (max_frames is not None and max_frames < 1):
+        raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
+    timer = StageTimer()
+    tracker = Tracker(result.camera, config, timer)
+    start = time.perf_counter()
+    try:
+        for index in range(0, len(sequence), every)[:max_frames]:
+            with timer.stage("read"):
+                frame = sequence[index]
+            if frame.depth is None:
+                raise DatasetError(f"{sequence.name}: frame {index} has no depth; RGB-D odometry needs it")
+            with timer.stage("extract"):
+                features = extractor.extract(frame.image)
+            record = tracker.track(index, frame.timestamp, features, frame.depth)
+            if record.T_world_cam is None:
+                logger.info("frame %d: lost (%d keypoints)", index, record.keypoints)
+            result.frames.append(record)
+            if frame.T_world_cam is not None:
+                result.ground_truth[index] = frame.T_world_cam
+            if progress is not None:
+                progress(record)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    result.seconds = time.perf_counter() - start
+    result.stage_seconds = dict(timer.seconds)
+    if result.interrupted:
+        raise OdometryInterrupted(result)
+    return result
+
+
+def require_rgbd(sequence: FrameSequence) -> PinholeCamera:
+    """The camera of a sequence that odometry can run on.
+
+    Raises:
+        DatasetError: the sequence has no depth.
+        ConfigError: it has no camera.
+    """
+    if not sequence.has_depth:
+        raise DatasetError(
+            f"{sequence.name}: no depth in this input (format {sequence.format}); odometry needs RGB-D, "
+            "as in the formats tum and 7scenes"
+        )
+    if sequence.camera is None:
+        raise ConfigError(f"{sequence.name}: the camera is not known; pass --camera fx,fy,cx,cy")
+    return sequence.camera
+
+
+def _lost_event(stretch: list[FrameRecord], recovered: str) -> LostEvent:
+    return LostEvent(first_frame=stretch[0].index, last_frame=stretch[-1].index, recovered=recovered)
+
+
+def _trajectory(rows: Iterable[tuple[float, NDArray[np.float64] | None]]) -> Trajectory:
+    timestamps: list[float] = []
+    poses: list[NDArray[np.float64]] = []
+    for timestamp, pose in rows:
+        if pose is not None and (not timestamps or timestamp > timestamps[-1]):
+            timestamps.append(timestamp)
+            poses.append(pose)
+    return Trajectory(np.array(timestamps), np.stack(poses) if poses else np.zeros((0, 4, 4)))

@@ -1,0 +1,30 @@
+"""Wall time per stage of tracking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+
+class StageTimer:
+    """Adds up the wall seconds of named stages; a stage inside another is not counted twice."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._open: list[list[float]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        """Count the time inside the ``with`` block for ``name``."""
+        start = time.perf_counter()
+        nested = [0.0]
+        self._open.append(nested)
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            self._open.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - nested[0]
+            if self._open:
+                self._open[-1][0] += elapsed

@@ -1,0 +1,313 @@
+"""The state of the odometry and what happens to one frame: predict, associate, solve, refine, keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_points
+from semkey.matching.robust import estimate_absolute_pose
+from semkey.model.features import Features
+from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
+from semkey.slam.config import OdometryConfig
+from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
+from semkey.slam.map import OdometryMap
+from semkey.slam.motion import ConstantVelocity
+from semkey.slam.pose import PoseObservations, refine_pose
+from semkey.slam.timing import StageTimer
+
+Array = NDArray[np.float64]
+
+# The width for which the configuration's pixel values are meant.
+_REFERENCE_WIDTH = 640
+# After RANSAC the pose is good to a few pixels, and landmarks are looked for once more this close to their projection.
+_POLISH_RADIUS_PX = 6.0
+# Guided matching looks this share of the predicted pixel motion farther: how wrong constant velocity typically is.
+_RADIUS_PER_PIXEL_MOTION = 0.3
+# Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
+_RECENT_KEYFRAMES = 3
+# A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
+_SURE_INLIER_SHARE = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRecord:
+    """What became of one frame.
+
+    Attributes:
+        index: position in the sequence.
+        timestamp: seconds.
+        T_world_cam: (4, 4) pose, None where tracking was lost.
+        matches: associations that the pose was estimated from.
+        inliers: those within the 95 % bound of the refined pose; 0 where lost.
+        keypoints: extracted keypoints.
+        method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised`` or
+            ``lost``.
+        is_keyframe: whether the frame was kept.
+        segment: which uninterrupted piece of the trajectory the pose belongs to, from 0.
+    """
+
+    index: int
+    timestamp: float
+    T_world_cam: Array | None
+    matches: int
+    inliers: int
+    keypoints: int
+    method: str
+    is_keyframe: bool
+    segment: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Estimate:
+    """A pose with the associations that speak for it."""
+
+    T_world_cam: Array
+    associations: Associations
+    inliers: NDArray[np.bool_]
+
+    @property
+    def inlier_count(self) -> int:
+        return int(np.count_nonzero(self.inliers))
+
+    @property
+    def inlier_associations(self) -> Associations:
+        return self.associations.select(self.inliers)
+
+
+class Tracker:
+    """RGB-D odometry, one frame at a time.
+
+    Args:
+        camera: of every frame, colour and depth alike.
+        config: settings.
+        timer: where the time per stage is added up.
+    """
+
+    def __init__(self, camera: PinholeCamera, config: OdometryConfig, timer: StageTimer | None = None) -> None:
+        self._camera = camera
+        self._config = config
+        self._timer = timer or StageTimer()
+        self._pixel = camera.width / _REFERENCE_WIDTH
+        self._map = OdometryMap(camera, config, pixel_sigma=config.pixel_sigma * self._pixel)
+        self._motion = ConstantVelocity()
+        self._segment = 0
+        self._lost_in_a_row = 0
+        self._peak_inliers = 0
+        self._last_inliers = 0
+        self._tracked_in_segment = 0
+        self._last_ids = np.zeros(0, dtype=np.int64)
+
+    @property
+    def keyframes(self) -> list[Keyframe]:
+        """All keyframes so far, oldest first."""
+        return self._map.keyframes
+
+    def track(self, index: int, timestamp: float, features: Features, depth: NDArray[np.float32]) -> FrameRecord:
+        """Estimate the pose of one frame from its features and depth (H, W) in metres."""
+        with self._timer.stage("depth"):
+            frame = observe_frame(
+                index,
+                timestamp,
+                features,
+                depth,
+                min_depth=self._config.min_depth,
+                max_depth=self._config.max_depth,
+            )
+        if not self._map.keyframes:
+            return self._start(frame, np.eye(4))
+        method, estimate = self._locate(frame)
+        if estimate is None:
+            return self._lose(frame)
+        if method == "relocalised":
+            self._segment = self._map.keyframes[self._map.nearest_keyframe(estimate.associations.landmark_ids)].segment
+        self._lost_in_a_row = 0
+        self._tracked_in_segment += 1
+        self._last_inliers = estimate.inlier_count
+        found = estimate.inlier_associations
+        self._last_ids = found.landmark_ids
+        is_keyframe = self._needs_keyframe(frame, estimate)
+        pose = estimate.T_world_cam
+        if is_keyframe:
+            with self._timer.stage("map"):
+                keyframe = self._map.add_keyframe(frame, pose, found, self._segment)
+            pose = keyframe.T_world_cam
+            self._peak_inliers = 0
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        else:
+            self._peak_inliers = max(self._peak_inliers, estimate.inlier_count)
+        if method == "relocalised":
+            self._motion.lose()
+        self._motion.update(timestamp, pose)
+        return FrameRecord(
+            index=index,
+            timestamp=timestamp,
+            T_world_cam=pose,
+            matches=len(estimate.associations),
+            inliers=estimate.inlier_count,
+            keypoints=len(frame),
+            method=method,
+            is_keyframe=is_keyframe,
+            segment=self._segment,
+        )
+
+    def _start(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
+        """Make the frame the first keyframe of a segment, if it has enough keypoints with depth to be tracked by."""
+        if np.count_nonzero(frame.depth > 0) < self._config.min_relocalisation_inliers:
+            return self._record_lost(frame)
+        with self._timer.stage("map"):
+            keyframe = self._map.add_keyframe(frame, T_world_cam, None, self._segment)
+        self._motion.lose()
+        self._motion.update(frame.timestamp, T_world_cam)
+        self._lost_in_a_row = 0
+        self._peak_inliers = 0
+        self._last_inliers = 0
+        self._tracked_in_segment = 1
+        self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        return FrameRecord(
+            index=frame.index,
+            timestamp=frame.timestamp,
+            T_world_cam=T_world_cam,
+            matches=0,
+            inliers=0,
+            keypoints=len(frame),
+            method="start",
+            is_keyframe=True,
+            segment=self._segment,
+        )
+
+    def _lose(self, frame: ObservedFrame) -> FrameRecord:
+        self._motion.lose()
+        self._lost_in_a_row += 1
+        last_pose = self._motion.last_pose
+        # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
+        patience = min(self._config.max_lost_frames, self._tracked_in_segment)
+        if self._lost_in_a_row > patience and last_pose is not None:
+            self._segment = self._map.keyframes[-1].segment + 1
+            record = self._start(frame, last_pose)
+            if record.T_world_cam is not None:
+                return record
+            self._segment = self._map.keyframes[-1].segment
+        return self._record_lost(frame)
+
+    def _record_lost(self, frame: ObservedFrame) -> FrameRecord:
+        return FrameRecord(
+            index=frame.index,
+            timestamp=frame.timestamp,
+            T_world_cam=None,
+            matches=0,
+            inliers=0,
+            keypoints=len(frame),
+            method="lost",
+            is_keyframe=False,
+            segment=self._segment,
+        )
+
+    def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
+        if self._lost_in_a_row == 0:
+            guided = self._locate_guided(frame) if self._motion.knows_velocity else None
+            if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
+                return "guided", guided
+            # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
+            recent = self._map.keyframes[-_RECENT_KEYFRAMES:]
+            unguided = self._locate_by_keyframes(frame, recent, self._config.min_inliers)
+            if unguided is not None and (guided is None or unguided.inlier_count > guided.inlier_count):
+                return "keyframe", unguided
+            if guided is not None:
+                return "guided", guided
+        with self._timer.stage("relocalise"):
+            candidates = self._map.similar_keyframes(frame, self._config.relocalisation_candidates)
+        for candidate in candidates:
+            found = self._locate_by_keyframes(frame, [candidate], self._config.min_relocalisation_inliers)
+            if found is not None:
+                return "relocalised", found
+        return "lost", None
+
+    def _locate_guided(self, frame: ObservedFrame) -> _Estimate | None:
+        predicted, last = self._motion.predict(frame.timestamp), self._motion.last_pose
+        if predicted is None or last is None:
+            return None
+        with self._timer.stage("match"):
+            local_ids = self._map.local_landmarks(self._last_ids)
+            visible, pixels = self._map.landmarks.visible_from(local_ids, predicted, self._camera)
+            if len(visible) < self._config.min_inliers:
+                return None
+            before = self._camera.project(transform_points(inverse(last), self._map.landmarks.positions[visible]))
+            shift = np.linalg.norm(pixels - before, axis=1)
+            motion = float(np.nanmedian(shift)) if np.isfinite(shift).any() else 0.0
+            radius = self._config.search_radius_px * self._pixel + _RADIUS_PER_PIXEL_MOTION * motion
+            radius = min(radius, self._config.max_search_radius_px * self._pixel)
+            associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
+        return self._solve_and_polish(frame, associations, self._config.min_inliers)
+
+    def _locate_by_keyframes(
+        self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int
+    ) -> _Estimate | None:
+        """The pose by descriptors alone against the landmarks of ``keyframes`` together."""
+        with self._timer.stage("match"):
+            matched = [match_keyframe(frame, keyframe, self._map.landmarks) for keyframe in keyframes]
+            associations = merge_associations(matched)
+        return self._solve_and_polish(frame, associations, min_inliers)
+
+    def _solve_and_polish(self, frame: ObservedFrame, associations: Associations, min_inliers: int) -> _Estimate | None:
+        """PnP-RANSAC and refinement, then twice: find local landmarks near their projections, and refine again."""
+        if len(associations) < min_inliers:
+            return None
+        with self._timer.stage("pose"):
+            solved = estimate_absolute_pose(
+                self._map.landmarks.positions[associations.landmark_ids],
+                frame.keypoints[associations.keypoint_indices],
+                self._camera,
+                max_error_px=self._config.ransac_error_px * self._pixel,
+                seed=self._config.seed,
+            )
+            if solved.model is None or solved.inlier_count < min_inliers:
+                return None
+            estimate = self._refine(frame, associations.select(solved.inliers), inverse(solved.model))
+        for _ in range(2):
+            with self._timer.stage("match"):
+                local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids)
+                pose = estimate.T_world_cam
+                visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
+                radius = _POLISH_RADIUS_PX * self._pixel
+                nearby = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
+            if len(nearby) < min_inliers:
+                return None
+            with self._timer.stage("pose"):
+                estimate = self._refine(frame, nearby, pose)
+        if estimate.inlier_count < min_inliers:
+            return None
+        self._map.landmarks.count_views(visible, estimate.inlier_associations.landmark_ids)
+        return estimate
+
+    def _refine(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> _Estimate:
+        ids, keypoints = associations.landmark_ids, associations.keypoint_indices
+        pixel_sigma, depth_sigma = self._map.predicted_sigmas(ids, T_world_cam, frame.depth_sigma[keypoints])
+        observations = PoseObservations(
+            points_world=self._map.landmarks.positions[ids],
+            keypoints=frame.keypoints[keypoints],
+            pixel_sigma=pixel_sigma,
+            depth=frame.depth[keypoints],
+            depth_sigma=depth_sigma,
+            weights=frame.weights[keypoints] * associations.similarity,
+        )
+        refined = refine_pose(inverse(T_world_cam), observations, self._camera)
+        return _Estimate(T_world_cam=inverse(refined.T_cam_world), associations=associations, inliers=refined.inliers)
+
+    def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate) -> bool:
+        config, last = self._config, self._map.keyframes[-1]
+        if self._peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * self._peak_inliers:
+            return True
+        relative = inverse(last.T_world_cam) @ estimate.T_world_cam
+        depths = frame.depth[estimate.inlier_associations.keypoint_indices]
+        depths = depths[depths > 0]
+        distance = float(np.linalg.norm(relative[:3, 3]))
+        parallax = distance / float(np.median(depths)) if len(depths) else 0.0
+        turned = rotation_angle_deg(relative)
+        if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
+            return True
+        moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
+        return moved and frame.timestamp - last.frame.timestamp > config.keyframe_seconds
