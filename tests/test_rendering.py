@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -365,6 +366,18 @@ class TestWriting:
         with pytest.raises(InputError, match="not an empty folder"):
             write_room(tmp_path, BARE)
         assert [entry.name for entry in tmp_path.iterdir()] == ["keep.txt"]
+
+    def test_an_earlier_room_is_replaced_only_on_request(self, tmp_path: Path) -> None:
+        one = dataclasses.replace(BARE, frames=1)
+        write_room(tmp_path / "room", dataclasses.replace(one, seed=5))
+        before = (tmp_path / "room" / "rgb" / "0.000000.png").read_bytes()
+        with pytest.raises(InputError, match="--overwrite"):
+            write_room(tmp_path / "room", one)
+        assert (tmp_path / "room" / "rgb" / "0.000000.png").read_bytes() == before
+        write_room(tmp_path / "room", one, replace=True)
+        assert (tmp_path / "room" / "rgb" / "0.000000.png").read_bytes() != before
+        assert RoomConfig.from_mapping(json.loads((tmp_path / "room" / "room.json").read_text())) == one
+        assert [entry.name for entry in tmp_path.iterdir()] == ["room"]
 
     def test_interruption_leaves_nothing(self, tmp_path: Path) -> None:
         def stop(done: int, total: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from semkey.rendering.raycast import cast
 from semkey.rendering.scene import build_scene
 
 DEPTH_UNITS_PER_METRE = 5000.0
+ROOM_FILE = "room.json"
 
 _FOCAL_LENGTH_PER_WIDTH = 525.0 / 640.0
 _EXPOSURE = 0.3  # share of a frame interval during which the shutter is open
@@ -63,17 +66,24 @@ def render_room(config: RoomConfig) -> Iterator[Frame]:
         yield Frame(index=index, timestamp=time, image=image, depth=depth, T_world_cam=T_world_cam)
 
 
-def write_room(out_dir: Path | str, config: RoomConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_room(
+    out_dir: Path | str,
+    config: RoomConfig,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    replace: bool = False,
+) -> Path:
     """Render a room into a new folder in the TUM RGB-D layout.
 
     Writes ``rgb/``, ``depth/`` (16-bit PNG, 5000 per metre, 0 for none), ``rgb.txt``, ``depth.txt``,
-    ``groundtruth.txt`` (``timestamp tx ty tz qx qy qz qw``) and ``camera.txt`` (``fx fy cx cy``). The folder appears
-    under its name when it is complete.
+    ``groundtruth.txt`` (``timestamp tx ty tz qx qy qz qw``), ``camera.txt`` (``fx fy cx cy``) and ``room.json`` (the
+    configuration). The folder appears under its name when it is complete.
 
     Args:
         out_dir: folder to make; an empty one may be there already.
         config: the room.
         progress: called with (frames done, frames in all) after each frame.
+        replace: put the new room in the place of an earlier one; any other folder is still left alone.
 
     Returns:
         The folder's path.
@@ -82,38 +92,66 @@ def write_room(out_dir: Path | str, config: RoomConfig, progress: Callable[[int,
         InputError: ``out_dir`` is a file or holds something already, or cannot be written.
     """
     target = Path(out_dir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; remove it or choose another name")
+    check_room_dir(target, replace=replace)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         (temporary / "rgb").mkdir(parents=True)
         (temporary / "depth").mkdir()
-        lists: dict[str, list[str]] = {"rgb": [], "depth": [], "groundtruth": []}
-        for frame in render_room(config):
-            stamp = f"{frame.timestamp:.6f}"
-            write_image(temporary / "rgb" / f"{stamp}.png", frame.image)
-            assert frame.depth is not None
-            assert frame.T_world_cam is not None
-            raw = np.round(np.clip(frame.depth * DEPTH_UNITS_PER_METRE, 0, 65535)).astype(np.uint16)
-            write_image(temporary / "depth" / f"{stamp}.png", raw)
-            values = [*frame.T_world_cam[:3, 3], *quaternion_xyzw_from_rotation(frame.T_world_cam[:3, :3])]
-            lists["rgb"].append(f"{stamp} rgb/{stamp}.png")
-            lists["depth"].append(f"{stamp} depth/{stamp}.png")
-            lists["groundtruth"].append(" ".join([stamp, *(f"{value:.9f}" for value in values)]))
-            if progress is not None:
-                progress(frame.index + 1, config.frames)
-        camera = room_camera(config)
-        headers = {"rgb": "timestamp filename", "depth": "timestamp filename"}
-        for name, rows in lists.items():
-            header = headers.get(name, "timestamp tx ty tz qx qy qz qw")
-            atomic_write_text(temporary / f"{name}.txt", "\n".join([f"# {header}", *rows]) + "\n")
-        camera_row = f"{camera.fx:.9g} {camera.fy:.9g} {camera.cx:.9g} {camera.cy:.9g}\n"
-        atomic_write_text(temporary / "camera.txt", "# fx fy cx cy\n" + camera_row)
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
+        _write_frames(temporary, config, progress)
+        _put_in_place(temporary, target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def check_room_dir(target: Path, *, replace: bool) -> None:
+    """Tell before the work whether :func:`write_room` can be given this folder.
+
+    Raises:
+        InputError: it is a file, or a folder that holds something else than, with ``replace``, an earlier room.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    is_room = target.is_dir() and (target / ROOM_FILE).is_file()
+    if is_room and not replace:
+        raise InputError(f"{target} holds a rendered room already; pass --overwrite or choose another name")
+    if not is_room:
+        raise InputError(f"{target} exists and is not an empty folder; remove it or choose another name")
+
+
+def _write_frames(folder: Path, config: RoomConfig, progress: Callable[[int, int], None] | None) -> None:
+    images = ["# timestamp filename"]
+    depths = ["# timestamp filename"]
+    truth = ["# timestamp tx ty tz qx qy qz qw"]
+    for frame in render_room(config):
+        stamp = f"{frame.timestamp:.6f}"
+        assert frame.depth is not None
+        assert frame.T_world_cam is not None
+        write_image(folder / "rgb" / f"{stamp}.png", frame.image)
+        raw = np.round(np.clip(frame.depth * DEPTH_UNITS_PER_METRE, 0, 65535)).astype(np.uint16)
+        write_image(folder / "depth" / f"{stamp}.png", raw)
+        values = [*frame.T_world_cam[:3, 3], *quaternion_xyzw_from_rotation(frame.T_world_cam[:3, :3])]
+        images.append(f"{stamp} rgb/{stamp}.png")
+        depths.append(f"{stamp} depth/{stamp}.png")
+        truth.append(" ".join([stamp, *(f"{value:.9f}" for value in values)]))
+        if progress is not None:
+            progress(frame.index + 1, config.frames)
+    camera = room_camera(config)
+    for name, rows in (("rgb.txt", images), ("depth.txt", depths), ("groundtruth.txt", truth)):
+        atomic_write_text(folder / name, "\n".join(rows) + "\n")
+    intrinsics = f"{camera.fx:.9g} {camera.fy:.9g} {camera.cx:.9g} {camera.cy:.9g}"
+    atomic_write_text(folder / "camera.txt", f"# fx fy cx cy\n{intrinsics}\n")
+    atomic_write_text(folder / ROOM_FILE, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename a finished folder to its name; an earlier one steps aside and is deleted last."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    aside = temporary.with_suffix(".old")
+    target.rename(aside)
+    temporary.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
