@@ -192,7 +192,7 @@ def semkey_imports() -> Iterator[tuple[str, str, str]]:
         for line, module in imported_modules(path):
             head, _, rest = module.partition(".")
             target = rest.split(".")[0]
-            # `semkey.load` and the like come through the facade, which only the command line may use; the version is free.
+            # The facade (`semkey.load` ...) is for the command line alone; the version is free for all.
             if head == "semkey" and target != "__version__" and (target in LEVELS or importer != "cli"):
                 yield f"{path.relative_to(ROOT)}:{line}: imports {module}", importer, target
 
