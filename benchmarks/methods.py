@@ -1,0 +1,80 @@
+"""Peers behind one protocol: image in, :class:`semkey.model.features.Features` out.
+
+ALIKED and XFeat run through kornia with their released weights (see ``--peers`` of the benchmark scripts).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semkey.extractors import create_extractor
+from semkey.extractors.registry import Extractor
+from semkey.model.features import Features
+
+
+def _features(keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.Tensor, image: np.ndarray) -> Features:
+    return Features(
+        keypoints=keypoints.float(),
+        scores=scores.float().clamp(0, 1),
+        reliability=torch.ones(len(keypoints)),
+        descriptors=torch.nn.functional.normalize(descriptors.float(), dim=-1),
+        global_descriptor=torch.zeros(0),
+        image_size=(image.shape[1], image.shape[0]),
+    )
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0
+
+
+class Aliked:
+    """ALIKED (Zhao et al. 2023) in top-k mode."""
+
+    def __init__(self, name: str, weights: Path, max_keypoints: int) -> None:
+        import kornia.feature as KF
+
+        self.name = name
+        self.model = KF.ALIKED(name, max_num_keypoints=max_keypoints, detection_threshold=0.0)
+        self.model.load_state_dict(torch.load(weights / f"{name}.pth", weights_only=True), strict=False)
+        self.model.eval()
+
+    @torch.inference_mode()
+    def extract(self, image: np.ndarray) -> Features:
+        found = self.model(_to_tensor(image))[0]
+        return _features(found.keypoints, found.keypoint_scores, found.descriptors, image)
+
+
+class XFeat:
+    """XFeat sparse (Potje et al. 2024)."""
+
+    def __init__(self, weights: Path, max_keypoints: int) -> None:
+        import kornia.feature as KF
+        from safetensors.torch import load_file
+
+        self.name = "xfeat"
+        self.model = KF.XFeat(top_k=max_keypoints)
+        self.model.net.load_state_dict(load_file(weights / "xfeat.safetensors"), strict=False)
+        self.model.eval()
+
+    @torch.inference_mode()
+    def extract(self, image: np.ndarray) -> Features:
+        found = self.model.detectAndCompute(_to_tensor(image), top_k=self.model.top_k)[0]
+        return _features(found["keypoints"], found["scores"], found["descriptors"], image)
+
+
+def create(name: str, max_keypoints: int, peers: Path) -> Extractor:
+    """A method by name: compact, orb, sift, aliked-n16, aliked-t16, xfeat, or the path of a semkey checkpoint."""
+    if name.startswith("aliked"):
+        return Aliked(name, peers, max_keypoints)
+    if name == "xfeat":
+        return XFeat(peers, max_keypoints)
+    if name.endswith(".safetensors"):
+        import semkey
+
+        detector = semkey.load(name, max_keypoints=max_keypoints)
+        detector.name = name  # type: ignore[assignment]
+        return detector  # type: ignore[return-value]
+    return create_extractor(name, max_keypoints=max_keypoints)

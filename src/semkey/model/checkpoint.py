@@ -1,0 +1,93 @@
+"""Checkpoints: safetensors with the network's configuration in the header; read with hash and key checks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from semkey.errors import CheckpointError, ConfigError
+from semkey.model.config import ModelConfig
+from semkey.model.semantic_detector import SemanticKeypointDetector
+
+FORMAT = "semkey-detector-1"
+
+
+def save_checkpoint(model: SemanticKeypointDetector, path: str | Path) -> str:
+    """Write a checkpoint under a temporary name, then rename; returns its SHA-256 (hex)."""
+    path = Path(path)
+    tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    data = save(tensors, metadata={"format": FORMAT, "config": json.dumps(model.config.to_mapping())})
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_checkpoint(path: str | Path, sha256: str | None = None) -> SemanticKeypointDetector:
+    """Read a checkpoint into a new detector on the CPU.
+
+    Args:
+        path: a .safetensors file written by :func:`save_checkpoint`.
+        sha256: expected hash (hex); None accepts any.
+
+    Raises:
+        CheckpointError: missing, unreadable, another hash, another format, or foreign, missing or misshapen tensors.
+    """
+    path = Path(path)
+    config, tensors = _read(path, sha256)
+    model = SemanticKeypointDetector(config)
+    _assign(model, tensors, path)
+    return model
+
+
+def load_weights(model: SemanticKeypointDetector, path: str | Path) -> None:
+    """Copy a checkpoint's tensors into an existing detector of the same configuration."""
+    path = Path(path)
+    config, tensors = _read(path, None)
+    if config != model.config:
+        raise CheckpointError(f"{path}: made for {config}, not for {model.config}")
+    _assign(model, tensors, path)
+
+
+def _read(path: Path, sha256: str | None) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    if sha256 is not None:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != sha256:
+            raise CheckpointError(
+                f"{path}: SHA-256 is {found[:16]}..., expected {sha256[:16]}...: the file is damaged or was replaced,"
+                " install it again"
+            )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: no semkey detector (format is {metadata.get('format')!r}, expected {FORMAT!r})")
+    try:
+        return ModelConfig.from_mapping(json.loads(metadata["config"])), tensors
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
+
+
+def _assign(model: SemanticKeypointDetector, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    foreign = sorted(set(tensors) - set(expected))
+    missing = sorted(set(expected) - set(tensors))
+    misshapen = sorted(k for k in set(expected) & set(tensors) if expected[k].shape != tensors[k].shape)
+    for kind, names in (("foreign", foreign), ("missing", missing), ("misshapen", misshapen)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{path}: {kind} tensor '{names[0]}'{more}: it was made for another network")
+    if any(not bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()):
+        raise CheckpointError(f"{path}: holds NaN or infinite weights")
+    model.load_state_dict(tensors)

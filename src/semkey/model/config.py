@@ -1,0 +1,88 @@
+"""Configuration of the network and of extraction."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from semkey.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """Base of the configurations here: built from a mapping, where an unknown key is an error."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping (JSON lists become tuples); raises ConfigError naming the nearest valid key."""
+        valid = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in valid:
+                near = difflib.get_close_matches(key, valid, n=1)
+                hint = f", did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(valid)}"
+                raise ConfigError(f"unknown key '{key}' in {cls.__name__}{hint}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """A plain mapping that :meth:`from_mapping` reads back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """Shapes of the network; stored in every checkpoint.
+
+    Attributes:
+        backbone: name of the frozen backbone, or "none" for the small trained context branch.
+        stem_channels: channels of the stem at strides 2, 4 and 8.
+        context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
+        grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
+        descriptor_dim: descriptor width D.
+        descriptor_positions: deformable samples M per keypoint (SDDH).
+        global_dim: width G of the global descriptor.
+    """
+
+    backbone: str = "none"
+    stem_channels: tuple[int, int, int] = (16, 32, 64)
+    context_channels: tuple[int, int] = (96, 96)
+    grid_channels: int = 64
+    descriptor_dim: int = 64
+    descriptor_positions: int = 16
+    global_dim: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionConfig(_Config):
+    """How keypoints are chosen from the score map.
+
+    Attributes:
+        max_keypoints: at most this many keypoints, strongest first.
+        min_score: keypoints below this score are dropped, in [0, 1].
+        nms_radius: a keypoint is the maximum of its (2 r + 1) x (2 r + 1) window, pixels, 1 to 3.
+        window: side of the soft-argmax window, pixels, odd.
+        temperature: soft-argmax temperature on scores in [0, 1].
+        max_side: larger images are scaled down so that their longer side has this many pixels.
+    """
+
+    max_keypoints: int = 1024
+    min_score: float = 0.0
+    nms_radius: int = 3
+    window: int = 5
+    temperature: float = 0.1
+    max_side: int = 1600
+
+    def __post_init__(self) -> None:
+        if self.max_keypoints < 1:
+            raise ConfigError(f"max_keypoints is {self.max_keypoints}, must be at least 1")
+        if not 0.0 <= self.min_score <= 1.0:
+            raise ConfigError(f"min_score is {self.min_score}, must lie in [0, 1]")
+        if not 1 <= self.nms_radius <= 3:
+            raise ConfigError(f"nms_radius is {self.nms_radius}, must lie in 1 to 3")
+        if self.window % 2 == 0 or self.window < 3:
+            raise ConfigError(f"window is {self.window}, must be odd and at least 3")
+        if self.temperature <= 0.0:
+            raise ConfigError(f"temperature is {self.temperature}, must be positive")
+        if self.max_side < 32:
+            raise ConfigError(f"max_side is {self.max_side}, must be at least 32")

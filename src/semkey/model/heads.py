@@ -1,0 +1,137 @@
+"""The heads over the fused pyramid: score map, descriptors, sub-pixel offsets, reliability, global descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from semkey.model.layers import ConvBlock, sample_map
+from semkey.model.pyramid import FINE_STRIDE, GRID_STRIDE
+
+
+class ScoreHead(nn.Module):
+    """Keypoint logits at full resolution from a grid: each cell gives one logit per pixel it covers.
+
+    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, then depth-to-space (as SuperPoint's detector, but without its dustbin:
+    a cell may hold no keypoint or several).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(ConvBlock(channels, 64), ConvBlock(64, 64), nn.Conv2d(64, GRID_STRIDE**2, 1))
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> logits (B, 1, 8 h, 8 w), float32."""
+        return F.pixel_shuffle(self.layers(grid).float(), GRID_STRIDE)
+
+
+class SDDH(nn.Module):
+    """Sparse deformable descriptor head (ALIKED, Zhao et al. 2023, section III-C).
+
+    A 3 x 3 patch around the keypoint predicts M sample positions; the features there go through SELU and are summed with
+    learned matrices. Works in pixels on the stride-4 map. ALIKED's 1 x 1 convolution of the samples is the pyramid's
+    last one here: it commutes with bilinear sampling, and on the map it costs less.
+    """
+
+    patch: torch.Tensor
+
+    def __init__(self, channels: int, dim: int, positions: int) -> None:
+        super().__init__()
+        self.positions = positions
+        self.offsets = nn.Sequential(
+            nn.Linear(9 * channels, 2 * positions), nn.SELU(inplace=True), nn.Linear(2 * positions, 2 * positions)
+        )
+        self.aggregate = nn.Linear(positions * channels, dim, bias=False)
+        steps = torch.tensor([-1.0, 0.0, 1.0]) * FINE_STRIDE
+        patch = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(9, 2)
+        self.register_buffer("patch", patch, persistent=False)
+
+    def forward(self, fine: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
+        """Describe keypoints.
+
+        Args:
+            fine: (B, C, H/4, W/4) map of the pyramid.
+            keypoints: (B, N, 2) pixels of the full-resolution input.
+
+        Returns:
+            (B, N, D) float32, unit norm.
+        """
+        batch, count, _ = keypoints.shape
+        reach = max(fine.shape[-2:]) * FINE_STRIDE / 4.0
+        patch = sample_map(fine, keypoints[:, :, None] + self.patch, FINE_STRIDE)
+        offsets = self.offsets(patch.flatten(2)) * FINE_STRIDE
+        offsets = offsets.float().clamp(-reach, reach).reshape(batch, count, self.positions, 2)
+        samples = sample_map(fine, keypoints[:, :, None] + offsets, FINE_STRIDE)
+        samples = F.selu(samples)
+        descriptors = self.aggregate(samples.flatten(2))
+        return F.normalize(descriptors.float(), dim=-1, eps=1e-6)
+
+
+class OffsetHead(nn.Module):
+    """Sub-pixel refinement: a small heat map per keypoint from fine features, read out by soft-argmax.
+
+    Input is a 3 x 3 patch of the stride-2 map and the keypoint's window of scores; output an expectation over a
+    5 x 5 grid of candidate shifts half a pixel apart, so at most one pixel in x and y.
+    """
+
+    patch: torch.Tensor
+    candidates: torch.Tensor
+
+    def __init__(self, channels: int, window: int = 5) -> None:
+        super().__init__()
+        last = nn.Linear(64, 25)
+        nn.init.zeros_(last.weight)  # starts as "no shift"
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(9 * channels + window**2, 64), nn.ReLU(inplace=True), last)
+        cells = torch.tensor([-2.0, 0.0, 2.0])
+        shifts = torch.linspace(-1.0, 1.0, 5)
+        patch = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1).reshape(9, 2)
+        candidates = torch.stack(torch.meshgrid(shifts, shifts, indexing="xy"), dim=-1).reshape(25, 2)
+        self.register_buffer("patch", patch, persistent=False)
+        self.register_buffer("candidates", candidates, persistent=False)
+
+    def forward(self, stride2: torch.Tensor, keypoints: torch.Tensor, window_scores: torch.Tensor) -> torch.Tensor:
+        """Shift of each keypoint.
+
+        Args:
+            stride2: (B, C, H/2, W/2) map of the stem.
+            keypoints: (B, N, 2) pixels.
+            window_scores: (B, N, 25) scores of the 5 x 5 window that the keypoint was read from.
+
+        Returns:
+            (B, N, 2) float32 pixels in [-1, 1].
+        """
+        patch = sample_map(stride2, keypoints[:, :, None] + self.patch, 2).flatten(2)
+        logits = self.layers(torch.cat([patch, window_scores.to(patch.dtype)], dim=-1))
+        return logits.float().softmax(dim=-1) @ self.candidates
+
+
+class ReliabilityHead(nn.Module):
+    """Probability that a keypoint's match is right; 1 x 1 -> 64 -> 1 on detached features.
+
+    Detached, so that training it cannot change matching.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, 64, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 1, 1))
+
+    def forward(self, grid: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) and (B, N, 2) pixels -> logits (B, N), float32."""
+        return sample_map(self.layers(grid.detach()).float(), keypoints, GRID_STRIDE)[..., 0]
+
+
+class GlobalHead(nn.Module):
+    """Place descriptor: GeM pooling (Radenovic et al. 2018, eq. 3, p = 3) of the coarse maps and a linear projection."""
+
+    def __init__(self, coarse: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(sum(coarse), dim)
+
+    def forward(self, coarse: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Coarse maps (B, C_i, h_i, w_i) -> (B, G) float32, unit norm."""
+        pooled = [F.relu(m.detach().float()).clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3) for m in coarse]
+        return F.normalize(self.project(torch.cat(pooled, dim=1)), dim=-1, eps=1e-6)

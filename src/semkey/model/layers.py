@@ -1,0 +1,85 @@
+"""Building blocks shared by the stem, the context branch and the heads, and reading feature maps at pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ConvBlock(nn.Sequential):
+    """3 x 3 convolution, batch norm, ReLU; (B, C_in, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Downsample(nn.Sequential):
+    """2 x 2 convolution of stride 2, batch norm, ReLU; (B, C_in, 2H, 2W) -> (B, C_out, H, W).
+
+    A 2 x 2 kernel keeps a cell's centre at the centre of the pixels it covers; a padded 3 x 3 one would shift it.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 2, stride=2, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch norm and a skip connection; shape kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.relu(x + self.second(self.first(x)))
+
+
+def sample_map(feature_map: torch.Tensor, points: torch.Tensor, stride: int) -> torch.Tensor:
+    """Read a feature map bilinearly at pixel positions of the full-resolution image.
+
+    Cell ``i`` of a map of stride ``s`` covers pixels ``s i .. s i + s - 1``, so pixel ``p`` lies at ``(p + 0.5) / s - 0.5``
+    in cells (half-pixel convention). Outside the map the border value is read.
+
+    Args:
+        feature_map: (B, C, h, w).
+        points: (B, ..., 2) pixels x y, pixel centres at integers.
+        stride: pixels per cell.
+
+    Returns:
+        (B, ..., C) in the dtype of the map.
+    """
+    height, width = feature_map.shape[-2:]
+    size = torch.tensor([width * stride, height * stride], dtype=points.dtype, device=points.device)
+    grid = (2.0 * points + 1.0) / size - 1.0
+    batch = points.shape[0]
+    sampled = F.grid_sample(
+        feature_map,
+        grid.reshape(batch, -1, 1, 2).to(feature_map.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    return sampled[..., 0].transpose(1, 2).reshape(*points.shape[:-1], feature_map.shape[1])
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Merge every batch norm that follows a convolution in a ``Sequential`` into it, in place (evaluation mode only)."""
+    for child in module.modules():
+        if not isinstance(child, nn.Sequential):
+            continue
+        for index in range(len(child) - 1):
+            conv, norm = child[index], child[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                child[index] = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
+                child[index + 1] = nn.Identity()

@@ -1,0 +1,115 @@
+"""From anything a user calls an image to the network's input, and back to original pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from semkey.errors import InputError
+
+ImageLike = str | Path | np.ndarray | torch.Tensor
+
+PAD_MULTIPLE = 32
+# ITU-R BT.601 luma, as cv2.COLOR_RGB2GRAY
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImage:
+    """A normalised, padded network input.
+
+    Attributes:
+        tensor: (1, 1, H, W) float32, zero mean and unit variance over the valid part; H and W multiples of 32.
+        valid_size: (width, height) of the part that is image; the rest, right and below, is padding.
+        original_size: (width, height) of the image as given.
+    """
+
+    tensor: torch.Tensor
+    valid_size: tuple[int, int]
+    original_size: tuple[int, int]
+
+
+def to_gray(image: ImageLike) -> torch.Tensor:
+    """Grey values in [0, 1] of a path, uint8 (H, W, 3) RGB, uint8 (H, W), or float tensor (3, H, W) or (1, H, W).
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        InputError: unreadable file, another shape or dtype, an empty image, NaN or infinite values, values off [0, 1].
+    """
+    if isinstance(image, str | Path):
+        from semkey.images.reading import read_image
+
+        image = read_image(image)
+    if isinstance(image, np.ndarray):
+        return _gray_from_array(image)
+    if isinstance(image, torch.Tensor):
+        return _gray_from_tensor(image)
+    raise InputError(f"cannot use {type(image).__name__} as an image: pass a path, a uint8 array or a float tensor")
+
+
+def _gray_from_array(image: np.ndarray) -> torch.Tensor:
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"image array has dtype {image.dtype}: pass uint8, or a float torch tensor (3, H, W) in [0, 1]"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise InputError(f"image array has shape {image.shape}: pass (H, W, 3) RGB or (H, W), at least 1 x 1")
+    if image.ndim == 3:
+        import cv2
+
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return torch.from_numpy(np.ascontiguousarray(image)).float() / 255.0
+
+
+def _gray_from_tensor(image: torch.Tensor) -> torch.Tensor:
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
+        raise InputError(f"image tensor has shape {tuple(image.shape)}: pass (3, H, W) or (1, H, W), at least 1 x 1")
+    if not image.is_floating_point():
+        raise InputError(f"image tensor has dtype {image.dtype}: pass float in [0, 1], or a uint8 numpy array")
+    image = image.detach().float()
+    if not bool(torch.isfinite(image).all()):
+        raise InputError("image tensor holds NaN or infinite values")
+    low, high = float(image.min()), float(image.max())
+    if low < -1e-3 or high > 1.0 + 1e-3:
+        raise InputError(f"image tensor has values in [{low:.3g}, {high:.3g}]: scale it to [0, 1]")
+    if image.shape[0] == 1:
+        return image[0]
+    weights = torch.tensor(LUMA, device=image.device)
+    return (image * weights[:, None, None]).sum(dim=0)
+
+
+def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
+    """Scale down to ``max_side`` if larger, normalise, and pad right and below to multiples of 32.
+
+    Args:
+        gray: (H, W) float32 in [0, 1].
+        max_side: longest side the network sees, pixels.
+    """
+    height, width = gray.shape
+    scale = min(1.0, max_side / max(height, width))
+    valid_height, valid_width = max(1, round(height * scale)), max(1, round(width * scale))
+    image = gray[None, None]
+    if (valid_height, valid_width) != (height, width):
+        # antialias=True averages over the pixels a target pixel covers, with the half-pixel convention
+        image = F.interpolate(image, (valid_height, valid_width), mode="bilinear", align_corners=False, antialias=True)
+    # unit variance makes exposure and contrast irrelevant; the floor keeps sensor noise of a blank image small
+    image = (image - image.mean()) / image.std(correction=0).clamp(min=0.02)
+    pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
+    image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
+    return PreparedImage(tensor=image, valid_size=(valid_width, valid_height), original_size=(width, height))
+
+
+def to_original_pixels(keypoints: torch.Tensor, prepared: PreparedImage) -> torch.Tensor:
+    """Keypoints (N, 2) of the network's input in pixels of the original image (half-pixel convention)."""
+    original = torch.tensor(prepared.original_size, dtype=keypoints.dtype, device=keypoints.device)
+    valid = torch.tensor(prepared.valid_size, dtype=keypoints.dtype, device=keypoints.device)
+    moved = (keypoints + 0.5) * (original / valid) - 0.5
+    return torch.minimum(moved.clamp(min=0.0), original - 1.0)

@@ -1,0 +1,56 @@
+"""Feature pyramid: 1 x 1 laterals of fine and coarse scales, fused on one grid of 8 x 8-pixel cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from semkey.model.layers import ConvBlock
+
+GRID_STRIDE = 8
+FINE_STRIDE = 4
+
+
+class FeaturePyramid(nn.Module):
+    """Fuses strides 2, 4, 8 (stem) and the coarse maps (context branch or backbone).
+
+    The finer maps reach the grid by space-to-depth, not by pooling, so that a cell still knows where inside its 8 x 8
+    pixels an edge lies; without that the sub-cell score map could not be sharp.
+    """
+
+    def __init__(self, stem: tuple[int, int, int], coarse: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.lateral2 = nn.Conv2d(stem[0] * 16, channels, 1)
+        self.lateral4 = nn.Conv2d(stem[1] * 4, channels, 1)
+        self.lateral8 = nn.Conv2d(stem[2], channels, 1)
+        self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
+        self.fuse = ConvBlock(channels, channels)
+        self.fine = nn.Conv2d(stem[1], channels, 1)
+        self.fine_from_grid = nn.Conv2d(channels, channels, 1)
+
+    def forward(
+        self, stem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], coarse: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fuse the scales.
+
+        Args:
+            stem: maps (B, C, H/2, W/2), (B, C, H/4, W/4), (B, C, H/8, W/8).
+            coarse: maps (B, C, h, w) of any coarser grid that covers the same image, finest first.
+
+        Returns:
+            ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/4, W/4).
+        """
+        stride2, stride4, stride8 = stem
+        grid = self.lateral2(F.pixel_unshuffle(stride2, 4))
+        grid = grid + self.lateral4(F.pixel_unshuffle(stride4, 2)) + self.lateral8(stride8)
+        for lateral, feature_map in zip(self.coarse, coarse, strict=True):
+            grid = grid + _resize(lateral(feature_map), grid)
+        grid = self.fuse(grid)
+        return grid, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
+
+
+def _resize(feature_map: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(feature_map, size=like.shape[-2:], mode="bilinear", align_corners=False)

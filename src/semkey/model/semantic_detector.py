@@ -1,0 +1,175 @@
+"""The network: image in, score map and feature maps out; and extraction of keypoints from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import nn
+
+from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.dkd import Peaks, detect_peaks
+from semkey.model.features import Features
+from semkey.model.heads import SDDH, GlobalHead, OffsetHead, ReliabilityHead, ScoreHead
+from semkey.model.layers import fold_batch_norms
+from semkey.model.preprocess import ImageLike, PreparedImage, prepare, to_gray, to_original_pixels
+from semkey.model.pyramid import FeaturePyramid
+from semkey.model.stem import Context, Stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseMaps:
+    """What the network computes for every pixel or cell.
+
+    Attributes:
+        logits: (B, 1, H, W) float32 keypoint logits, one per pixel.
+        grid: (B, C, H/8, W/8) fused features.
+        fine: (B, C, H/4, W/4) features that descriptors are sampled from.
+        stride2: (B, C, H/2, W/2) stem features that sub-pixel offsets are read from.
+        coarse: coarse maps (B, C, h, w), finest first.
+    """
+
+    logits: torch.Tensor
+    grid: torch.Tensor
+    fine: torch.Tensor
+    stride2: torch.Tensor
+    coarse: tuple[torch.Tensor, ...]
+
+
+class SemanticKeypointDetector(nn.Module):
+    """Keypoints, descriptors and reliability from one image.
+
+    Parts, each a module of its own: ``backbone`` (frozen; None for ``compact``), ``stem``, ``context``, ``pyramid``,
+    ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``.
+
+    Args:
+        config: shapes of the network.
+        extraction: how keypoints are chosen.
+    """
+
+    def __init__(self, config: ModelConfig | None = None, extraction: ExtractionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ModelConfig()
+        self.extraction = extraction or ExtractionConfig()
+        stem, coarse, channels = self.config.stem_channels, self.config.context_channels, self.config.grid_channels
+        self.backbone: nn.Module | None = None
+        self.stem = Stem(stem)
+        self.context = Context(stem[2], coarse)
+        self.pyramid = FeaturePyramid(stem, coarse, channels)
+        self.detector = ScoreHead(channels)
+        self.descriptor = SDDH(channels, self.config.descriptor_dim, self.config.descriptor_positions)
+        self.offset = OffsetHead(stem[0])
+        self.reliability = ReliabilityHead(channels)
+        self.place = GlobalHead(coarse, self.config.global_dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
+
+    def with_extraction(self, **changes: object) -> Self:
+        """Change extraction settings (fields of :class:`ExtractionConfig`) in place; returns self."""
+        self.extraction = ExtractionConfig.from_mapping({**self.extraction.to_mapping(), **changes})
+        return self
+
+    def optimize(self) -> Self:
+        """Evaluation mode with batch norms folded into convolutions: same results, less time; not trainable after."""
+        self.eval().requires_grad_(False)
+        fold_batch_norms(self)
+        self.to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload] (missing in torch's stubs)
+        return self
+
+    def forward(self, images: torch.Tensor) -> DenseMaps:
+        """Dense maps of normalised grey images (B, 1, H, W), H and W multiples of 32 (see ``model.preprocess``)."""
+        stem = self.stem(images)
+        coarse = self.context(stem[2])
+        grid, fine = self.pyramid(stem, coarse)
+        return DenseMaps(logits=self.detector(grid), grid=grid, fine=fine, stride2=stem[0], coarse=coarse)
+
+    def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
+        """Descriptors (B, N, D), unit norm, at pixels (B, N, 2) of the network's input."""
+        return self.descriptor(maps.fine, keypoints)
+
+    def detect(self, scores: torch.Tensor, extraction: ExtractionConfig | None = None) -> Peaks:
+        """Peaks of one score map (H, W) in [0, 1] under ``extraction`` (default: the detector's own)."""
+        config = extraction or self.extraction
+        return detect_peaks(
+            scores,
+            radius=config.nms_radius,
+            window=config.window,
+            temperature=config.temperature,
+            count=config.max_keypoints,
+            min_score=config.min_score,
+        )
+
+    def refine(self, stride2: torch.Tensor, peaks: Peaks) -> torch.Tensor:
+        """Keypoints (N, 2) of one image after the offset head, pixels; ``stride2`` is (1, C, H/2, W/2)."""
+        return peaks.keypoints + self.offset(stride2, peaks.keypoints[None], peaks.windows[None])[0]
+
+    def extract(self, image: ImageLike) -> Features:
+        """Keypoints of one image.
+
+        Args:
+            image: path, uint8 (H, W, 3) RGB, uint8 (H, W), or float tensor (3, H, W) in [0, 1]; any size.
+
+        Returns:
+            Features in pixels of the image as given, on the detector's device; empty where nothing can be detected.
+
+        Raises:
+            InputError: the image cannot be used; the message says why.
+        """
+        return self.extract_batch([image])[0]
+
+    @torch.inference_mode()
+    def extract_batch(self, images: Sequence[ImageLike]) -> list[Features]:
+        """Keypoints of several images of any sizes; the same results as one by one.
+
+        Images that have the same size are computed together on a GPU. On a CPU a batch gains nothing, and one at a time
+        keeps memory low and results bit-identical.
+        """
+        if self.training:
+            self.eval()
+        prepared = [prepare(to_gray(image).to(self.device), self.extraction.max_side) for image in images]
+        group_size = 8 if self.device.type == "cuda" else 1
+        results: list[Features | None] = [None] * len(prepared)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(prepared):
+            by_size.setdefault(tuple(item.tensor.shape), []).append(index)
+        for indices in by_size.values():
+            for start in range(0, len(indices), group_size):
+                part = indices[start : start + group_size]
+                batch = torch.cat([prepared[index].tensor for index in part])
+                maps = self(batch.contiguous(memory_format=torch.channels_last))
+                for row, index in enumerate(part):
+                    results[index] = self._features(_one(maps, row), prepared[index])
+        return [features for features in results if features is not None]
+
+    def _features(self, maps: DenseMaps, image: PreparedImage) -> Features:
+        width, height = image.valid_size
+        scores = torch.sigmoid(maps.logits[0, 0, :height, :width])
+        peaks = self.detect(scores)
+        keypoints = self.refine(maps.stride2, peaks)
+        limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
+        keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
+        return Features(
+            keypoints=to_original_pixels(keypoints, image),
+            scores=peaks.scores,
+            reliability=torch.sigmoid(self.reliability(maps.grid, keypoints[None])[0]),
+            descriptors=self.describe(maps, keypoints[None])[0],
+            global_descriptor=self.place(maps.coarse)[0],
+            image_size=image.original_size,
+        )
+
+
+def _one(maps: DenseMaps, row: int) -> DenseMaps:
+    keep = slice(row, row + 1)
+    return replace(
+        maps,
+        logits=maps.logits[keep],
+        grid=maps.grid[keep],
+        fine=maps.fine[keep],
+        stride2=maps.stride2[keep],
+        coarse=tuple(coarse[keep] for coarse in maps.coarse),
+    )

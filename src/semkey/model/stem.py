@@ -1,0 +1,39 @@
+"""The light convolutional stem (strides 2, 4, 8) and the context branch that stands in for a backbone (16, 32)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from semkey.model.layers import ConvBlock, Downsample, ResidualBlock
+
+
+class Stem(nn.Module):
+    """Fine features of a normalised grey image at strides 2, 4 and 8."""
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        first, second, third = channels
+        self.stride2 = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, first), ConvBlock(first, first))
+        self.stride4 = nn.Sequential(Downsample(first, second), ResidualBlock(second))
+        self.stride8 = nn.Sequential(Downsample(second, third), ResidualBlock(third))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, 1, H, W), H and W multiples of 8 -> maps (B, C, H/2, W/2), (B, C, H/4, W/4), (B, C, H/8, W/8)."""
+        stride2 = self.stride2(image)
+        stride4 = self.stride4(stride2)
+        return stride2, stride4, self.stride8(stride4)
+
+
+class Context(nn.Module):
+    """Coarse features at strides 16 and 32, computed from the stem's stride-8 map."""
+
+    def __init__(self, channels_in: int, channels: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride16 = nn.Sequential(Downsample(channels_in, channels[0]), ResidualBlock(channels[0]))
+        self.stride32 = nn.Sequential(Downsample(channels[0], channels[1]), ResidualBlock(channels[1]))
+
+    def forward(self, stride8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, h, w), h and w multiples of 4 -> (B, C, h/2, w/2) and (B, C, h/4, w/4)."""
+        stride16 = self.stride16(stride8)
+        return stride16, self.stride32(stride16)

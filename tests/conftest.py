@@ -1,0 +1,25 @@
+"""Shared fixtures: where development data lies, and small deterministic images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The development data folder (``$SEMKEY_SHARED``, default ``../shared``); skips where it is absent."""
+    folder = Path(os.environ.get("SEMKEY_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"development data not found at {folder}: set SEMKEY_SHARED")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

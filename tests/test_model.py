@@ -1,0 +1,228 @@
+"""The network with random weights: shapes, coordinates, input kinds, batches, and what every extraction promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semkey.errors import ConfigError, InputError
+from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.features import Features
+from semkey.model.layers import sample_map
+from semkey.model.preprocess import PreparedImage, prepare, to_gray, to_original_pixels
+from semkey.model.semantic_detector import SemanticKeypointDetector
+
+
+@pytest.fixture(scope="module")
+def detector() -> SemanticKeypointDetector:
+    torch.manual_seed(0)
+    return SemanticKeypointDetector(extraction=ExtractionConfig(max_keypoints=200)).optimize()
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def check_promises(features: Features, width: int, height: int, most: int) -> None:
+    count = len(features)
+    assert count <= most
+    assert features.image_size == (width, height)
+    for tensor in (features.keypoints, features.scores, features.reliability, features.descriptors):
+        assert tensor.dtype == torch.float32
+        assert torch.isfinite(tensor).all()
+    assert (features.keypoints >= 0).all()
+    assert (features.keypoints <= torch.tensor([width - 1.0, height - 1.0])).all()
+    for values in (features.scores, features.reliability):
+        assert ((values >= 0) & (values <= 1)).all()
+    assert (features.scores[:-1] >= features.scores[1:]).all()
+    torch.testing.assert_close(features.descriptors.norm(dim=1), torch.ones(count), atol=1e-5, rtol=0)
+    assert features.global_descriptor.norm().item() == pytest.approx(1.0, abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 150), width=st.integers(1, 150), seed=st.integers(0, 1000))
+def test_any_size_keeps_the_promises(detector: SemanticKeypointDetector, height: int, width: int, seed: int) -> None:
+    check_promises(detector.extract(texture(height, width, seed)), width, height, 200)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_constant_image_keeps_the_promises(detector: SemanticKeypointDetector, value: int) -> None:
+    check_promises(detector.extract(np.full((97, 61, 3), value, np.uint8)), 61, 97, 200)
+
+
+def test_maps_have_the_stated_strides(detector: SemanticKeypointDetector) -> None:
+    maps = detector(torch.rand(2, 1, 96, 160))
+    assert maps.logits.shape == (2, 1, 96, 160)
+    assert maps.grid.shape == (2, 64, 12, 20)
+    assert maps.fine.shape == (2, 64, 24, 40)
+    assert maps.stride2.shape == (2, 16, 48, 80)
+    assert [tuple(m.shape[-2:]) for m in maps.coarse] == [(6, 10), (3, 5)]
+
+
+def test_parts_are_named_modules(detector: SemanticKeypointDetector) -> None:
+    assert detector.backbone is None
+    assert {"stem", "pyramid", "detector", "descriptor", "offset", "reliability"} <= {
+        name for name, _ in detector.named_children()
+    }
+
+
+def test_each_cell_decides_the_logits_of_its_own_pixels() -> None:
+    model = SemanticKeypointDetector().eval()
+    last = model.detector.layers[2]
+    assert isinstance(last, torch.nn.Conv2d)
+    with torch.no_grad():
+        cell = torch.zeros(1, 64, 3, 4)
+        cell[0, :, 1, 2] = 1.0
+        logits = torch.nn.functional.pixel_shuffle(last(cell) - last(torch.zeros_like(cell)), 8)[0, 0]
+    y, x = torch.nonzero(logits, as_tuple=True)
+    assert (int(x.min()), int(x.max())) == (16, 23)
+    assert (int(y.min()), int(y.max())) == (8, 15)
+
+
+def test_folding_batch_norms_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = SemanticKeypointDetector()
+    model.train()(torch.randn(4, 1, 64, 64))  # non-trivial running statistics
+    model.eval()
+    image = torch.randn(1, 1, 64, 96)
+    before = model(image).logits
+    after = model.optimize()(image).logits
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+def test_every_kind_of_input_gives_the_same_keypoints(detector: SemanticKeypointDetector, tmp_path) -> None:
+    import cv2
+
+    image = texture(80, 100)
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), image[..., ::-1])
+    reference = detector.extract(image).keypoints
+    tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255.0
+    torch.testing.assert_close(detector.extract(path).keypoints, reference)
+    torch.testing.assert_close(detector.extract(str(path)).keypoints, reference)
+    from_tensor = detector.extract(tensor).keypoints  # luma is rounded to 8 bits for arrays, not for tensors
+    near = torch.cdist(from_tensor, reference).min(dim=1).values
+    assert (near < 0.5).float().mean() > 0.9
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    torch.testing.assert_close(detector.extract(gray).keypoints, reference)
+
+
+def test_a_batch_equals_one_by_one(detector: SemanticKeypointDetector) -> None:
+    images = [texture(80, 100, 1), texture(64, 64, 2), texture(80, 100, 3)]
+    for batched, image in zip(detector.extract_batch(images), images, strict=True):
+        single = detector.extract(image)
+        for name in ("keypoints", "scores", "reliability", "descriptors", "global_descriptor"):
+            assert torch.equal(getattr(batched, name), getattr(single, name)), name
+    assert detector.extract_batch([]) == []
+
+
+def test_extraction_is_deterministic(detector: SemanticKeypointDetector) -> None:
+    image = texture(90, 120, 5)
+    assert torch.equal(detector.extract(image).keypoints, detector.extract(image).keypoints)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((10, 10, 3), np.float32), "dtype float32"),
+        (np.zeros((10, 10), np.uint16), "dtype uint16"),
+        (np.zeros((10, 10, 4), np.uint8), "shape"),
+        (np.zeros((0, 10, 3), np.uint8), "at least 1 x 1"),
+        (torch.zeros(10, 10), "shape"),
+        (torch.zeros(3, 10, 10, dtype=torch.uint8), "dtype"),
+        (torch.full((3, 10, 10), float("nan")), "NaN"),
+        (torch.full((3, 10, 10), 255.0), r"scale it to \[0, 1\]"),
+        (None, "NoneType"),
+    ],
+)
+def test_unusable_input_is_one_clear_error(detector: SemanticKeypointDetector, image: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        detector.extract(image)  # type: ignore[arg-type]
+
+
+@given(
+    width=st.integers(2, 4000),
+    height=st.integers(2, 4000),
+    valid_width=st.integers(1, 1600),
+    x=st.floats(0, 1),
+    y=st.floats(0, 1),
+)
+@settings(max_examples=200, deadline=None)
+def test_resize_round_trip(width: int, height: int, valid_width: int, x: float, y: float) -> None:
+    valid = (valid_width, max(1, round(height * valid_width / width)))
+    prepared = PreparedImage(tensor=torch.zeros(1, 1, 1, 1), valid_size=valid, original_size=(width, height))
+    point = torch.tensor([[x * (width - 1), y * (height - 1)]], dtype=torch.float64)
+    scale = torch.tensor(valid, dtype=torch.float64) / torch.tensor([width, height], dtype=torch.float64)
+    inside = (point + 0.5) * scale - 0.5
+    torch.testing.assert_close(to_original_pixels(inside, prepared), point, atol=1e-3, rtol=0)
+
+
+def test_shrinking_keeps_positions() -> None:
+    """A bright dot of a large image appears, after scaling down, where the half-pixel convention says."""
+    gray = torch.zeros(600, 800)
+    gray[300:304, 500:504] = 1.0  # centre at (501.5, 301.5)
+    prepared = prepare(gray, 400)
+    assert prepared.valid_size == (400, 300)
+    image = prepared.tensor[0, 0, :300, :400] - prepared.tensor[0, 0, 0, 0]
+    y, x = torch.meshgrid(torch.arange(300.0), torch.arange(400.0), indexing="ij")
+    center = torch.stack([(image * x).sum() / image.sum(), (image * y).sum() / image.sum()])[None]
+    torch.testing.assert_close(to_original_pixels(center, prepared)[0], torch.tensor([501.5, 301.5]), atol=1e-3, rtol=0)
+
+
+def test_padding_is_not_detected(detector: SemanticKeypointDetector) -> None:
+    features = detector.extract(texture(33, 65))
+    assert (features.keypoints[:, 0] <= 64).all()
+    assert (features.keypoints[:, 1] <= 32).all()
+
+
+def test_gray_uses_luma_weights() -> None:
+    color = np.zeros((2, 2, 3), np.uint8)
+    color[..., 1] = 200
+    assert to_gray(color)[0, 0].item() == pytest.approx(0.587 * 200 / 255, abs=2e-3)
+
+
+@given(x=st.floats(0, 63), y=st.floats(0, 47))
+@settings(max_examples=100, deadline=None)
+def test_reading_a_map_is_exact_on_a_ramp(x: float, y: float) -> None:
+    """A map that holds each cell's centre in pixels returns the pixel it is read at (away from the border)."""
+    stride = 4
+    centers_x = (torch.arange(16) + 0.5) * stride - 0.5
+    centers_y = (torch.arange(12) + 0.5) * stride - 0.5
+    ramp = torch.stack(torch.meshgrid(centers_x, centers_y, indexing="xy"))[None]
+    read = sample_map(ramp, torch.tensor([[[x, y]]]), stride)[0, 0]
+    low, high = torch.tensor([1.5, 1.5]), torch.tensor([61.5, 45.5])
+    expected = torch.minimum(torch.maximum(torch.tensor([x, y]), low), high)
+    torch.testing.assert_close(read, expected, atol=1e-3, rtol=0)
+
+
+def test_reliability_does_not_train_the_rest() -> None:
+    model = SemanticKeypointDetector().train()
+    maps = model(torch.randn(2, 1, 64, 64))
+    model.reliability(maps.grid, torch.rand(2, 5, 2) * 60).sum().backward()
+    assert all(p.grad is not None for p in model.reliability.parameters())
+    assert all(p.grad is None for p in model.stem.parameters())
+    assert all(p.grad is None for p in model.pyramid.parameters())
+
+
+def test_every_other_part_learns() -> None:
+    model = SemanticKeypointDetector().train()
+    maps = model(torch.randn(2, 1, 64, 64))
+    points = torch.rand(2, 7, 2) * 60
+    peaks = model.detect(torch.sigmoid(maps.logits[0, 0]))
+    loss = model.describe(maps, points)[..., 0].sum() + model.place(maps.coarse).sum()
+    loss = loss + model.refine(maps.stride2[:1], peaks).sum()
+    loss.backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("reliability")]
+    assert silent == []
+
+
+def test_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'max_keypoints'"):
+        ExtractionConfig.from_mapping({"max_keypoint": 5})
+    with pytest.raises(ConfigError, match="max_keypoints is 0"):
+        ExtractionConfig(max_keypoints=0)
+    with pytest.raises(ConfigError, match="unknown key"):
+        ModelConfig.from_mapping({"stem": [1]})

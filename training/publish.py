@@ -1,0 +1,46 @@
+"""Copy a trained checkpoint into the package and record its hash.
+
+    python training/publish.py RUN/compact.safetensors --name compact
+
+The file is read back through the checks every user's load goes through before it replaces the shipped one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from semkey.model.checkpoint import load_checkpoint
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "semkey" / "weights"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--name", default="compact")
+    parser.add_argument("--summary", default="small CNN without a backbone, 64-D descriptors, real time on a CPU")
+    args = parser.parse_args()
+    load_checkpoint(args.checkpoint)
+    if args.checkpoint.stat().st_size > 4_000_000:
+        raise SystemExit(f"{args.checkpoint}: larger than 4 MB, too large to ship")
+    target = WEIGHTS / f"{args.name}.safetensors"
+    temporary = target.with_suffix(".tmp")
+    shutil.copyfile(args.checkpoint, temporary)
+    os.replace(temporary, target)
+    manifest_file = WEIGHTS / "manifest.json"
+    manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    manifest[args.name] = {"summary": args.summary, "sha256": digest}
+    temporary = manifest_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, manifest_file)
+    print(f"{target.name}: {target.stat().st_size} bytes, SHA-256 {digest}")
+
+
+if __name__ == "__main__":
+    main()
