@@ -65,8 +65,8 @@ def slam(
     parameters = None if camera is None else parse_camera(camera)
     sequence = open_sequence(path, format=format.value, camera=parameters)
     require_rgbd(sequence)
-    check_out_dir(out)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    check_out_dir(out)
     total = len(range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:

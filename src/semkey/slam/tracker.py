@@ -212,8 +212,8 @@ class Tracker:
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
                 return "guided", guided
             # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
-            recent = self._map.keyframes[-_RECENT_KEYFRAMES:]
-            unguided = self._locate_by_keyframes(frame, recent, self._config.min_inliers)
+            recent = [keyframe for keyframe in self._map.keyframes if keyframe.segment == self._segment]
+            unguided = self._locate_by_keyframes(frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers)
             if unguided is not None and (guided is None or unguided.inlier_count > guided.inlier_count):
                 return "keyframe", unguided
             if guided is not None:

@@ -1,0 +1,201 @@
+"""RGB-D odometry on a world of points whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semkey.errors import ConfigError, DatasetError
+from semkey.geometry.transforms import compose, inverse, rotation_angle_deg
+from semkey.slam import OdometryConfig, OdometryInterrupted, SlamResult, run_odometry
+from semkey.slam.motion import ConstantVelocity
+from semkey.slam.report import summarize
+from synthetic_world import PointExtractor, PointWorld, walk
+
+
+def run(world: PointWorld, config: OdometryConfig | None = None, **options) -> SlamResult:
+    return run_odometry(world, PointExtractor(world), config, **options)
+
+
+def known(pose: np.ndarray | None) -> np.ndarray:
+    assert pose is not None
+    return pose
+
+
+def worst_error(result: SlamResult, world: PointWorld) -> tuple[float, float]:
+    """Largest error of a pose in metres and degrees, with both worlds laid on the first tracked frame."""
+    tracked = [record for record in result.frames if record.T_world_cam is not None]
+    first = inverse(known(world.ground_truth[tracked[0].index]))
+    differences = [compose(inverse(first @ known(world.ground_truth[r.index])), known(r.T_world_cam)) for r in tracked]
+    return (
+        max(float(np.linalg.norm(difference[:3, 3])) for difference in differences),
+        max(rotation_angle_deg(difference) for difference in differences),
+    )
+
+
+def test_exact_without_noise() -> None:
+    world = PointWorld(walk(30))
+    result = run(world)
+    assert result.tracked == 30
+    assert result.lost_events == []
+    metres, degrees = worst_error(result, world)
+    assert metres < 2e-5
+    assert degrees < 2e-3
+    np.testing.assert_array_equal(known(result.frames[0].T_world_cam), np.eye(4))
+    assert 2 <= len(result.keyframe_indices) < 20
+    assert [record.method for record in result.frames[3:]].count("guided") == 27
+
+
+def test_bounded_error_with_noise_and_outliers() -> None:
+    world = PointWorld(walk(30), pixel_noise=0.5, depth_noise=1.0, outlier_share=0.3)
+    result = run(world)
+    assert result.tracked == 30
+    metres, degrees = worst_error(result, world)
+    assert metres < 0.02
+    assert degrees < 0.4
+    figures = summarize(result)
+    assert figures["ate_rmse_m"] < 0.015
+    assert figures["alignment"] == "se3"
+
+
+def test_large_motion_falls_back_to_descriptors_alone() -> None:
+    """The direction of a large motion turns over in every frame, so every prediction is far off."""
+    steps = [(0.12 * (-1) ** k, 0.0, 0.0, 0.0, 0.15 * (-1) ** k, 0.02) for k in range(10)]
+    poses = [walk(2, step)[1] for step in steps]
+    world = PointWorld(poses, pixel_noise=0.3, depth_noise=0.5)
+    result = run(world)
+    assert result.tracked == 10
+    assert worst_error(result, world)[0] < 0.02
+
+
+def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
+    world = PointWorld(walk(24), pixel_noise=0.3, depth_noise=0.5, blank=[10, 11, 12])
+    result = run(world)
+    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12]
+    assert [record.method for record in result.frames[10:14]] == ["lost", "lost", "lost", "relocalised"]
+    assert [(e.first_frame, e.last_frame, e.recovered) for e in result.lost_events] == [(10, 12, "relocalised")]
+    assert worst_error(result, world)[0] < 0.02
+    figures = summarize(result)
+    assert (figures["frames"], figures["tracked"], figures["lost_events"]) == (24, 21, 1)
+    assert figures["tracked_percent"] == pytest.approx(87.5)
+    assert len(result.trajectory()) == 21
+    assert len(figures["segments"]) == 1
+
+
+def test_kidnapped_for_good_starts_a_new_segment_and_says_so() -> None:
+    world = PointWorld(walk(24), elsewhere=range(10, 24))
+    result = run(world, OdometryConfig(max_lost_frames=4))
+    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12, 13]
+    assert result.lost_events[0].recovered == "new segment"
+    segments = summarize(result)["segments"]
+    assert [(s["segment"], s["first_frame"], s["last_frame"]) for s in segments] == [(0, 0, 9), (1, 14, 23)]
+    np.testing.assert_allclose(known(result.frames[14].T_world_cam), known(result.frames[9].T_world_cam))
+
+
+def test_back_from_elsewhere_returns_to_the_old_segment() -> None:
+    poses = walk(30)
+    world = PointWorld(poses[:20] + poses[10:20], elsewhere=range(10, 20))
+    result = run(world, OdometryConfig(max_lost_frames=2))
+    assert [record.segment for record in result.frames[20:]] == [0] * 10
+    for record in result.frames[20:]:
+        np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=1e-4)
+
+
+def test_lost_at_the_end_and_blank_at_the_start() -> None:
+    world = PointWorld(walk(12), blank=[0, 1, 10, 11])
+    result = run(world)
+    assert [record.T_world_cam is None for record in result.frames] == [True] * 2 + [False] * 8 + [True] * 2
+    assert [event.recovered for event in result.lost_events] == ["new segment", "not"]
+    np.testing.assert_array_equal(known(result.frames[2].T_world_cam), np.eye(4))
+
+
+def test_nothing_to_see_at_all() -> None:
+    world = PointWorld(walk(3), blank=range(3))
+    result = run(world)
+    assert result.poses == [None, None, None]
+    assert len(result.trajectory()) == 0
+    figures = summarize(result)
+    assert figures["tracked_percent"] == 0
+    assert figures["ate_rmse_m"] is None
+
+
+def test_a_frame_without_depth_is_still_tracked() -> None:
+    world = PointWorld(walk(12), without_depth=[6, 7])
+    result = run(world)
+    assert result.tracked == 12
+    assert worst_error(result, world)[0] < 1e-3
+
+
+def test_same_seed_same_trajectory() -> None:
+    world = PointWorld(walk(15), pixel_noise=0.5, depth_noise=1.0, outlier_share=0.3)
+    first, second = run(world, OdometryConfig(seed=3)), run(world, OdometryConfig(seed=3))
+    for record0, record1 in zip(first.frames, second.frames, strict=True):
+        assert replace(record0, T_world_cam=None) == replace(record1, T_world_cam=None)
+        np.testing.assert_array_equal(known(record0.T_world_cam), known(record1.T_world_cam))
+
+
+def test_every_and_max_frames_and_progress() -> None:
+    world = PointWorld(walk(12))
+    seen: list[int] = []
+    result = run(world, every=3, max_frames=3, progress=lambda record: seen.append(record.index))
+    assert seen == [0, 3, 6] == [record.index for record in result.frames]
+    assert result.tracked == 3
+    with pytest.raises(ConfigError, match="every"):
+        run(world, every=0)
+
+
+def test_interrupt_keeps_what_was_done() -> None:
+    world = PointWorld(walk(12))
+
+    def stop_at_five(index: int) -> None:
+        if index == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(OdometryInterrupted) as caught:
+        run_odometry(world, PointExtractor(world, before=stop_at_five))
+    assert caught.value.result.interrupted
+    assert len(caught.value.result.frames) == 5
+
+
+def test_inputs_that_odometry_cannot_use() -> None:
+    world = PointWorld(walk(3))
+    world.has_depth = False
+    with pytest.raises(DatasetError, match="RGB-D"):
+        run(world)
+    world = PointWorld(walk(3))
+    world.camera = None
+    with pytest.raises(ConfigError, match="--camera"):
+        run(world)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixel_sigma": 0},
+        {"min_depth": 2, "max_depth": 1},
+        {"min_inliers": 3},
+        {"keyframe_tracked_share": 1.5},
+        {"max_search_radius_px": 1},
+    ],
+)
+def test_bad_settings_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError):
+        OdometryConfig(**change)
+
+
+def test_constant_velocity_follows_the_clock() -> None:
+    motion = ConstantVelocity()
+    assert motion.predict(0.0) is None
+    poses = walk(3, step=(0.1, 0, 0, 0, 0.1, 0))
+    motion.update(0.0, poses[0])
+    np.testing.assert_array_equal(known(motion.predict(1.0)), poses[0])
+    step = walk(2, step=(0.1, 0, 0, 0, 0.1, 0))[1]
+    motion.update(0.1, step)
+    np.testing.assert_allclose(known(motion.predict(0.2)), step @ step, atol=1e-9)
+    np.testing.assert_allclose(known(motion.predict(0.3)), step @ step @ step, atol=1e-9)
+    np.testing.assert_allclose(known(motion.predict(0.1)), step @ step, atol=1e-9)
+    assert np.linalg.norm(known(motion.predict(100.0))[:3, 3]) < 0.5, "a long gap is not extrapolated"
+    motion.lose()
+    np.testing.assert_array_equal(known(motion.predict(0.3)), step)
