@@ -26,16 +26,6 @@ DeviceOption = typer.Option(
 )
 
 
-def package_version() -> str:
-    """The installed version of semkey; ``unknown`` when it runs from a source folder that was never installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("semkey")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 def print_error(error: Exception | str) -> None:
     """One line ``error: ...`` on stderr."""
     print("error:", " ".join(str(error).splitlines()), file=sys.stderr)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from semkey.cli.console import package_version, print_table
+import hashlib
+from typing import TYPE_CHECKING
+
+from semkey import __version__
+from semkey.cli.console import print_table
+
+if TYPE_CHECKING:
+    from semkey.model.presets import Preset
 
 
 def info() -> None:
@@ -18,11 +25,31 @@ def info() -> None:
     import cv2
     import torch
 
+    from semkey.model.presets import presets, select_device
+
+    device = select_device("auto")
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     rows = [
-        ["semkey", package_version()],
+        ["semkey", __version__],
         ["python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
-        ["torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads"],
+        ["torch", torch.__version__],
         ["opencv", cv2.__version__],
         ["poselib", version("poselib")],
+        ["device", f"{device} ({hardware})"],
     ]
+    for name, preset in presets().items():
+        rows += [
+            [f"preset {name}", preset.summary],
+            [f"weights of {name}", f"{preset.path} ({_weights_state(preset)})"],
+        ]
+    rows.append(["classical features", "orb, sift (RootSIFT): no weights needed"])
     print_table(["", "value"], rows)
+
+
+def _weights_state(preset: Preset) -> str:
+    """Size of the weights and whether their hash is the expected one."""
+    if not preset.path.is_file():
+        return "missing: install semkey again"
+    data = preset.path.read_bytes()
+    whole = hashlib.sha256(data).hexdigest() == preset.sha256
+    return f"{len(data) / 1e6:.1f} MB, {'SHA-256 checked' if whole else 'damaged: install semkey again'}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from semkey.cli import detect, info, match
-from semkey.cli.console import package_version, print_error
+from semkey import __version__
+from semkey.cli import demo, detect, info, match, render_room, slam
+from semkey.cli.console import print_error
 from semkey.errors import SemkeyError
 
 EXIT_BAD_INPUT = 2
@@ -29,7 +28,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        print(f"semkey {package_version()}")
+        print(f"semkey {__version__}")
         raise typer.Exit
 
 
@@ -44,13 +43,12 @@ def _semkey(
     """
 
 
+app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("match")(match.match)
+app.command("slam")(slam.slam)
+app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
-for _module, _function in (("slam", "slam"), ("demo", "demo"), ("render_room", "render_room")):
-    if importlib.util.find_spec(f"semkey.cli.{_module}"):
-        _loaded = importlib.import_module(f"semkey.cli.{_module}")
-        app.command(_module.replace("_", "-"))(getattr(_loaded, _function))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import difflib
 from typing import Protocol
 
-import torch
-
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
+from semkey.model.presets import load, presets, select_device
 
-LEARNED_PRESETS = ("compact",)
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -31,10 +29,8 @@ class LearnedExtractor:
     """A semkey detector behind the extractor interface."""
 
     def __init__(self, name: str, *, max_keypoints: int, device: str) -> None:
-        import semkey
-
         self.name = name
-        self._detector = semkey.load(name, max_keypoints=max_keypoints, device=device)
+        self._detector = load(name, max_keypoints=max_keypoints, device=device)
 
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""
@@ -60,22 +56,13 @@ def create_extractor(name: str, *, max_keypoints: int = 1024, device: str = "aut
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
     if name in CLASSICAL:
-        return CLASSICAL[name](max_keypoints=max_keypoints, device=_classical_device(device))
-    if name in LEARNED_PRESETS or name.endswith(CHECKPOINT_SUFFIX):
+        # Their results are made on the CPU, and a copy to the GPU pays only where it is asked for.
+        target = select_device("cpu" if device == "auto" else device)
+        return CLASSICAL[name](max_keypoints=max_keypoints, device=target)
+    learned = presets()
+    if name in learned or name.endswith(CHECKPOINT_SUFFIX):
         return LearnedExtractor(name, max_keypoints=max_keypoints, device=device)
-    known = [*LEARNED_PRESETS, *CLASSICAL]
+    known = [*learned, *CLASSICAL]
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
     raise ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")
-
-
-def _classical_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}' is not available on this machine: use cpu or auto")
-    return chosen
