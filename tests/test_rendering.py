@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -163,6 +164,28 @@ class TestGeometry:
         assert max(errors) < 1e-4
         # Nearest-pixel colours differ by texture and edges, but by far less than two unrelated pixels do.
         assert np.median(color_errors) < 4.0
+
+    def test_pictures_and_poses_agree_to_a_twentieth_of_a_pixel(self, frames: list[Frame]) -> None:
+        """One frame warped into another by depth and pose: the shift left between them, from grey gradients."""
+        camera, (first, second) = room_camera(QUICK), (frames[0], frames[1])
+        assert first.depth is not None
+        assert second.depth is not None
+        assert first.T_world_cam is not None
+        assert second.T_world_cam is not None
+        points = camera.backproject(pixel_grid(camera), first.depth.ravel())
+        moved = transform_points(inverse(second.T_world_cam) @ first.T_world_cam, points)
+        x, y = camera.project(moved).astype(np.float32).T.reshape(2, 120, 160)
+        warped = cv2.remap(second.image, x, y, cv2.INTER_CUBIC).astype(np.float64).mean(axis=2)
+        depth = cv2.remap(second.depth, x, y, cv2.INTER_NEAREST)
+        grey = first.image.astype(np.float64).mean(axis=2)
+        seen = (np.abs(depth - moved[:, 2].reshape(120, 160)) < 0.05) & (x > 3) & (x < 156) & (y > 3) & (y < 116)
+        assert seen.mean() > 0.5
+        gradient_y, gradient_x = np.gradient(grey)
+        slopes = np.stack([gradient_x[seen], gradient_y[seen]], axis=1)
+        shift = np.linalg.lstsq(slopes, (warped - grey)[seen], rcond=None)[0]
+        assert np.abs(shift).max() < 0.05
+        # What is left is the sharpness lost to interpolation; unrelated pixels differ by ten times as much.
+        assert np.abs(warped - grey)[seen].mean() < 5.0
 
     def test_boxes_stay_in_the_room_and_clear_of_the_camera(self) -> None:
         for seed in range(8):
