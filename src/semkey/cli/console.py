@@ -44,7 +44,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_std
 
     table = Table(header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        is_numeric = all(row[index][:1].isdigit() or row[index] == "-" for row in cells)
+        table.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console(file=stream).print(table)

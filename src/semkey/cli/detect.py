@@ -57,7 +57,8 @@ def detect(
 ) -> None:
     """Find keypoints in images: list them, draw them, or write them as JSON.
 
-    All images are read before anything is written. The JSON holds, per image, "path", "width", "height", "seconds",
+    The table shows the mean score and mean reliability of each image's keypoints. All images are read before anything
+    is written. The JSON holds, per image, "path", "width", "height", "seconds",
     "keypoints" as pairs x, y in pixels, "scores" and "reliability" in 0..1, strongest keypoint first.
 
     [bold]Examples[/]
@@ -86,7 +87,7 @@ def detect(
     if json_file is not None:
         write_json(json_file, {"features": features, "images": [_to_json(detection) for detection in detections]})
     rows = [_table_row(detection) for detection in detections]
-    columns = ["image", "size", "keypoints", "mean score", "mean reliability", "ms"]
+    columns = ["image", "size", "keypoints", "score", "reliability", "ms"]
     print_table(columns, rows, to_stderr=json_file == "-")
     if out is not None:
         typer.echo(f"drawings in {out}", err=json_file == "-")

@@ -18,10 +18,13 @@ SUBPIXEL_BITS = 4
 """OpenCV draws at 1/16 px with this shift."""
 MATCH_IMAGE_SIDE = 1600
 """Larger images are reduced for the side-by-side picture, which is for looking at."""
-OUTLINE_RGB = (0, 0, 0)
 INLIER_RGB = (40, 220, 80)
 OUTLIER_RGB = (235, 60, 60)
 INLIER_OPACITY, OUTLIER_OPACITY = 0.65, 0.35
+CROWDED_LINES = 150
+"""More lines than this are drawn more transparently, so that the picture below stays visible."""
+TURBO_RANGE = (30, 240)
+"""Part of OpenCV's 256 Turbo colours that is used: its ends are too dark to see on an image."""
 MATCH_IMAGE_BRIGHTNESS = 0.6
 """Below lines the images are dimmed, or the lines cannot be told from the picture."""
 IMAGE_GAP = 6
@@ -51,7 +54,6 @@ def draw_keypoints(
     values = getattr(features, color_by).detach().cpu().numpy()
     colors = _value_colors(values)
     for point, color in zip(features.keypoints.cpu().numpy()[::-1], colors[::-1], strict=True):
-        _circle(canvas, point, radius, OUTLINE_RGB, thickness + 2)
         _circle(canvas, point, radius, color, thickness)
     return canvas
 
@@ -131,6 +133,7 @@ def _draw_lines(
 ) -> NDArray[np.uint8]:
     if len(starts) == 0:
         return canvas
+    opacity *= min(1.0, (CROWDED_LINES / len(starts)) ** 0.5)
     layer = canvas.copy()
     segments = np.round(np.stack([starts, ends], axis=1) * 2**SUBPIXEL_BITS).astype(np.int32)
     cv2.polylines(layer, list(segments), isClosed=False, color=color, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
@@ -154,7 +157,8 @@ def _marker_size(image: NDArray[np.uint8]) -> tuple[float, int]:
 
 
 def _value_colors(values: NDArray[np.float32]) -> list[tuple[int, int, int]]:
-    levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8).reshape(-1, 1)
+    first, last = TURBO_RANGE
+    levels = np.round(first + np.clip(values, 0, 1) * (last - first)).astype(np.uint8).reshape(-1, 1)
     if levels.size == 0:
         return []
     bgr = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, 0]
