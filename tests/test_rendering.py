@@ -101,7 +101,7 @@ class TestDepth:
         boxes = [
             Box(
                 center=(float(rng.uniform(3.2, 5.5)), float(rng.uniform(0.5, 4.5)), float(rng.uniform(0.2, 1.8))),
-                size=tuple(rng.uniform(0.1, 0.8, 3).tolist()),  # ty: ignore[invalid-argument-type]
+                size=tuple(rng.uniform(0.1, 0.8, 3).tolist()),
                 body=WHITE,
                 yaw=float(rng.uniform(0, 3)),
             )

@@ -14,7 +14,7 @@ from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption,
 from semkey.cli.render_room import RoomTexture, count_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def step(self, name: str, announcement: str) -> Iterator[None]:
+    def step(self, name: str, announcement: str) -> Generator[None]:
         """Announce a step on stderr and take its time."""
         typer.echo(announcement, err=True)
         start = time.perf_counter()

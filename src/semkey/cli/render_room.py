@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -90,7 +90,7 @@ def render_room(
 
 
 @contextmanager
-def count_progress(description: str) -> Iterator[Callable[[int, int], None] | None]:
+def count_progress(description: str) -> Generator[Callable[[int, int], None] | None]:
     """A progress bar on stderr, fed with (done, total); nothing where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
