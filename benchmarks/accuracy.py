@@ -1,13 +1,16 @@
 """Homography and relative-pose accuracy of keypoint methods on real pairs.
 
-    python benchmarks/accuracy.py ../shared/data --peers ../shared/weights --methods compact,sift,orb --out accuracy.json
+    python benchmarks/accuracy.py ../shared/data --peers ../shared/weights --methods compact,sift,orb
 
-Protocol, the same for every method: images at their own size, 1024 keypoints, mutual nearest neighbours, no ratio test.
-Planar (Oxford graf, CMP homogr): homography by PoseLib (3 px), error = mean distance of the four mapped image corners,
-AUC at 3, 5 and 10 px over all pairs. 7-Scenes redkitchen: pairs 10 and 20 kept frames apart, essential matrix by PoseLib
-(1 px), error = larger of the rotation and translation-direction errors, AUC at 5, 10 and 20 degrees. A failed estimate
-counts as an infinite error. "correct" is the mean number of matches within 3 px of the true homography per pair (planar),
-"inliers" the mean number of RANSAC inliers (posed).
+Protocol, the same for every method: images at their own size, 1024 keypoints, mutual nearest neighbours, no
+ratio test.
+
+- Planar (Oxford graf, CMP homogr): homography by PoseLib (3 px); the error is the mean distance of the four mapped image
+  corners; AUC at 3, 5 and 10 px over all pairs. "correct" is the mean number of matches within 3 px of the true place.
+- 7-Scenes redkitchen: pairs 10 and 20 kept frames apart; essential matrix by PoseLib (1 px); the error is the larger of
+  the rotation and translation-direction errors; AUC at 5, 10 and 20 degrees. "inliers" is their mean number.
+
+A failed estimate counts as an infinite error.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ from tqdm import tqdm
 
 import semkey
 from semkey.datasets import open_sequence
+from semkey.datasets.sequence import FrameSequence
+from semkey.extractors.registry import Extractor
 from semkey.geometry.homography import corner_error, warp_points
 from semkey.geometry.metrics import area_under_curve, relative_pose_error
 from semkey.geometry.transforms import inverse
 from semkey.images.reading import read_image
 from semkey.matching.robust import estimate_homography, estimate_relative_pose
+from semkey.model.features import Features
 
 
 def planar_pairs(root: Path) -> list[tuple[Path, Path, np.ndarray]]:
@@ -43,13 +49,15 @@ def planar_pairs(root: Path) -> list[tuple[Path, Path, np.ndarray]]:
     return pairs
 
 
-def matched_points(extractor, image0: np.ndarray, image1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def matched_points(extractor: Extractor, image0: np.ndarray, image1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matched keypoints of two images, (M, 2) each."""
     features0, features1 = extractor.extract(image0), extractor.extract(image1)
     indices = semkey.match(features0, features1).indices
     return features0.keypoints[indices[:, 0]].numpy(), features1.keypoints[indices[:, 1]].numpy()
 
 
-def planar(extractor, root: Path) -> dict:
+def planar(extractor: Extractor, root: Path) -> dict:
+    """Homography accuracy over the planar pairs."""
     errors, correct, matches, rows = [], [], [], {}
     for first, second, H in planar_pairs(root):
         image0, image1 = read_image(first), read_image(second)
@@ -70,27 +78,31 @@ def planar(extractor, root: Path) -> dict:
     }
 
 
-def posed(extractor, sequence, gaps: list[int], stride: int, name: str) -> dict:
-    features = {}
-    frames = {}
+def posed(extractor: Extractor, sequence: FrameSequence, gaps: list[int], stride: int, name: str) -> dict:
+    """Relative-pose accuracy over pairs of a posed sequence, by their distance in frames."""
+    features: dict[int, Features] = {}
+    poses: dict[int, np.ndarray] = {}
     results = {}
+    camera = sequence.camera
+    assert camera is not None
     wanted = [(i, i + gap, gap) for gap in gaps for i in range(0, len(sequence) - gap, stride)]
     errors: dict[int, list[float]] = {gap: [] for gap in gaps}
     inliers: dict[int, list[int]] = {gap: [] for gap in gaps}
     for i, j, gap in tqdm(wanted, desc=f"{name} posed", leave=False, disable=None):
         for k in (i, j):
             if k not in features:
-                frames[k] = sequence[k].T_world_cam
-                features[k] = extractor.extract(sequence[k].image)
+                frame = sequence[k]
+                assert frame.T_world_cam is not None
+                poses[k], features[k] = frame.T_world_cam, extractor.extract(frame.image)
         indices = semkey.match(features[i], features[j]).indices
         estimate = estimate_relative_pose(
             features[i].keypoints[indices[:, 0]],
             features[j].keypoints[indices[:, 1]],
-            sequence.camera,
-            sequence.camera,
+            camera,
+            camera,
             max_error_px=1.0,
         )
-        T_true = inverse(frames[j]) @ frames[i]
+        T_true = inverse(poses[j]) @ poses[i]
         errors[gap].append(max(relative_pose_error(estimate.model, T_true)))
         inliers[gap].append(int(estimate.inliers.sum()))
     for gap in gaps:
@@ -103,6 +115,7 @@ def posed(extractor, sequence, gaps: list[int], stride: int, name: str) -> dict:
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--peers", type=Path, default=Path("."), help="folder with the peers' weights")

@@ -13,6 +13,7 @@ import torch
 from semkey.extractors import create_extractor
 from semkey.extractors.registry import Extractor
 from semkey.model.features import Features
+from semkey.model.preprocess import ImageLike
 
 
 def _features(keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.Tensor, image: np.ndarray) -> Features:
@@ -22,11 +23,13 @@ def _features(keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.
         reliability=torch.ones(len(keypoints)),
         descriptors=torch.nn.functional.normalize(descriptors.float(), dim=-1),
         global_descriptor=torch.zeros(0),
-        image_size=(image.shape[1], image.shape[0]),
+        image_size=(image.shape[3], image.shape[2]),
     )
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
+def _to_tensor(image: ImageLike) -> torch.Tensor:
+    if not isinstance(image, np.ndarray):
+        raise TypeError("the peers take uint8 RGB arrays")
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0
 
 
@@ -42,9 +45,11 @@ class Aliked:
         self.model.eval()
 
     @torch.inference_mode()
-    def extract(self, image: np.ndarray) -> Features:
-        found = self.model(_to_tensor(image))[0]
-        return _features(found.keypoints, found.keypoint_scores, found.descriptors, image)
+    def extract(self, image: ImageLike) -> Features:
+        """Features of a uint8 (H, W, 3) RGB image."""
+        tensor = _to_tensor(image)
+        found = self.model(tensor)[0]
+        return _features(found.keypoints, found.keypoint_scores, found.descriptors, tensor)
 
 
 class XFeat:
@@ -60,9 +65,11 @@ class XFeat:
         self.model.eval()
 
     @torch.inference_mode()
-    def extract(self, image: np.ndarray) -> Features:
-        found = self.model.detectAndCompute(_to_tensor(image), top_k=self.model.top_k)[0]
-        return _features(found["keypoints"], found["scores"], found["descriptors"], image)
+    def extract(self, image: ImageLike) -> Features:
+        """Features of a uint8 (H, W, 3) RGB image."""
+        tensor = _to_tensor(image)
+        found = self.model.detectAndCompute(tensor, top_k=self.model.top_k)[0]
+        return _features(found["keypoints"], found["scores"], found["descriptors"], tensor)
 
 
 def create(name: str, max_keypoints: int, peers: Path) -> Extractor:
@@ -71,10 +78,4 @@ def create(name: str, max_keypoints: int, peers: Path) -> Extractor:
         return Aliked(name, peers, max_keypoints)
     if name == "xfeat":
         return XFeat(peers, max_keypoints)
-    if name.endswith(".safetensors"):
-        import semkey
-
-        detector = semkey.load(name, max_keypoints=max_keypoints)
-        detector.name = name  # type: ignore[assignment]
-        return detector  # type: ignore[return-value]
     return create_extractor(name, max_keypoints=max_keypoints)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.features import Features
+from semkey.model.heads import score_from_log_probability
 from semkey.model.layers import sample_map
 from semkey.model.preprocess import PreparedImage, prepare, to_gray, to_original_pixels
 from semkey.model.semantic_detector import SemanticKeypointDetector
@@ -55,7 +56,7 @@ def test_a_constant_image_keeps_the_promises(detector: SemanticKeypointDetector,
 
 def test_maps_have_the_stated_strides(detector: SemanticKeypointDetector) -> None:
     maps = detector(torch.rand(2, 1, 96, 160))
-    assert maps.logits.shape == (2, 1, 96, 160)
+    assert maps.log_probability.shape == (2, 1, 96, 160)
     assert maps.grid.shape == (2, 64, 12, 20)
     assert maps.fine.shape == (2, 64, 24, 40)
     assert maps.stride2.shape == (2, 16, 48, 80)
@@ -69,17 +70,33 @@ def test_parts_are_named_modules(detector: SemanticKeypointDetector) -> None:
     }
 
 
-def test_each_cell_decides_the_logits_of_its_own_pixels() -> None:
-    model = SemanticKeypointDetector().eval()
-    last = model.detector.layers[2]
-    assert isinstance(last, torch.nn.Conv2d)
-    with torch.no_grad():
-        cell = torch.zeros(1, 64, 3, 4)
-        cell[0, :, 1, 2] = 1.0
-        logits = torch.nn.functional.pixel_shuffle(last(cell) - last(torch.zeros_like(cell)), 8)[0, 0]
-    y, x = torch.nonzero(logits, as_tuple=True)
-    assert (int(x.min()), int(x.max())) == (16, 23)
-    assert (int(y.min()), int(y.max())) == (8, 15)
+def test_each_cell_decides_its_own_pixels() -> None:
+    """A grid feature changes the 8 x 8 pixels it covers and the cells its 3 x 3 convolutions reach, nothing else."""
+    head = SemanticKeypointDetector().eval().detector
+    grid, detail = torch.zeros(1, 64, 9, 9), torch.zeros(1, 64, 9, 9)
+    before = head(grid, detail)
+    grid[0, :, 4, 4] = 3.0
+    y, x = torch.nonzero((head(grid, detail) - before)[0, 0].abs() > 1e-7, as_tuple=True)
+    assert (int(x.min()), int(x.max())) == (16, 55)
+    assert (int(y.min()), int(y.max())) == (16, 55)
+
+
+def test_detail_is_one_number_per_pixel_computed_alike_everywhere() -> None:
+    """Shifting the stride-2 map by one cell shifts the detail by two pixels, across the borders of grid cells."""
+    pyramid = SemanticKeypointDetector().eval().pyramid
+    stem = (torch.randn(1, 16, 32, 32), torch.randn(1, 32, 16, 16), torch.randn(1, 64, 8, 8))
+    coarse = (torch.randn(1, 96, 4, 4), torch.randn(1, 96, 2, 2))
+    plain = torch.nn.functional.pixel_shuffle(pyramid(stem, coarse)[1], 8)
+    shifted = torch.nn.functional.pixel_shuffle(pyramid((stem[0].roll(1, dims=3), *stem[1:]), coarse)[1], 8)
+    torch.testing.assert_close(shifted[..., 8:-8, 8:-8], plain.roll(2, dims=3)[..., 8:-8, 8:-8])
+
+
+def test_a_cell_holds_at_most_one_keypoint_worth_of_probability(detector: SemanticKeypointDetector) -> None:
+    probability = detector(torch.randn(1, 1, 64, 96) * 5).log_probability.exp()
+    total = torch.nn.functional.avg_pool2d(probability, 8) * 64
+    assert (total <= 1.0 + 1e-5).all()
+    scores = score_from_log_probability(torch.tensor([0.0, -1.0, -10.0, -50.0]))
+    torch.testing.assert_close(scores, torch.tensor([1.0, 0.9, 0.0, 0.0]))
 
 
 def test_folding_batch_norms_changes_nothing() -> None:
@@ -88,8 +105,8 @@ def test_folding_batch_norms_changes_nothing() -> None:
     model.train()(torch.randn(4, 1, 64, 64))  # non-trivial running statistics
     model.eval()
     image = torch.randn(1, 1, 64, 96)
-    before = model(image).logits
-    after = model.optimize()(image).logits
+    before = model(image).log_probability
+    after = model.optimize()(image).log_probability
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
 
 
@@ -211,7 +228,7 @@ def test_every_other_part_learns() -> None:
     model = SemanticKeypointDetector().train()
     maps = model(torch.randn(2, 1, 64, 64))
     points = torch.rand(2, 7, 2) * 60
-    peaks = model.detect(torch.sigmoid(maps.logits[0, 0]))
+    peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
     loss = model.describe(maps, points)[..., 0].sum() + model.place(maps.coarse).sum()
     loss = loss + model.refine(maps.stride2[:1], peaks).sum()
     loss.backward()

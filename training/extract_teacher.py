@@ -12,11 +12,12 @@ import argparse
 import os
 from pathlib import Path
 
-import cv2
 import kornia.feature as KF
 import numpy as np
 import torch
 from tqdm import tqdm
+
+from semkey.images.reading import read_image
 
 
 def load_teacher(weights: Path, max_keypoints: int) -> torch.nn.Module:
@@ -30,6 +31,7 @@ def load_teacher(weights: Path, max_keypoints: int) -> torch.nn.Module:
 
 
 def main() -> None:
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("weights", type=Path)
@@ -46,7 +48,7 @@ def main() -> None:
         target = args.out / f"{photo.stem}.npz"
         if target.exists():
             continue
-        image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+        image = read_image(photo)
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0
         with torch.inference_mode():
             features = teacher(tensor)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
+
+from semkey.images.reading import read_image
 
 cv2.setNumThreads(0)
 
@@ -82,16 +85,17 @@ def relight(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         length = int(rng.integers(3, 10))
         kernel = np.zeros((length, length), np.float32)
         angle = rng.uniform(0, np.pi)
-        center, reach = (length - 1) / 2, (length - 1) / 2
-        ends = [(center + s * reach * np.cos(angle), center + s * reach * np.sin(angle)) for s in (-1, 1)]
-        cv2.line(kernel, *(tuple(int(round(v)) for v in end) for end in ends), 1.0)
+        center = (length - 1) / 2
+        shift = np.array([np.cos(angle), np.sin(angle)]) * center
+        first, second = np.rint(center - shift).astype(int), np.rint(center + shift).astype(int)
+        cv2.line(kernel, first.tolist(), second.tolist(), 1.0)
         view = cv2.filter2D(view, -1, kernel / kernel.sum())
     if rng.random() < 0.6:
         view = view + rng.normal(0, rng.uniform(0.003, 0.05), view.shape).astype(np.float32)
     view = (np.clip(view, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.3:
         _, code = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        view = cv2.imdecode(code, cv2.IMREAD_GRAYSCALE)
+        return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
     return view
 
 
@@ -129,7 +133,7 @@ class PhotoPairs(IterableDataset):
         self.files = sorted(p for p in photos.iterdir() if p.suffix.lower() in {".webp", ".jpg", ".jpeg", ".png"})
         self.teacher, self.config, self.seed = teacher, config, seed
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
@@ -140,9 +144,9 @@ class PhotoPairs(IterableDataset):
     def make_pair(self, rng: np.random.Generator, file: Path) -> dict[str, torch.Tensor] | None:
         """One pair of a photo, or None where the views share too little."""
         config = self.config
-        photo = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        color = read_image(file)
         mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
-        photo = cv2.transform(photo, mix[None])
+        photo = cv2.transform(color, mix[None])
         with np.load(self.teacher / f"{file.stem}.npz") as stored:
             keypoints, scores = stored["keypoints"].astype(np.float64), stored["scores"]
         height, width = photo.shape[:2]
@@ -155,7 +159,8 @@ class PhotoPairs(IterableDataset):
         relative = np.exp(rng.uniform(-np.log(config.scale), np.log(config.scale)))
         scale0 = fill * np.exp(rng.uniform(0.0, 0.5)) / np.sqrt(relative)
         scale1 = scale0 * relative
-        base = rng.triangular(-30, 0, 30) + (90 * rng.integers(1, 4) if rng.random() < 0.1 else 0)
+        quarter_turns = int(rng.integers(1, 4)) if rng.random() < 0.1 else 0
+        base = rng.triangular(-30, 0, 30) + 90.0 * quarter_turns
         turn = rng.triangular(-config.rotation_deg, 0, config.rotation_deg)
         center0 = rng.uniform(0.25, 0.75, 2) * [width, height]
         reach = 0.3 * min(config.width, config.height) / max(scale0, scale1)
@@ -195,7 +200,9 @@ class PhotoPairs(IterableDataset):
             "valid1": torch.from_numpy(valid1),
         }
 
-    def _points(self, rng, targets: np.ndarray, H01: np.ndarray, valid0: np.ndarray, valid1: np.ndarray):
+    def _points(
+        self, rng: np.random.Generator, targets: np.ndarray, H01: np.ndarray, valid0: np.ndarray, valid1: np.ndarray
+    ) -> np.ndarray | None:
         """Points of view 0 that view 1 sees: target keypoints first, random places to fill up."""
         config = self.config
         size = np.array([config.width, config.height])

@@ -20,6 +20,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "semkey" / "weights"
 
 
 def main() -> None:
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="compact")

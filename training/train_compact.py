@@ -3,13 +3,14 @@
     python -m torch.distributed.run --nproc-per-node 2 training/train_compact.py PHOTOS TEACHER RUN \
         [--steps N] [--resume] [--warm-start FILE.safetensors]
 
-One joint stage. Detection: heat maps at a teacher's keypoints (see extract_teacher.py) and sub-pixel position;
-description: dual softmax over corresponding points; offset: reprojection of detected keypoints; reliability: success
-of mutual matches, on detached features; place: InfoNCE between the two views, on detached features. The learning rate
-warms up, stays constant and decays linearly over the last ``--decay`` share of the steps. ``RUN/last.pt`` is written
-under a temporary name and renamed, so a kill loses at most ``--save-every`` steps; ``RUN/compact.safetensors`` holds
-the exponential moving average of the weights. On a CPU one process per core with one thread each is faster than one
-process with several threads; gradients are averaged over the processes.
+One joint stage. Detection: a teacher's keypoints (see extract_teacher.py) as places in cells, and their sub-pixel
+position; description: dual softmax over corresponding points; offset: distance between detected keypoints of both
+views; reliability: success of mutual matches, on detached features; place: InfoNCE between the views, on detached
+features. The learning rate warms up, stays constant and falls linearly over the last ``--decay`` share of the steps.
+
+``RUN/last.pt`` is written under a temporary name and renamed: a kill loses at most ``--save-every`` steps.
+``RUN/compact.safetensors`` holds the exponential moving average of the weights. On a CPU one process per core with one
+thread each is faster than one process with several threads; gradients are averaged over the processes.
 """
 
 from __future__ import annotations
@@ -21,86 +22,24 @@ import json
 import logging
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from objectives import compute
 from pairs import PairConfig, PhotoPairs
 from torch.utils.data import DataLoader
 
-from semkey.losses.description import dual_softmax_loss, place_loss
-from semkey.losses.detection import quality_focal_loss, render_targets, subpixel_loss
 from semkey.model.checkpoint import load_weights, save_checkpoint
-from semkey.model.config import ExtractionConfig
-from semkey.model.dkd import read_windows
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector, _one
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 log = logging.getLogger("train")
 
-
-def warp_points(H: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Points (N, 2) through a homography (3, 3)."""
-    mapped = torch.cat([points, torch.ones_like(points[:, :1])], dim=1).double() @ H.T
-    return (mapped[:, :2] / mapped[:, 2:]).float()
-
-
-def detection_losses(maps: DenseMaps, targets: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heat map loss and sub-pixel loss of one side of a batch; targets (B, T, 3), valid (B, H, W)."""
-    logits = maps.logits[:, 0]
-    heat = torch.stack([render_targets(t[:, :2], t[:, 2], logits.shape[-2:]) for t in targets])
-    weight = valid.float()
-    heat_loss = quality_focal_loss(logits.where(valid, logits.new_tensor(-20.0)), heat * weight)
-    windows, shifts = [], []
-    for row, target in enumerate(targets):
-        points = target[target[:, 2] > 0.3, :2]
-        pixels = points.round().long()
-        windows.append(read_windows(torch.sigmoid(logits[row]), pixels, 5))
-        shifts.append(points - pixels)
-    return heat_loss, subpixel_loss(torch.cat(windows), torch.cat(shifts))
-
-
-def detected_losses(
-    model: SemanticKeypointDetector, maps: tuple[DenseMaps, DenseMaps], batch: dict, extraction: ExtractionConfig
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """Reprojection loss of the offset head, reliability loss, and matching figures, over detected keypoints."""
-    reprojection, reliability = [], []
-    figures = {"repeat": 0.0, "precision": 0.0, "matches": 0.0}
-    count = len(batch["H01"])
-    for row in range(count):
-        sides = []
-        for side in (0, 1):
-            one = _one(maps[side], row)
-            peaks = model.detect(torch.sigmoid(one.logits[0, 0]), extraction)
-            inside = batch[f"valid{side}"][row][peaks.pixels[:, 1], peaks.pixels[:, 0]]
-            sides.append((one, model.refine(one.stride2, peaks)[inside]))
-        (one0, k0), (one1, k1) = sides
-        if len(k0) < 8 or len(k1) < 8:
-            continue
-        H01 = batch["H01"][row]
-        projected = warp_points(H01, k0)
-        distance = torch.cdist(projected, k1)
-        value, nearest = distance.detach().min(dim=1)
-        mutual = (distance.detach().min(dim=0).indices[nearest] == torch.arange(len(k0))) & (value < 2.0)
-        if mutual.any():
-            gap = (projected[mutual] - k1[nearest[mutual]]).abs().sum(dim=1)
-            reprojection.append(gap.mean())
-        with torch.no_grad():
-            d0, d1 = model.describe(one0, k0[None])[0], model.describe(one1, k1[None])[0]
-            similarity = d0 @ d1.T
-            best = similarity.argmax(dim=1)
-            is_match = similarity.argmax(dim=0)[best] == torch.arange(len(k0))
-            right = is_match & (distance[torch.arange(len(k0)), best] < 3.0)
-            size = torch.tensor(one1.logits.shape[-2:][::-1])
-            seen = ((projected > 2) & (projected < size - 3)).all(dim=1)
-        logits = model.reliability(one0.grid, k0.detach()[None])[0]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, right.float(), reduction="none")
-        reliability.append(loss[seen].mean() if seen.any() else loss.sum() * 0)
-        figures["repeat"] += float((value[seen] < 3.0).float().mean()) / count
-        figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / count
-        figures["matches"] += float(right.sum()) / count
-    zero = maps[0].logits.sum() * 0
-    total = [torch.stack(part).mean() if part else zero for part in (reprojection, reliability)]
-    return total[0], total[1], figures
+WARM_UP_STEPS = 300
+LOG_EVERY = 50
+DETECTED_EVERY = 4  # losses over detected keypoints cost as much as all others
+MAX_NOT_FINITE = 50
 
 
 def keep_memory() -> None:
@@ -113,190 +52,170 @@ def keep_memory() -> None:
         libc.mallopt(option, value)
 
 
-def average_gradients(model: torch.nn.Module, world: int) -> None:
-    """Mean of the gradients over the processes, in one transfer."""
-    if world == 1:
-        return
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    offset = 0
-    for parameter in model.parameters():
-        size = parameter.numel()
-        parameter.grad = (flat[offset : offset + size] / world).reshape(parameter.shape)
-        offset += size
+class Trainer:
+    """Model, moving average, optimiser and step counter; one per process."""
 
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.world, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        torch.manual_seed(args.seed)
+        self.model = SemanticKeypointDetector()
+        if args.warm_start:
+            load_weights(self.model, args.warm_start)
+        self.model.train().to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=args.lr, weight_decay=1e-4)
+        self.step, self.not_finite = 0, 0
+        self.last = args.run / "last.pt"
+        if args.resume and self.last.exists():
+            self.load()
+        torch.manual_seed(args.seed + 1000 * self.step + self.rank)
 
-def average_buffers(model: torch.nn.Module, world: int) -> None:
-    """Mean of the batch-norm statistics over the processes."""
-    for buffer in model.buffers() if world > 1 else ():
-        if buffer.is_floating_point():
-            dist.all_reduce(buffer)
-            buffer /= world
+    def load(self) -> None:
+        """Continue from ``last.pt``."""
+        state = torch.load(self.last, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.not_finite = state["step"], state["not_finite"]
+        log.info("resumed at step %d", self.step)
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("teacher", type=Path, help="folder written by extract_teacher.py")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--decay", type=float, default=0.3, help="share of the steps with a falling learning rate")
-    parser.add_argument("--batch", type=int, default=4, help="pairs per process")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--warm-start", type=Path)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    args.run.mkdir(parents=True, exist_ok=True)
-    keep_memory()
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if world > 1:
-        dist.init_process_group("gloo")
-        torch.set_num_threads(1)
-    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    torch.manual_seed(args.seed)
-
-    config = PairConfig()
-    model = SemanticKeypointDetector()
-    if args.warm_start:
-        load_weights(model, args.warm_start)
-    model = model.to(memory_format=torch.channels_last).train()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-4)
-    step, not_finite = 0, 0
-    last = args.run / "last.pt"
-    if args.resume and last.exists():
-        state = torch.load(last, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, not_finite = state["step"], state["not_finite"]
-        log.info("resumed at step %d", step)
-    extraction = ExtractionConfig(max_keypoints=384)
-    loader = DataLoader(
-        PhotoPairs(args.photos, args.teacher, config, seed=args.seed + 1000 * step + 100 * rank),
-        batch_size=args.batch,
-        num_workers=args.workers,
-        prefetch_factor=6 if args.workers else None,
-    )
-
-    def rate(at: int) -> float:
-        return args.lr * min(1.0, (at + 1) / 300, max(0.0, (args.steps - at) / (args.decay * args.steps)))
-
-    def save() -> None:
+    def save(self) -> None:
+        """Write ``last.pt`` and ``compact.safetensors``; batch-norm statistics are averaged over the processes."""
+        for buffer in (*self.model.buffers(), *self.average.buffers()):
+            if self.world > 1 and buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.world
+        if self.rank != 0:
+            return
         state = {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "not_finite": not_finite,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "not_finite": self.not_finite,
         }
-        temporary = last.with_suffix(".tmp")
+        temporary = self.last.with_suffix(".tmp")
         with temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, last)
-        save_checkpoint(average, args.run / "compact.safetensors")
+        os.replace(temporary, self.last)
+        save_checkpoint(self.average, self.args.run / "compact.safetensors")
 
-    sums: dict[str, float] = {}
-    started, waited, since = time.monotonic(), 0.0, step
-    batches = iter(loader)
-    while step < args.steps:
-        before = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - before
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+    def rate(self) -> float:
+        """Learning rate of the current step."""
+        left = (self.args.steps - self.step) / (self.args.decay * self.args.steps)
+        return self.args.lr * min(1.0, (self.step + 1) / WARM_UP_STEPS, max(0.0, left))
 
-        both = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=not args.fp32):
-            maps = model(both)
-        half = len(batch["image0"])
-        maps = DenseMaps(
-            logits=maps.logits.float(),
-            grid=maps.grid.float(),
-            fine=maps.fine.float(),
-            stride2=maps.stride2.float(),
-            coarse=tuple(c.float() for c in maps.coarse),
-        )
-        sides = tuple(
-            DenseMaps(
-                logits=maps.logits[rows],
-                grid=maps.grid[rows],
-                fine=maps.fine[rows],
-                stride2=maps.stride2[rows],
-                coarse=tuple(c[rows] for c in maps.coarse),
-            )
-            for rows in (slice(0, half), slice(half, None))
-        )
-        heat, position = zip(
-            *(detection_losses(sides[s], batch[f"targets{s}"], batch[f"valid{s}"]) for s in (0, 1)), strict=True
-        )
-        jitter = torch.randn_like(batch["points1"]) * 0.5
-        points = torch.cat([batch["points0"], batch["points1"] + jitter])
-        descriptors = model.describe(maps, points)
-        match = dual_softmax_loss(descriptors[:half], descriptors[half:], batch["points1"])
-        place = place_loss(*model.place(maps.coarse).split(half))
-        losses = {
-            "heat": sum(heat) / 2,
-            "position": sum(position) / 2,
-            "match": match.mean(),
-            "place": place,
-        }
-        weights = {"heat": 1.0, "position": 0.25, "match": 0.5, "place": 0.1, "reprojection": 0.25, "reliability": 0.5}
-        figures: dict[str, float] = {}
-        if step % 4 == 0 and step > 300:
-            losses["reprojection"], losses["reliability"], figures = detected_losses(model, sides, batch, extraction)
-        loss = sum(weights[name] * value for name, value in losses.items())
-        finite = torch.isfinite(loss.detach()).float()
-        if world > 1:
-            dist.all_reduce(finite, op=dist.ReduceOp.MIN)
-        if not bool(finite):
-            not_finite += 1
-            log.warning("step %d: loss is not finite (%d so far), step skipped", step, not_finite)
-            if not_finite > 50:
-                raise SystemExit("more than 50 losses were not finite: stopped")
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            continue
+    def train_on(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One optimiser step; returns losses and figures."""
+        images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not self.args.fp32):
+            maps = self.model(images)
+        with_detected = self.step % DETECTED_EVERY == 0 and self.step >= WARM_UP_STEPS
+        objectives = compute(self.model, maps.map(torch.Tensor.float), batch, with_detected=with_detected)
+        loss = objectives.total()
+        if not self._all_finite(loss):
+            self.not_finite += 1
+            log.warning("step %d: loss is not finite (%d so far), step skipped", self.step, self.not_finite)
+            if self.not_finite > MAX_NOT_FINITE:
+                raise SystemExit(f"more than {MAX_NOT_FINITE} losses were not finite: stopped")
+            return {}
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        average_gradients(model, world)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            keep = min(0.999, (step + 1) / (step + 10))
-            for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1.0 - keep)
-                else:
-                    mean.copy_(value)
-        for name, value in {**{k: float(v.detach()) for k, v in losses.items()}, **figures}.items():
-            total, number = sums.get(name, (0.0, 0))
-            sums[name] = (total + value, number + 1)
-        step += 1
-        if step % 50 == 0:
+        self._average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        self._update_average()
+        return {name: float(value.detach()) for name, value in objectives.losses.items()} | objectives.figures
+
+    def _all_finite(self, loss: torch.Tensor) -> bool:
+        finite = torch.isfinite(loss.detach()).float()
+        if self.world > 1:
+            dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+        return bool(finite)
+
+    def _average_gradients(self) -> None:
+        if self.world == 1:
+            return
+        parameters = list(self.model.parameters())
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = (gradient / self.world).reshape(parameter.shape)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        keep = min(0.999, (self.step + 1) / (self.step + 10))
+        for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1.0 - keep)
+            else:
+                mean.copy_(value)
+
+
+def run(trainer: Trainer) -> None:
+    """Train until the wanted number of steps."""
+    args = trainer.args
+    pairs = PhotoPairs(args.photos, args.teacher, PairConfig(), seed=args.seed + 1000 * trainer.step + trainer.rank)
+    loader = iter(DataLoader(pairs, batch_size=args.batch, num_workers=args.workers))
+    values: dict[str, list[float]] = defaultdict(list)
+    started, waited, since = time.monotonic(), 0.0, trainer.step
+    while trainer.step < args.steps:
+        before = time.monotonic()
+        batch = next(loader)
+        waited += time.monotonic() - before
+        for name, value in trainer.train_on(batch).items():
+            values[name].append(value)
+        trainer.step += 1
+        if trainer.step % args.save_every == 0 or trainer.step == args.steps:
+            trainer.save()
+        if trainer.step % LOG_EVERY == 0 and trainer.rank == 0:
+            means = {name: round(sum(part) / len(part), 3) for name, part in values.items()}
             passed = time.monotonic() - started
-            means = {name: round(total / number, 3) for name, (total, number) in sums.items()}
-            speed = (step - since) / passed
-            log.info("step %d lr %.1e %s | %.2f steps/s, %.0f%% waiting for data, %.0f min left", step, rate(step),
-                     means, speed, 100 * waited / passed, (args.steps - step) / speed / 60)  # fmt: skip
-            if rank == 0:
-                with (args.run / "log.jsonl").open("a") as file:
-                    file.write(json.dumps({"step": step, **means}) + "\n")
-            sums.clear()
-            started, waited, since = time.monotonic(), 0.0, step
-        if step % args.save_every == 0 or step == args.steps:
-            average_buffers(model, world)
-            average_buffers(average, world)
-            if rank == 0:
-                save()
+            speed = (trainer.step - since) / passed
+            waiting, left = 100 * waited / passed, (args.steps - trainer.step) / speed / 60
+            head = f"step {trainer.step} lr {trainer.rate():.1e}"
+            log.info("%s %s | %.2f steps/s, %.0f%% waiting for data, %.0f min left", head, means, speed, waiting, left)
+            with (args.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": trainer.step, **means}) + "\n")
+            values.clear()
+            started, waited, since = time.monotonic(), 0.0, trainer.step
+
+
+def main() -> None:
+    """Read the arguments, train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("teacher", type=Path, help="folder written by extract_teacher.py")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--decay", type=float, default=0.35, help="share of the steps with a falling learning rate")
+    parser.add_argument("--batch", type=int, default=4, help="pairs per process")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=250)
+    parser.add_argument("--workers", type=int, default=0, help="data processes per training process")
+    parser.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--warm-start", type=Path)
+    args = parser.parse_args()
+    args.run.mkdir(parents=True, exist_ok=True)
+    keep_memory()
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+        torch.set_num_threads(1)
+    is_first = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if is_first else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    run(Trainer(args))
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from semkey.model.dkd import soft_argmax
 
 
 def render_targets(
-    keypoints: torch.Tensor, strengths: torch.Tensor, size: tuple[int, int], sigma: float = 1.0
+    keypoints: torch.Tensor, strengths: torch.Tensor, size: tuple[int, int], sigma: float = 0.8
 ) -> torch.Tensor:
-    """Heat map with one Gaussian per keypoint, centred at its sub-pixel position; overlaps take the maximum.
+    """Probability map with one Gaussian per keypoint, centred at its sub-pixel position; overlaps take the maximum.
 
     Args:
         keypoints: (N, 2) pixels x y; those outside the image are ignored.
-        strengths: (N,) peak heights in [0, 1].
+        strengths: (N,) mass of each Gaussian, in [0, 1].
         size: (height, width).
         sigma: pixels.
 
@@ -29,24 +29,38 @@ def render_targets(
     x = base[:, 0, None, None] + shift_x
     y = base[:, 1, None, None] + shift_y
     squared = (x - keypoints[:, 0, None, None]) ** 2 + (y - keypoints[:, 1, None, None]) ** 2
-    values = strengths[:, None, None] * torch.exp(-squared / (2.0 * sigma**2))
+    values = strengths[:, None, None] * torch.exp(-squared / (2.0 * sigma**2)) / (2.0 * torch.pi * sigma**2)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     heat = torch.zeros(height * width, device=keypoints.device)
     return heat.scatter_reduce(0, (y * width + x)[inside], values[inside], reduce="amax").reshape(height, width)
 
 
-def quality_focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Quality focal loss (Li et al. 2020, eq. 4, beta = 2), summed and divided by the sum of targets.
+def cell_cross_entropy(
+    log_probability: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor, cell: int = 8
+) -> torch.Tensor:
+    """Cross-entropy per cell between target and predicted place of a keypoint, or its absence.
 
-    Its minimum is p = target everywhere, so a constant map is not a minimum unless the target is constant.
+    The soft-label form of SuperPoint's detector loss (DeTone et al. 2018, eq. 2). A cell's classes are its pixels and
+    "none". Its minimum is the target distribution: a constant map is no minimum.
 
     Args:
-        logits: any shape.
-        targets: the same shape, in [0, 1].
+        log_probability: (B, H, W) at most 0; what is left of each cell's probability is "none".
+        targets: (B, H, W) >= 0, probability per pixel; a cell that sums to more than 1 is scaled to 1.
+        valid: (B, H, W) bool; cells with an invalid pixel are left out.
+        cell: side of a cell, pixels; divides H and W.
+
+    Returns:
+        Mean over the valid cells.
     """
-    gap = (targets - torch.sigmoid(logits)).abs()
-    loss = gap**2 * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return loss.sum() / targets.sum().clamp(min=1.0)
+    predicted = F.pixel_unshuffle(log_probability[:, None], cell)
+    wanted = F.pixel_unshuffle(targets[:, None], cell)
+    total = wanted.sum(dim=1, keepdim=True)
+    wanted = wanted / total.clamp(min=1.0)
+    none = (1.0 - total).clamp(min=0.0)[:, 0]
+    log_none = torch.log((1.0 - predicted.exp().sum(dim=1)).clamp(min=1e-6))
+    loss = -(wanted * predicted).sum(dim=1) - none * log_none
+    keep = F.pixel_unshuffle(valid[:, None].float(), cell).amin(dim=1)
+    return (loss * keep).sum() / keep.sum().clamp(min=1.0)
 
 
 def subpixel_loss(windows: torch.Tensor, shifts: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:

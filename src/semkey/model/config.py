@@ -35,7 +35,7 @@ class ModelConfig(_Config):
     """Shapes of the network; stored in every checkpoint.
 
     Attributes:
-        backbone: name of the frozen backbone, or "none" for the small trained context branch.
+        backbone: frozen backbone; "none", the only one in this version, is the small trained context branch.
         stem_channels: channels of the stem at strides 2, 4 and 8.
         context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
@@ -51,6 +51,16 @@ class ModelConfig(_Config):
     descriptor_dim: int = 64
     descriptor_positions: int = 16
     global_dim: int = 256
+
+    def __post_init__(self) -> None:
+        if self.backbone != "none":
+            raise ConfigError(f"backbone '{self.backbone}' is not known, this version has: none")
+        widths = (*self.stem_channels, *self.context_channels, self.grid_channels, self.descriptor_dim)
+        widths = (*widths, self.descriptor_positions, self.global_dim)
+        if len(self.stem_channels) != 3 or len(self.context_channels) != 2:
+            raise ConfigError("stem_channels must have 3 and context_channels 2 entries")
+        if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):
+            raise ConfigError(f"channel counts must be whole numbers from 1 to 4096, got {widths}")
 
 
 @dataclass(frozen=True, kw_only=True)

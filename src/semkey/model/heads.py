@@ -13,27 +13,39 @@ from semkey.model.pyramid import FINE_STRIDE, GRID_STRIDE
 
 
 class ScoreHead(nn.Module):
-    """Keypoint logits at full resolution from a grid: each cell gives one logit per pixel it covers.
+    """Keypoint log-probabilities at full resolution from a grid: each cell gives one logit per pixel it covers.
 
-    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, then depth-to-space (as SuperPoint's detector, but without its dustbin:
-    a cell may hold no keypoint or several).
+    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, plus the cell's ``detail``: the grid says whether a place is worth a
+    keypoint, the detail where its corner lies. A softmax over a cell's 64 logits and a constant 0 for "no keypoint
+    here" (as SuperPoint's dustbin, DeTone et al. 2018) makes them probabilities; depth-to-space puts them in place.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(ConvBlock(channels, 64), ConvBlock(64, 64), nn.Conv2d(64, GRID_STRIDE**2, 1))
 
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> logits (B, 1, 8 h, 8 w), float32."""
-        return F.pixel_shuffle(self.layers(grid).float(), GRID_STRIDE)
+    def forward(self, grid: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) and (B, 64, h, w) -> log-probabilities (B, 1, 8 h, 8 w), float32, at most 0."""
+        logits = self.layers(grid).float() + detail.float()
+        peak = logits.amax(dim=1, keepdim=True).clamp(min=0.0)
+        total = (logits - peak).exp().sum(dim=1, keepdim=True) + (-peak).exp()
+        return F.pixel_shuffle(logits - peak - total.log(), GRID_STRIDE)
+
+
+def score_from_log_probability(log_probability: torch.Tensor) -> torch.Tensor:
+    """Score in [0, 1] of a log-probability: 1 + log(p) / 10, so 1 is certain and 0 is p = 4.5e-5 or less.
+
+    With this scale a soft-argmax at temperature 0.1 weighs pixels by their probability, whatever the peak's height.
+    """
+    return (1.0 + 0.1 * log_probability).clamp(min=0.0)
 
 
 class SDDH(nn.Module):
     """Sparse deformable descriptor head (ALIKED, Zhao et al. 2023, section III-C).
 
-    A 3 x 3 patch around the keypoint predicts M sample positions; the features there go through SELU and are summed with
-    learned matrices. Works in pixels on the stride-4 map. ALIKED's 1 x 1 convolution of the samples is the pyramid's
-    last one here: it commutes with bilinear sampling, and on the map it costs less.
+    A 3 x 3 patch around the keypoint predicts M sample positions; the features there go through SELU and are summed
+    with learned matrices. Works in pixels on the stride-4 map. ALIKED's 1 x 1 convolution of the samples is the
+    pyramid's last one here: it commutes with bilinear sampling, and on the map it costs less.
     """
 
     patch: torch.Tensor
@@ -125,7 +137,7 @@ class ReliabilityHead(nn.Module):
 
 
 class GlobalHead(nn.Module):
-    """Place descriptor: GeM pooling (Radenovic et al. 2018, eq. 3, p = 3) of the coarse maps and a linear projection."""
+    """Place descriptor: GeM pooling (Radenovic et al. 2018, eq. 3, p = 3) of the coarse maps, linearly projected."""
 
     def __init__(self, coarse: Sequence[int], dim: int) -> None:
         super().__init__()

@@ -48,8 +48,8 @@ class ResidualBlock(nn.Module):
 def sample_map(feature_map: torch.Tensor, points: torch.Tensor, stride: int) -> torch.Tensor:
     """Read a feature map bilinearly at pixel positions of the full-resolution image.
 
-    Cell ``i`` of a map of stride ``s`` covers pixels ``s i .. s i + s - 1``, so pixel ``p`` lies at ``(p + 0.5) / s - 0.5``
-    in cells (half-pixel convention). Outside the map the border value is read.
+    Cell ``i`` of a map of stride ``s`` covers pixels ``s i .. s i + s - 1``, so pixel ``p`` lies at
+    ``(p + 0.5) / s - 0.5`` in cells (half-pixel convention). Outside the map the border value is read.
 
     Args:
         feature_map: (B, C, h, w).
@@ -74,7 +74,7 @@ def sample_map(feature_map: torch.Tensor, points: torch.Tensor, stride: int) -> 
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Merge every batch norm that follows a convolution in a ``Sequential`` into it, in place (evaluation mode only)."""
+    """Merge each batch norm that follows a convolution in a ``Sequential`` into it, in place (evaluation mode only)."""
     for child in module.modules():
         if not isinstance(child, nn.Sequential):
             continue

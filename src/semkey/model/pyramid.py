@@ -28,12 +28,13 @@ class FeaturePyramid(nn.Module):
         self.lateral8 = nn.Conv2d(stem[2], channels, 1)
         self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
         self.fuse = ConvBlock(channels, channels)
+        self.detail = nn.Conv2d(stem[0], 4, 3, padding=1)
         self.fine = nn.Conv2d(stem[1], channels, 1)
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
 
     def forward(
         self, stem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], coarse: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Fuse the scales.
 
         Args:
@@ -41,7 +42,8 @@ class FeaturePyramid(nn.Module):
             coarse: maps (B, C, h, w) of any coarser grid that covers the same image, finest first.
 
         Returns:
-            ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/4, W/4).
+            ``grid`` (B, channels, H/8, W/8); ``detail`` (B, 64, H/8, W/8), one number per pixel of a cell, row by row,
+            computed the same way at every place; and ``fine`` (B, channels, H/4, W/4).
         """
         stride2, stride4, stride8 = stem
         grid = self.lateral2(F.pixel_unshuffle(stride2, 4))
@@ -49,7 +51,9 @@ class FeaturePyramid(nn.Module):
         for lateral, feature_map in zip(self.coarse, coarse, strict=True):
             grid = grid + _resize(lateral(feature_map), grid)
         grid = self.fuse(grid)
-        return grid, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
+        # four numbers per stride-2 cell are its 2 x 2 pixels: to full resolution, then to the cells of the grid
+        detail = F.pixel_unshuffle(F.pixel_shuffle(self.detail(stride2), 2), GRID_STRIDE)
+        return grid, detail, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
 
 
 def _resize(feature_map: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,7 +12,14 @@ from torch import nn
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.dkd import Peaks, detect_peaks
 from semkey.model.features import Features
-from semkey.model.heads import SDDH, GlobalHead, OffsetHead, ReliabilityHead, ScoreHead
+from semkey.model.heads import (
+    SDDH,
+    GlobalHead,
+    OffsetHead,
+    ReliabilityHead,
+    ScoreHead,
+    score_from_log_probability,
+)
 from semkey.model.layers import fold_batch_norms
 from semkey.model.preprocess import ImageLike, PreparedImage, prepare, to_gray, to_original_pixels
 from semkey.model.pyramid import FeaturePyramid
@@ -24,18 +31,32 @@ class DenseMaps:
     """What the network computes for every pixel or cell.
 
     Attributes:
-        logits: (B, 1, H, W) float32 keypoint logits, one per pixel.
+        log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/4, W/4) features that descriptors are sampled from.
         stride2: (B, C, H/2, W/2) stem features that sub-pixel offsets are read from.
         coarse: coarse maps (B, C, h, w), finest first.
     """
 
-    logits: torch.Tensor
+    log_probability: torch.Tensor
     grid: torch.Tensor
     fine: torch.Tensor
     stride2: torch.Tensor
     coarse: tuple[torch.Tensor, ...]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DenseMaps:
+        """The maps with ``change`` applied to each, e.g. ``maps.map(lambda m: m[:1])`` for the first image's."""
+        return DenseMaps(
+            log_probability=change(self.log_probability),
+            grid=change(self.grid),
+            fine=change(self.fine),
+            stride2=change(self.stride2),
+            coarse=tuple(change(coarse) for coarse in self.coarse),
+        )
+
+    def image(self, row: int) -> DenseMaps:
+        """The maps of one image of the batch, as a batch of one."""
+        return self.map(lambda m: m[row : row + 1])
 
 
 class SemanticKeypointDetector(nn.Module):
@@ -69,11 +90,6 @@ class SemanticKeypointDetector(nn.Module):
         """Where the parameters lie."""
         return next(self.parameters()).device
 
-    def with_extraction(self, **changes: object) -> Self:
-        """Change extraction settings (fields of :class:`ExtractionConfig`) in place; returns self."""
-        self.extraction = ExtractionConfig.from_mapping({**self.extraction.to_mapping(), **changes})
-        return self
-
     def optimize(self) -> Self:
         """Evaluation mode with batch norms folded into convolutions: same results, less time; not trainable after."""
         self.eval().requires_grad_(False)
@@ -85,8 +101,10 @@ class SemanticKeypointDetector(nn.Module):
         """Dense maps of normalised grey images (B, 1, H, W), H and W multiples of 32 (see ``model.preprocess``)."""
         stem = self.stem(images)
         coarse = self.context(stem[2])
-        grid, fine = self.pyramid(stem, coarse)
-        return DenseMaps(logits=self.detector(grid), grid=grid, fine=fine, stride2=stem[0], coarse=coarse)
+        grid, detail, fine = self.pyramid(stem, coarse)
+        return DenseMaps(
+            log_probability=self.detector(grid, detail), grid=grid, fine=fine, stride2=stem[0], coarse=coarse
+        )
 
     def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, N, D), unit norm, at pixels (B, N, 2) of the network's input."""
@@ -143,12 +161,12 @@ class SemanticKeypointDetector(nn.Module):
                 batch = torch.cat([prepared[index].tensor for index in part])
                 maps = self(batch.contiguous(memory_format=torch.channels_last))
                 for row, index in enumerate(part):
-                    results[index] = self._features(_one(maps, row), prepared[index])
+                    results[index] = self._features(maps.image(row), prepared[index])
         return [features for features in results if features is not None]
 
     def _features(self, maps: DenseMaps, image: PreparedImage) -> Features:
         width, height = image.valid_size
-        scores = torch.sigmoid(maps.logits[0, 0, :height, :width])
+        scores = score_from_log_probability(maps.log_probability[0, 0, :height, :width])
         peaks = self.detect(scores)
         keypoints = self.refine(maps.stride2, peaks)
         limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
@@ -161,15 +179,3 @@ class SemanticKeypointDetector(nn.Module):
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
         )
-
-
-def _one(maps: DenseMaps, row: int) -> DenseMaps:
-    keep = slice(row, row + 1)
-    return replace(
-        maps,
-        logits=maps.logits[keep],
-        grid=maps.grid[keep],
-        fine=maps.fine[keep],
-        stride2=maps.stride2[keep],
-        coarse=tuple(coarse[keep] for coarse in maps.coarse),
-    )

@@ -1,0 +1,138 @@
+"""What a step of training minimises: the losses of one batch of pairs, and figures to watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from semkey.losses.description import dual_softmax_loss, place_loss
+from semkey.losses.detection import cell_cross_entropy, render_targets, subpixel_loss
+from semkey.model.config import ExtractionConfig
+from semkey.model.dkd import read_windows
+from semkey.model.heads import score_from_log_probability
+from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+
+Batch = dict[str, torch.Tensor]
+
+WEIGHTS = {"heat": 1.0, "position": 0.1, "match": 0.5, "place": 0.1, "reprojection": 0.25, "reliability": 0.5}
+EXTRACTION = ExtractionConfig(max_keypoints=384)
+MATCH_PX = 3.0  # a match is right when it lies within this distance of the true position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """Losses by name (scalars with gradients) and figures by name (numbers)."""
+
+    losses: dict[str, torch.Tensor]
+    figures: dict[str, float]
+
+    def total(self) -> torch.Tensor:
+        """The weighted sum that is minimised."""
+        return torch.stack([WEIGHTS[name] * value for name, value in self.losses.items()]).sum()
+
+
+def warp_points(H: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Points (N, 2) through a homography (3, 3) float64."""
+    mapped = torch.cat([points, torch.ones_like(points[:, :1])], dim=1).double() @ H.T
+    return (mapped[:, :2] / mapped[:, 2:]).float()
+
+
+def compute(model: SemanticKeypointDetector, maps: DenseMaps, batch: Batch, *, with_detected: bool) -> Objectives:
+    """Losses of a batch.
+
+    Args:
+        model: the detector.
+        maps: float32 maps of both views: the first half of the batch is view 0, the second view 1.
+        batch: as :class:`pairs.PhotoPairs` yields, collated.
+        with_detected: also compute the losses over detected keypoints (slower).
+    """
+    half = len(batch["image0"])
+    sides = (maps.map(lambda m: m[:half]), maps.map(lambda m: m[half:]))
+    heat, position = [], []
+    for index, side in enumerate(sides):
+        losses = detection_losses(side, batch[f"targets{index}"], batch[f"valid{index}"])
+        heat.append(losses[0])
+        position.append(losses[1])
+    # keypoints are never detected exactly: descriptors must match from half a pixel away as well
+    jittered = batch["points1"] + 0.5 * torch.randn_like(batch["points1"])
+    descriptors = model.describe(maps, torch.cat([batch["points0"], jittered]))
+    places = model.place(maps.coarse)
+    losses = {
+        "heat": (heat[0] + heat[1]) / 2,
+        "position": (position[0] + position[1]) / 2,
+        "match": dual_softmax_loss(descriptors[:half], descriptors[half:], batch["points1"]).mean(),
+        "place": place_loss(places[:half], places[half:]),
+    }
+    figures: dict[str, float] = {}
+    if with_detected:
+        losses["reprojection"], losses["reliability"], figures = detected_losses(model, sides, batch)
+    return Objectives(losses=losses, figures=figures)
+
+
+def detection_losses(maps: DenseMaps, targets: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy and sub-pixel loss of one view; targets (B, T, 3) x y strength, valid (B, H, W)."""
+    log_probability = maps.log_probability[:, 0]
+    size = (log_probability.shape[1], log_probability.shape[2])
+    heat = torch.stack([render_targets(row[:, :2], row[:, 2], size) for row in targets])
+    windows, shifts = [], []
+    for row, target in enumerate(targets):
+        points = target[target[:, 2] > 0.3, :2]
+        pixels = points.round().long()
+        windows.append(read_windows(score_from_log_probability(log_probability[row]), pixels, 5))
+        shifts.append(points - pixels)
+    return cell_cross_entropy(log_probability, heat, valid), subpixel_loss(torch.cat(windows), torch.cat(shifts))
+
+
+def detected_losses(
+    model: SemanticKeypointDetector, sides: tuple[DenseMaps, DenseMaps], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """Losses over detected keypoints.
+
+    Returns:
+        The mean distance between refined keypoints of both views that show the same point (L1, pixels; trains the
+        offset head), the reliability loss (success of mutual matches), and mean repeatability, matching precision and
+        right matches per pair.
+    """
+    reprojection, reliability = [], []
+    figures = {"repeat": 0.0, "precision": 0.0, "matches": 0.0}
+    count = len(batch["H01"])
+    for row in range(count):
+        images, keypoints = [], []
+        for index, side in enumerate(sides):
+            image = side.image(row)
+            peaks = model.detect(score_from_log_probability(image.log_probability[0, 0]), EXTRACTION)
+            inside = batch[f"valid{index}"][row][peaks.pixels[:, 1], peaks.pixels[:, 0]]
+            images.append(image)
+            keypoints.append(model.refine(image.stride2, peaks)[inside])
+        if min(len(keypoints[0]), len(keypoints[1])) < 8:
+            continue
+        own = torch.arange(len(keypoints[0]))
+        projected = warp_points(batch["H01"][row], keypoints[0])
+        distance = torch.cdist(projected.detach(), keypoints[1].detach())
+        nearest_distance, nearest = distance.min(dim=1)
+        same = (distance.argmin(dim=0)[nearest] == own) & (nearest_distance < 2.0)
+        if bool(same.any()):
+            reprojection.append((projected[same] - keypoints[1][nearest[same]]).abs().sum(dim=1).mean())
+        with torch.no_grad():
+            described = [model.describe(image, k[None])[0] for image, k in zip(images, keypoints, strict=True)]
+            similarity = described[0] @ described[1].T
+            best = similarity.argmax(dim=1)
+            is_match = similarity.argmax(dim=0)[best] == own
+            right = is_match & (distance[own, best] < MATCH_PX)
+            size = torch.tensor(images[1].log_probability.shape[-2:]).flip(0)
+            seen = ((projected > 2) & (projected < size - 3)).all(dim=1)
+        if not bool(seen.any()):
+            continue
+        logits = model.reliability(images[0].grid, keypoints[0].detach()[None])[0]
+        reliability.append(F.binary_cross_entropy_with_logits(logits[seen], right[seen].float()))
+        figures["repeat"] += float((nearest_distance[seen] < MATCH_PX).float().mean()) / count
+        figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / count
+        figures["matches"] += float(right.sum()) / count
+    zero = sides[0].log_probability.sum() * 0.0
+    return (
+        torch.stack(reprojection).mean() if reprojection else zero,
+        torch.stack(reliability).mean() if reliability else zero,
+        figures,
+    )
