@@ -38,7 +38,7 @@ class OdometryConfig:
     max_depth: float = 8.0
     pixel_sigma: float = 2.0
     ransac_error_px: float = 4.0
-    search_radius_px: float = 12.0
+    search_radius_px: float = 8.0
     max_search_radius_px: float = 60.0
     min_inliers: int = 12
     min_relocalisation_inliers: int = 20

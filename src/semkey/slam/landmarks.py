@@ -17,6 +17,8 @@ _LARGEST_DISTANCE_RATIO = 2.0
 # A landmark that was in view this often and found in fewer than a fifth of the cases was a mismatch or has gone.
 _CULL_AFTER_VIEWS = 8
 _CULL_FOUND_SHARE = 0.2
+# A landmark that no second keyframe has seen by the time so many more were made will hardly be seen again.
+_PROBATION_KEYFRAMES = 3
 
 
 class LandmarkMap:
@@ -39,6 +41,8 @@ class LandmarkMap:
         self._visible = np.empty(0, dtype=np.int64)
         self._found = np.empty(0, dtype=np.int64)
         self._alive = np.empty(0, dtype=bool)
+        self._keyframe_count = np.empty(0, dtype=np.int64)
+        self._birth = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return self._count
@@ -64,7 +68,12 @@ class LandmarkMap:
         return self._alive[: self._count]
 
     def add(
-        self, points_world: Array, information: Array, descriptors: NDArray[np.float32], camera_centre: Array
+        self,
+        points_world: Array,
+        information: Array,
+        descriptors: NDArray[np.float32],
+        camera_centre: Array,
+        keyframe_number: int,
     ) -> Indices:
         """Add M landmarks at ``points_world`` (M, 3), seen from ``camera_centre`` (3,); returns their ids (M,)."""
         ids = np.arange(self._count, self._count + len(points_world))
@@ -75,12 +84,15 @@ class LandmarkMap:
         self._visible[ids] = 1
         self._found[ids] = 1
         self._alive[ids] = True
+        self._birth[ids] = keyframe_number
+        self._keyframe_count[ids] = 0
         self.describe(ids, descriptors, camera_centre)
         return ids
 
     def describe(self, ids: Indices, descriptors: NDArray[np.float32], camera_centre: Array) -> None:
-        """Take over how landmarks ``ids`` look now, from ``camera_centre`` (3,) in the world."""
+        """Take over how landmarks ``ids`` look in a new keyframe at ``camera_centre`` (3,) in the world."""
         self._descriptors[ids] = descriptors
+        self._keyframe_count[ids] += 1
         rays = camera_centre - self._positions[ids]
         distances = np.maximum(np.linalg.norm(rays, axis=1), 1e-9)
         self._view_directions[ids] = rays / distances[:, None]
@@ -124,6 +136,11 @@ class LandmarkMap:
         rarely = self._found[visible] < _CULL_FOUND_SHARE * self._visible[visible]
         self._alive[visible[(self._visible[visible] >= _CULL_AFTER_VIEWS) & rarely]] = False
 
+    def end_probation(self, keyframe_number: int) -> None:
+        """Drop landmarks that are several keyframes old and were seen by the first of them only."""
+        old = self._birth[: self._count] <= keyframe_number - _PROBATION_KEYFRAMES
+        self.alive[old & (self._keyframe_count[: self._count] < 2)] = False
+
     def _reserve(self, count: int) -> None:
         capacity = len(self._positions)
         if count <= capacity:
@@ -138,6 +155,8 @@ class LandmarkMap:
             "_visible",
             "_found",
             "_alive",
+            "_keyframe_count",
+            "_birth",
         ):
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)

@@ -61,7 +61,9 @@ class OdometryMap:
             self._information(points_cam, frame.depth_sigma[fresh], frame.weights[fresh], T_world_cam),
             frame.descriptors[fresh],
             T_world_cam[:3, 3],
+            keyframe_number=len(self.keyframes),
         )
+        self._landmarks.end_probation(len(self.keyframes))
         keyframe = Keyframe(frame=frame, T_world_cam=T_world_cam, landmark_ids=landmark_ids, segment=segment)
         self.keyframes.append(keyframe)
         return keyframe

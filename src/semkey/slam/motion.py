@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp, se3_log
+from semkey.slam.pose import PosePrior
 
 Array = NDArray[np.float64]
 
+# Frame time in seconds where two stamps are equal.
+_DEFAULT_INTERVAL = 1 / 30
 # Over a longer gap than this many frame times the velocity of a hand-held camera is anyone's guess.
 _MAX_EXTRAPOLATION = 3.0
+# How much the velocity of a hand-held camera changes from one frame to the next (standard deviation along each axis).
+# Twice what 7-Scenes and TUM sequences show, at 0.1 to 0.7 s between frames.
+_VELOCITY_CHANGE = 0.12  # m/s
+_ANGULAR_VELOCITY_CHANGE = 0.2  # rad/s
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """A predicted pose and its standard deviations.
+
+    Attributes:
+        T_world_cam: (4, 4) predicted pose.
+        translation_sigma: metres, along each axis.
+        rotation_sigma: radians, about each axis.
+    """
+
+    T_world_cam: Array
+    translation_sigma: float
+    rotation_sigma: float
+
+    def as_prior(self) -> PosePrior:
+        """The prediction as a prior of pose refinement."""
+        variances = [self.translation_sigma**2] * 3 + [self.rotation_sigma**2] * 3
+        return PosePrior(T_cam_world=inverse(self.T_world_cam), information=np.diag(1.0 / np.array(variances)))
 
 
 class ConstantVelocity:
@@ -27,19 +56,21 @@ class ConstantVelocity:
         """T_world_cam (4, 4) of the last known pose, None before the first."""
         return self._pose
 
-    @property
-    def knows_velocity(self) -> bool:
-        """Whether the last two frames both had a pose."""
-        return self._velocity is not None
-
-    def predict(self, timestamp: float) -> Array | None:
-        """T_world_cam (4, 4) expected at ``timestamp`` (seconds); the last pose where no velocity is known."""
+    def predict(self, timestamp: float) -> Prediction | None:
+        """The pose expected at ``timestamp`` (seconds); None unless the last two frames both had a pose."""
         if self._pose is None or self._velocity is None or self._timestamp is None:
-            return self._pose
+            return None
         # A clock that stands still or runs backwards says nothing about the motion: assume one frame time.
         elapsed = timestamp - self._timestamp
-        steps = elapsed / self._interval if elapsed > 0 and self._interval > 0 else 1.0
-        return compose(self._pose, se3_exp(min(steps, _MAX_EXTRAPOLATION) * self._velocity))
+        interval = self._interval if self._interval > 0 else max(elapsed, _DEFAULT_INTERVAL)
+        if elapsed <= 0:
+            elapsed = interval
+        steps = min(elapsed / interval, _MAX_EXTRAPOLATION)
+        return Prediction(
+            T_world_cam=compose(self._pose, se3_exp(steps * self._velocity)),
+            translation_sigma=_VELOCITY_CHANGE * elapsed,
+            rotation_sigma=_ANGULAR_VELOCITY_CHANGE * elapsed,
+        )
 
     def update(self, timestamp: float, T_world_cam: Array) -> None:
         """Take in the pose of a tracked frame."""

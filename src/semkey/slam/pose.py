@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import compose, se3_exp, transform_points
+from semkey.geometry.transforms import compose, inverse, se3_exp, se3_log, transform_points
 
 Array = NDArray[np.float64]
 
@@ -53,6 +53,19 @@ class PoseObservations:
 
     def __len__(self) -> int:
         return len(self.points_world)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosePrior:
+    """Where a pose is expected, and how surely.
+
+    Attributes:
+        T_cam_world: (4, 4) expected pose.
+        information: (6, 6) inverse covariance in the camera's tangent space ``[rho, phi]``, metres and radians.
+    """
+
+    T_cam_world: Array
+    information: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +141,7 @@ def refine_pose(
     observations: PoseObservations,
     camera: PinholeCamera,
     *,
+    prior: PosePrior | None = None,
     max_iterations: int = 15,
 ) -> RefinedPose:
     """Move a pose to the robust weighted least-squares optimum of its observations.
@@ -141,6 +155,8 @@ def refine_pose(
         T_cam_world: (4, 4) starting pose.
         observations: at least three of them with a positive weight.
         camera: the image's camera.
+        prior: adds ``|log(T_cam_world @ inv(prior))|^2 / 2`` in the metric of its information: it decides where the
+            observations hardly do (few, far away, or all on one small surface), and gives way elsewhere.
         max_iterations: steps at most.
 
     Raises:
@@ -150,14 +166,14 @@ def refine_pose(
         raise InputError(f"a pose needs three weighted observations, got {np.count_nonzero(observations.weights > 0)}")
     pose = np.array(T_cam_world, dtype=np.float64)
     damping = 1e-4
-    cost, gradient, information = _linearise(pose, observations, camera)
+    cost, gradient, information = _linearise(pose, observations, camera, prior)
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
         damped = information + damping * np.diag(np.maximum(np.diag(information), 1e-9))
         step = -np.linalg.solve(damped, gradient)
         candidate = compose(se3_exp(step), pose)
-        candidate_cost, candidate_gradient, candidate_information = _linearise(candidate, observations, camera)
+        candidate_cost, candidate_gradient, candidate_information = _linearise(candidate, observations, camera, prior)
         if candidate_cost <= cost:
             converged = cost - candidate_cost <= 1e-9 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
@@ -176,7 +192,9 @@ def refine_pose(
     return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
 
 
-def _linearise(pose: Array, observations: PoseObservations, camera: PinholeCamera) -> tuple[float, Array, Array]:
+def _linearise(
+    pose: Array, observations: PoseObservations, camera: PinholeCamera, prior: PosePrior | None
+) -> tuple[float, Array, Array]:
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
     residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
     pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
@@ -185,4 +203,11 @@ def _linearise(pose: Array, observations: PoseObservations, camera: PinholeCamer
     row_weights = observations.weights[:, None] * np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
     flat_jacobian = jacobian.reshape(-1, 6)
     weighted = flat_jacobian * row_weights.reshape(-1, 1)
-    return cost, weighted.T @ residuals.reshape(-1), weighted.T @ flat_jacobian
+    gradient, information = weighted.T @ residuals.reshape(-1), weighted.T @ flat_jacobian
+    if prior is not None:
+        # The derivative of the logarithm is the identity up to the deviation itself, which the prior keeps small.
+        deviation = se3_log(compose(pose, inverse(prior.T_cam_world)))
+        cost += 0.5 * float(deviation @ prior.information @ deviation)
+        gradient = gradient + prior.information @ deviation
+        information = information + prior.information
+    return cost, gradient, information

@@ -15,8 +15,8 @@ from semkey.slam.association import Associations, match_by_projection, match_key
 from semkey.slam.config import OdometryConfig
 from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
 from semkey.slam.map import OdometryMap
-from semkey.slam.motion import ConstantVelocity
-from semkey.slam.pose import PoseObservations, refine_pose
+from semkey.slam.motion import ConstantVelocity, Prediction
+from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -25,8 +25,9 @@ Array = NDArray[np.float64]
 _REFERENCE_WIDTH = 640
 # After RANSAC the pose is good to a few pixels, and landmarks are looked for once more this close to their projection.
 _POLISH_RADIUS_PX = 6.0
-# Guided matching looks this share of the predicted pixel motion farther: how wrong constant velocity typically is.
-_RADIUS_PER_PIXEL_MOTION = 0.3
+# ... at most this often, and not again once the pose moves landmarks by less than this in the image.
+_POLISH_ROUNDS = 3
+_SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
@@ -208,12 +209,16 @@ class Tracker:
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
         if self._lost_in_a_row == 0:
-            guided = self._locate_guided(frame) if self._motion.knows_velocity else None
+            prediction = self._motion.predict(frame.timestamp)
+            guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
                 return "guided", guided
             # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
             recent = [keyframe for keyframe in self._map.keyframes if keyframe.segment == self._segment]
-            unguided = self._locate_by_keyframes(frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers)
+            prior = prediction.as_prior() if prediction is not None else None
+            unguided = self._locate_by_keyframes(
+                frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior
+            )
             if unguided is not None and (guided is None or unguided.inlier_count > guided.inlier_count):
                 return "keyframe", unguided
             if guided is not None:
@@ -226,34 +231,35 @@ class Tracker:
                 return "relocalised", found
         return "lost", None
 
-    def _locate_guided(self, frame: ObservedFrame) -> _Estimate | None:
-        predicted, last = self._motion.predict(frame.timestamp), self._motion.last_pose
-        if predicted is None or last is None:
-            return None
+    def _locate_guided(self, frame: ObservedFrame, prediction: Prediction) -> _Estimate | None:
+        """The pose by landmarks looked for where the prediction sees them; None if it is too vague for that."""
         with self._timer.stage("match"):
             local_ids = self._map.local_landmarks(self._last_ids)
-            visible, pixels = self._map.landmarks.visible_from(local_ids, predicted, self._camera)
+            pose = prediction.T_world_cam
+            visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
             if len(visible) < self._config.min_inliers:
                 return None
-            before = self._camera.project(transform_points(inverse(last), self._map.landmarks.positions[visible]))
-            shift = np.linalg.norm(pixels - before, axis=1)
-            motion = float(np.nanmedian(shift)) if np.isfinite(shift).any() else 0.0
-            radius = self._config.search_radius_px * self._pixel + _RADIUS_PER_PIXEL_MOTION * motion
-            radius = min(radius, self._config.max_search_radius_px * self._pixel)
+            distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
+            angle = prediction.rotation_sigma + prediction.translation_sigma / float(np.median(distances))
+            radius = self._config.search_radius_px * self._pixel + angle * self._camera.fx
+            if radius > self._config.max_search_radius_px * self._pixel:
+                return None
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
-        return self._solve_and_polish(frame, associations, self._config.min_inliers)
+        return self._solve_and_polish(frame, associations, self._config.min_inliers, prior=prediction.as_prior())
 
     def _locate_by_keyframes(
-        self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int
+        self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
     ) -> _Estimate | None:
         """The pose by descriptors alone against the landmarks of ``keyframes`` together."""
         with self._timer.stage("match"):
             matched = [match_keyframe(frame, keyframe, self._map.landmarks) for keyframe in keyframes]
             associations = merge_associations(matched)
-        return self._solve_and_polish(frame, associations, min_inliers)
+        return self._solve_and_polish(frame, associations, min_inliers, prior=prior)
 
-    def _solve_and_polish(self, frame: ObservedFrame, associations: Associations, min_inliers: int) -> _Estimate | None:
-        """PnP-RANSAC and refinement, then twice: find local landmarks near their projections, and refine again."""
+    def _solve_and_polish(
+        self, frame: ObservedFrame, associations: Associations, min_inliers: int, *, prior: PosePrior | None
+    ) -> _Estimate | None:
+        """PnP-RANSAC and refinement, then again until it settles: look for local landmarks near their projections."""
         if len(associations) < min_inliers:
             return None
         with self._timer.stage("pose"):
@@ -266,24 +272,33 @@ class Tracker:
             )
             if solved.model is None or solved.inlier_count < min_inliers:
                 return None
-            estimate = self._refine(frame, associations.select(solved.inliers), inverse(solved.model))
-        for _ in range(2):
+            estimate = self._refine(frame, associations.select(solved.inliers), inverse(solved.model), prior)
+        for _ in range(_POLISH_ROUNDS):
+            pose = estimate.T_world_cam
             with self._timer.stage("match"):
                 local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids)
-                pose = estimate.T_world_cam
                 visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
                 radius = _POLISH_RADIUS_PX * self._pixel
                 nearby = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             if len(nearby) < min_inliers:
                 return None
             with self._timer.stage("pose"):
-                estimate = self._refine(frame, nearby, pose)
+                estimate = self._refine(frame, nearby, pose, prior)
+            if self._pixel_shift(visible, pixels, estimate.T_world_cam) < _SETTLED_PX * self._pixel:
+                break
         if estimate.inlier_count < min_inliers:
             return None
         self._map.landmarks.count_views(visible, estimate.inlier_associations.landmark_ids)
         return estimate
 
-    def _refine(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> _Estimate:
+    def _pixel_shift(self, landmark_ids: NDArray[np.int64], pixels: Array, T_world_cam: Array) -> float:
+        """How far landmarks that were projected to ``pixels`` (M, 2) move in the image with a new pose: the median."""
+        points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[landmark_ids])
+        return float(np.median(np.linalg.norm(self._camera.project(points) - pixels, axis=1)))
+
+    def _refine(
+        self, frame: ObservedFrame, associations: Associations, T_world_cam: Array, prior: PosePrior | None
+    ) -> _Estimate:
         ids, keypoints = associations.landmark_ids, associations.keypoint_indices
         pixel_sigma, depth_sigma = self._map.predicted_sigmas(ids, T_world_cam, frame.depth_sigma[keypoints])
         observations = PoseObservations(
@@ -294,7 +309,7 @@ class Tracker:
             depth_sigma=depth_sigma,
             weights=frame.weights[keypoints] * associations.similarity,
         )
-        refined = refine_pose(inverse(T_world_cam), observations, self._camera)
+        refined = refine_pose(inverse(T_world_cam), observations, self._camera, prior=prior)
         return _Estimate(T_world_cam=inverse(refined.T_cam_world), associations=associations, inliers=refined.inliers)
 
     def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate) -> bool:
