@@ -5,7 +5,7 @@
 Protocol, the same for every method: images at their own size, 1024 keypoints, mutual nearest neighbours, no
 ratio test.
 
-- Planar (Oxford graf, CMP homogr): homography by PoseLib (3 px); the error is the mean distance of the four mapped image
+- Planar (Oxford graf, CMP homogr): homography by PoseLib (3 px); the error is the mean distance of the mapped image
   corners; AUC at 3, 5 and 10 px over all pairs. "correct" is the mean number of matches within 3 px of the true place.
 - 7-Scenes redkitchen: pairs 10 and 20 kept frames apart; essential matrix by PoseLib (1 px); the error is the larger of
   the rotation and translation-direction errors; AUC at 5, 10 and 20 degrees. "inliers" is their mean number.

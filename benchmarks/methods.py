@@ -16,7 +16,9 @@ from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
 
 
-def _features(keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.Tensor, image: np.ndarray) -> Features:
+def _features(
+    keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.Tensor, image: torch.Tensor
+) -> Features:
     return Features(
         keypoints=keypoints.float(),
         scores=scores.float().clamp(0, 1),

@@ -16,7 +16,7 @@ from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 
 Batch = dict[str, torch.Tensor]
 
-WEIGHTS = {"heat": 1.0, "position": 0.1, "match": 0.5, "place": 0.1, "reprojection": 0.25, "reliability": 0.5}
+WEIGHTS = {"heat": 1.0, "position": 0.1, "match": 0.5, "place": 0.1, "reprojection": 1.0, "reliability": 0.5}
 EXTRACTION = ExtractionConfig(max_keypoints=384)
 MATCH_PX = 3.0  # a match is right when it lies within this distance of the true position
 

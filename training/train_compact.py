@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import json
 import logging
 import os
@@ -33,23 +32,14 @@ from torch.utils.data import DataLoader
 
 from semkey.model.checkpoint import load_weights, save_checkpoint
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.runtime import tune_process
 
 log = logging.getLogger("train")
 
 WARM_UP_STEPS = 300
 LOG_EVERY = 50
-DETECTED_EVERY = 4  # losses over detected keypoints cost as much as all others
+DETECTED_EVERY = 2  # losses over detected keypoints cost as much as all others
 MAX_NOT_FINITE = 50
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory: returning large blocks to the system costs more than the arithmetic on them."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-        libc.mallopt(option, value)
 
 
 class Trainer:
@@ -205,7 +195,7 @@ def main() -> None:
     parser.add_argument("--warm-start", type=Path)
     args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
-    keep_memory()
+    tune_process()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
         torch.set_num_threads(1)

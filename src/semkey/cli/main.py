@@ -11,6 +11,7 @@ from semkey import __version__
 from semkey.cli import demo, detect, info, match, render_room, slam
 from semkey.cli.console import print_error
 from semkey.errors import SemkeyError
+from semkey.runtime import tune_process
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; ``None`` takes them from ``sys.argv``.
     """
+    tune_process()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="semkey")
     except SemkeyError as error:

@@ -1,0 +1,27 @@
+"""Process settings: made before torch is loaded, and never over what the user has set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def settings(**environment: str) -> str:
+    code = "from semkey.runtime import tune_process; tune_process(); import os; print(os.environ['OMP_WAIT_POLICY'])"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MALLOC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise() -> None:
+    assert settings() == "PASSIVE"
+    assert settings(OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+
+
+def test_importing_the_library_changes_nothing() -> None:
+    code = "import os; before = dict(os.environ); import semkey, semkey.runtime; print(before == dict(os.environ))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
