@@ -19,11 +19,13 @@ CAMERA = PinholeCamera(fx=260.0, fy=260.0, cx=159.5, cy=119.5, width=320, height
 WIDTH, HEIGHT = CAMERA.width, CAMERA.height
 
 
-def walk(count: int, step: Sequence[float] = (0.02, 0.005, 0.01, 0.004, 0.01, 0.003)) -> list[NDArray[np.float64]]:
-    """Poses T_world_cam that bend slowly, so that constant velocity is nearly right and never quite."""
+def walk(
+    count: int, step: Sequence[float] = (0.02, 0.005, 0.01, 0.004, 0.01, 0.003), *, unsteadiness: float = 0.3
+) -> list[NDArray[np.float64]]:
+    """Poses T_world_cam that bend slowly; unless ``unsteadiness`` is 0, constant velocity is never quite right."""
     poses = [np.eye(4)]
     for k in range(count - 1):
-        poses.append(compose(poses[-1], se3_exp(np.asarray(step) * (1 + 0.3 * np.sin(0.5 * k)))))
+        poses.append(compose(poses[-1], se3_exp(np.asarray(step) * (1 + unsteadiness * np.sin(0.5 * k)))))
     return poses
 
 

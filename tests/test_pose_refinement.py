@@ -13,7 +13,7 @@ from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, se3_log, transform_points
 from semkey.slam.depth import depth_sigma, sample_depth
-from semkey.slam.pose import PoseObservations, cauchy, huber, refine_pose, residuals_and_jacobian
+from semkey.slam.pose import PoseObservations, PosePrior, cauchy, huber, refine_pose, residuals_and_jacobian
 
 CAMERA = PinholeCamera(fx=525.0, fy=525.0, cx=319.5, cy=239.5, width=640, height=480)
 TRUE_POSE = se3_exp([0.1, -0.2, 0.3, 0.05, -0.1, 0.2])
@@ -86,8 +86,8 @@ def test_a_third_of_outliers_hardly_moves_it(rng: np.random.Generator) -> None:
     metres, degrees = pose_error(refined.T_cam_world)
     assert metres < 0.02
     assert degrees < 0.5
-    assert not refined.inliers[:30].any()
-    assert refined.inliers[30:].mean() > 0.9
+    assert not refined.inliers[:60].any(), "neither a wrong pixel nor a wrong depth is an inlier"
+    assert refined.inliers[60:].mean() > 0.9
 
 
 def test_weights_matter(rng: np.random.Generator) -> None:
@@ -113,6 +113,25 @@ def test_depth_residuals_help_along_the_optical_axis(rng: np.random.Generator) -
         blind = replace(observations, depth=np.zeros(30))
         without_depth.append(pose_error(refine_pose(TRUE_POSE, blind, CAMERA).T_cam_world)[0])
     assert np.mean(with_depth) < 0.8 * np.mean(without_depth)
+
+
+def test_prior_decides_only_where_observations_do_not(rng: np.random.Generator) -> None:
+    """Far points say nothing about translation; the prior does, and leaves the rotation alone."""
+    expected = compose(se3_exp([0.01, -0.01, 0.02, 0.05, 0.0, 0.0]), TRUE_POSE)
+    prior = PosePrior(T_cam_world=expected, information=np.eye(6))
+    near = refine_pose(TRUE_POSE, observe(rng, 60), CAMERA, prior=prior)
+    assert pose_error(near.T_cam_world)[0] < 1e-4
+
+    keypoints = rng.uniform([0, 0], [639, 479], (60, 2))
+    far_points = transform_points(inverse(TRUE_POSE), CAMERA.backproject(keypoints, np.full(60, 1e5)))
+    far = replace(observe(rng, 60), points_world=far_points, keypoints=keypoints, depth=np.zeros(60))
+    refined = refine_pose(TRUE_POSE, far, CAMERA, prior=prior, max_iterations=50)
+    assert pose_error(refined.T_cam_world)[1] < 0.01
+    np.testing.assert_allclose(
+        compose(refined.T_cam_world, inverse(TRUE_POSE))[:3, 3],
+        compose(expected, inverse(TRUE_POSE))[:3, 3],
+        atol=0.002,
+    )
 
 
 def test_points_behind_the_camera_are_outliers_not_crashes(rng: np.random.Generator) -> None:

@@ -25,6 +25,7 @@ class OdometryConfig:
         min_relocalisation_inliers: fewest inliers of an accepted pose after a loss, where no prediction backs it.
         local_keyframes: keyframes whose landmarks form the local map.
         keyframe_tracked_share: a new keyframe is made when fewer than this share of the reference's landmarks is seen.
+        keyframe_uncovered_share: ... or in more than this share of the image keypoints have depth but no landmark.
         keyframe_parallax: ... or the camera moved this far from the reference, as a share of the median depth.
         keyframe_rotation_deg: ... or it turned this far from the reference.
         keyframe_seconds: ... or this much time passed since, and the camera moved at all.
@@ -44,6 +45,7 @@ class OdometryConfig:
     min_relocalisation_inliers: int = 20
     local_keyframes: int = 10
     keyframe_tracked_share: float = 0.6
+    keyframe_uncovered_share: float = 0.25
     keyframe_parallax: float = 0.12
     keyframe_rotation_deg: float = 15.0
     keyframe_seconds: float = 2.0

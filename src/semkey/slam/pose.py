@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 
 # 95 % points of the chi distribution with two degrees of freedom (pixel) and one (depth): within them a residual is an
 # inlier, and a Huber kernel with this corner keeps 95 % of Gaussian residuals quadratic.
-_PIXEL_CORNER = 2.448
-_DEPTH_CORNER = 1.960
+PIXEL_CORNER = 2.448
+DEPTH_CORNER = 1.960
 _SMALLEST_DEPTH = 1e-3
 
 
@@ -97,30 +97,49 @@ def residuals_and_jacobian(
     nothing was measured. Landmarks at or behind the camera are clamped to 1 mm before it: a huge residual, but finite.
     """
     points = transform_points(T_cam_world, observations.points_world)
-    x, y = points[:, 0], points[:, 1]
-    z = np.maximum(points[:, 2], _SMALLEST_DEPTH)
+    residuals, to_point = point_derivatives(
+        points,
+        observations.keypoints,
+        observations.pixel_sigma,
+        observations.depth,
+        observations.depth_sigma,
+        camera,
+    )
+    # d(point)/d(xi) = [I, -skew(point)], and row @ -skew(p) = cross(p, row).
+    return residuals, np.concatenate([to_point, np.cross(points[:, None, :], to_point)], axis=2)
+
+
+def point_derivatives(
+    points_cam: Array,
+    keypoints: Array,
+    pixel_sigma: Array,
+    depth: Array,
+    depth_sigma: Array,
+    camera: PinholeCamera,
+) -> tuple[Array, Array]:
+    """Whitened residuals (M, 3) of points (M, 3) in camera coordinates, and their derivatives by the points (M, 3, 3).
+
+    See :func:`residuals_and_jacobian` for the residuals and :class:`PoseObservations` for the other arguments.
+    """
+    x, y = points_cam[:, 0], points_cam[:, 1]
+    z = np.maximum(points_cam[:, 2], _SMALLEST_DEPTH)
     inverse_z = 1.0 / z
-    has_depth = observations.depth > 0
-    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, observations.depth_sigma, 1.0), 0.0)
-    pixel_scale = 1.0 / observations.pixel_sigma
+    has_depth = depth > 0
+    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, depth_sigma, 1.0), 0.0)
+    pixel_scale = 1.0 / pixel_sigma
 
-    residuals = np.empty((len(points), 3))
-    residuals[:, 0] = (camera.fx * x * inverse_z + camera.cx - observations.keypoints[:, 0]) * pixel_scale
-    residuals[:, 1] = (camera.fy * y * inverse_z + camera.cy - observations.keypoints[:, 1]) * pixel_scale
-    residuals[:, 2] = (z - observations.depth) * depth_scale
+    residuals = np.empty((len(points_cam), 3))
+    residuals[:, 0] = (camera.fx * x * inverse_z + camera.cx - keypoints[:, 0]) * pixel_scale
+    residuals[:, 1] = (camera.fy * y * inverse_z + camera.cy - keypoints[:, 1]) * pixel_scale
+    residuals[:, 2] = (z - depth) * depth_scale
 
-    # d(residual)/d(point in camera), (M, 3, 3), then d(point)/d(xi) = [I, -skew(point)].
-    to_point = np.zeros((len(points), 3, 3))
+    to_point = np.zeros((len(points_cam), 3, 3))
     to_point[:, 0, 0] = camera.fx * inverse_z * pixel_scale
     to_point[:, 0, 2] = -camera.fx * x * inverse_z**2 * pixel_scale
     to_point[:, 1, 1] = camera.fy * inverse_z * pixel_scale
     to_point[:, 1, 2] = -camera.fy * y * inverse_z**2 * pixel_scale
     to_point[:, 2, 2] = depth_scale
-    jacobian = np.empty((len(points), 3, 6))
-    jacobian[:, :, :3] = to_point
-    # row @ -skew(p) = cross(p, row)
-    jacobian[:, :, 3:] = np.cross(points[:, None, :], to_point)
-    return residuals, jacobian
+    return residuals, to_point
 
 
 def huber(norm: Array, corner: float) -> tuple[Array, Array]:
@@ -187,8 +206,8 @@ def refine_pose(
                 break
     residuals, _ = residuals_and_jacobian(pose, observations, camera)
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
-    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
-    inliers &= np.abs(residuals[:, 2]) < 2.0 * _DEPTH_CORNER
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < PIXEL_CORNER)
+    inliers &= np.abs(residuals[:, 2]) < 2.0 * DEPTH_CORNER
     return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
 
 
@@ -197,8 +216,8 @@ def _linearise(
 ) -> tuple[float, Array, Array]:
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
     residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
-    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
-    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), _DEPTH_CORNER)
+    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), PIXEL_CORNER)
+    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), DEPTH_CORNER)
     cost = float(observations.weights @ (pixel_cost + depth_cost))
     row_weights = observations.weights[:, None] * np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
     flat_jacobian = jacobian.reshape(-1, 6)

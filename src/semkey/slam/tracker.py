@@ -30,6 +30,8 @@ _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
+# Cells across and down in which landmarks should be tracked wherever there is something to track.
+_COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
 _SURE_INLIER_SHARE = 0.6
 
@@ -316,8 +318,11 @@ class Tracker:
         config, last = self._config, self._map.keyframes[-1]
         if self._peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * self._peak_inliers:
             return True
+        tracked = estimate.inlier_associations.keypoint_indices
+        if self._uncovered_share(frame, tracked) > config.keyframe_uncovered_share:
+            return True
         relative = inverse(last.T_world_cam) @ estimate.T_world_cam
-        depths = frame.depth[estimate.inlier_associations.keypoint_indices]
+        depths = frame.depth[tracked]
         depths = depths[depths > 0]
         distance = float(np.linalg.norm(relative[:3, 3]))
         parallax = distance / float(np.median(depths)) if len(depths) else 0.0
@@ -326,3 +331,14 @@ class Tracker:
             return True
         moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
         return moved and frame.timestamp - last.frame.timestamp > config.keyframe_seconds
+
+    def _uncovered_share(self, frame: ObservedFrame, tracked: NDArray[np.int64]) -> float:
+        """Share of the image's cells with usable keypoints, in none of which a landmark is tracked.
+
+        Landmarks in one strip of the image leave a rotation and a translation indistinguishable, however many they are.
+        """
+        size = np.array([self._camera.width, self._camera.height])
+        cells = np.clip((frame.keypoints / size * _COVERAGE_GRID).astype(np.int64), 0, np.array(_COVERAGE_GRID) - 1)
+        flat = cells[:, 0] * _COVERAGE_GRID[1] + cells[:, 1]
+        usable = np.unique(flat[frame.depth > 0])
+        return float(np.isin(usable, flat[tracked], invert=True).mean()) if len(usable) else 0.0
