@@ -58,11 +58,13 @@ def compute(model: SemanticKeypointDetector, maps: DenseMaps, batch: Batch, *, w
     # keypoints are never detected exactly: descriptors must match from half a pixel away as well
     jittered = batch["points1"] + 0.5 * torch.randn_like(batch["points1"])
     descriptors = model.describe(maps, torch.cat([batch["points0"], jittered]))
+    match = dual_softmax_loss(descriptors[:half], descriptors[half:], batch["points1"]).mean(dim=1)
+    is_photo = batch["is_photo"]  # descriptors cannot tell one corner of a checkerboard from another
     places = model.place(maps.coarse)
     losses = {
         "heat": (heat[0] + heat[1]) / 2,
         "position": (position[0] + position[1]) / 2,
-        "match": dual_softmax_loss(descriptors[:half], descriptors[half:], batch["points1"]).mean(),
+        "match": (match * is_photo).sum() / is_photo.sum().clamp(min=1.0),
         "place": place_loss(places[:half], places[half:]),
     }
     figures: dict[str, float] = {}
@@ -98,7 +100,9 @@ def detected_losses(
     reprojection, reliability = [], []
     figures = {"repeat": 0.0, "precision": 0.0, "matches": 0.0}
     count = len(batch["H01"])
+    photos = max(float(batch["is_photo"].sum()), 1.0)
     for row in range(count):
+        is_photo = bool(batch["is_photo"][row])
         images, keypoints = [], []
         for index, side in enumerate(sides):
             image = side.image(row)
@@ -123,13 +127,13 @@ def detected_losses(
             right = is_match & (distance[own, best] < MATCH_PX)
             size = torch.tensor(images[1].log_probability.shape[-2:]).flip(0)
             seen = ((projected > 2) & (projected < size - 3)).all(dim=1)
-        if not bool(seen.any()):
+        if not is_photo or not bool(seen.any()):
             continue
         logits = model.reliability(images[0].grid, keypoints[0].detach()[None])[0]
         reliability.append(F.binary_cross_entropy_with_logits(logits[seen], right[seen].float()))
-        figures["repeat"] += float((nearest_distance[seen] < MATCH_PX).float().mean()) / count
-        figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / count
-        figures["matches"] += float(right.sum()) / count
+        figures["repeat"] += float((nearest_distance[seen] < MATCH_PX).float().mean()) / photos
+        figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / photos
+        figures["matches"] += float(right.sum()) / photos
     zero = sides[0].log_probability.sum() * 0.0
     return (
         torch.stack(reprojection).mean() if reprojection else zero,

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from shapes import draw_shapes
 from torch.utils.data import IterableDataset, get_worker_info
 
 from semkey.images.reading import read_image
@@ -27,6 +28,7 @@ class PairConfig:
         rotation_deg: relative rotation is drawn from a triangular distribution within +- this.
         perspective: largest corner displacement as a share of the view's size.
         points: corresponding points per pair.
+        shapes: share of pairs that show synthetic shapes with exact corners instead of a photo.
     """
 
     width: int = 320
@@ -35,6 +37,7 @@ class PairConfig:
     rotation_deg: float = 60.0
     perspective: float = 0.25
     points: int = 384
+    shapes: float = 0.12
 
 
 def _translation(x: float, y: float) -> np.ndarray:
@@ -122,7 +125,8 @@ def thin(points: np.ndarray, scores: np.ndarray, distance: float) -> np.ndarray:
 class PhotoPairs(IterableDataset):
     """Endless pairs from a folder of photos, with target keypoints of a teacher where given.
 
-    Yields dictionaries: ``image0``, ``image1`` (1, H, W) normalised; ``H01`` (3, 3) view 0 -> view 1; ``points0``,
+    Yields dictionaries: ``image0``, ``image1`` (1, H, W) normalised; ``H01`` (3, 3) view 0 -> view 1;
+    ``is_photo`` 1 or 0; ``points0``,
     ``points1`` (P, 2) corresponding pixels inside both views; ``targets0``, ``targets1`` (1000, 3) x y strength of
     the teacher's keypoints (strength 0: padding); ``valid0``, ``valid1`` (H, W) where the photo covers the view.
     """
@@ -144,11 +148,15 @@ class PhotoPairs(IterableDataset):
     def make_pair(self, rng: np.random.Generator, file: Path) -> dict[str, torch.Tensor] | None:
         """One pair of a photo, or None where the views share too little."""
         config = self.config
-        color = read_image(file)
-        mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
-        photo = cv2.transform(color, mix[None])
-        with np.load(self.teacher / f"{file.stem}.npz") as stored:
-            keypoints, scores = stored["keypoints"].astype(np.float64), stored["scores"]
+        is_photo = rng.random() >= config.shapes
+        if not is_photo:
+            photo, keypoints = draw_shapes(rng)
+            scores = np.ones(len(keypoints), np.float32)
+        else:
+            mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
+            photo = np.asarray(cv2.transform(read_image(file), mix[None]))
+            with np.load(self.teacher / f"{file.stem}.npz") as stored:
+                keypoints, scores = stored["keypoints"].astype(np.float64), stored["scores"]
         height, width = photo.shape[:2]
         flip = rng.random() < 0.5
         if flip:
@@ -192,6 +200,7 @@ class PhotoPairs(IterableDataset):
             "image0": normalize(relight(rng, view0)),
             "image1": normalize(relight(rng, view1)),
             "H01": torch.from_numpy(H01),
+            "is_photo": torch.tensor(float(is_photo)),
             "points0": torch.from_numpy(points0).float(),
             "points1": torch.from_numpy(transform(H01, points0)).float(),
             "targets0": torch.from_numpy(targets[0]),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from semkey.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class ExtractionConfig(_Config):
         window: side of the soft-argmax window, pixels, odd.
         temperature: soft-argmax temperature on scores in [0, 1].
         max_side: larger images are scaled down so that their longer side has this many pixels.
+        precision: of the convolutions: "float32", "bfloat16", or "auto": bfloat16 on a CPU with instructions for it,
+            float32 elsewhere. Positions, scores and descriptors are float32 in any case.
     """
 
     max_keypoints: int = 1024
@@ -82,6 +86,7 @@ class ExtractionConfig(_Config):
     window: int = 5
     temperature: float = 0.1
     max_side: int = 1600
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.max_keypoints < 1:
@@ -96,3 +101,5 @@ class ExtractionConfig(_Config):
             raise ConfigError(f"temperature is {self.temperature}, must be positive")
         if self.max_side < 32:
             raise ConfigError(f"max_side is {self.max_side}, must be at least 32")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision is '{self.precision}', must be one of {', '.join(get_args(Precision))}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -32,14 +34,12 @@ class Peaks:
 def local_maxima(scores: torch.Tensor, radius: int, border: int, count: int) -> torch.Tensor:
     """Pixels that are the maximum of their (2 radius + 1)^2 window, strongest first.
 
-    Of equal neighbours the first in row order wins, so no two maxima lie within ``radius`` of each other. Equal to a
-    max-pooling of the whole map, but it only looks at one candidate per cell of (radius + 1)^2 pixels: no two
-    maxima share a cell.
+    Of equal neighbours the first in row order wins, so no two maxima lie within ``radius`` of each other.
 
     Args:
         scores: (H, W) float32.
         radius: suppression radius, pixels.
-        border: pixels next to the border that cannot be maxima.
+        border: pixels next to the border that cannot be maxima; what lies there does not suppress others.
         count: at most this many are returned.
 
     Returns:
@@ -48,39 +48,36 @@ def local_maxima(scores: torch.Tensor, radius: int, border: int, count: int) -> 
     height, width = scores.shape
     if min(height, width) <= 2 * border:
         return torch.zeros((0, 2), dtype=torch.int64, device=scores.device)
-    cell = radius + 1
-    masked = torch.full_like(scores, float("-inf"))
-    inner = (slice(border, height - border), slice(border, width - border))
-    masked[inner] = scores[inner]
-    pad = (radius, radius + cell, radius, radius + cell)
-    padded = F.pad(masked[None, None], pad, value=float("-inf"))[0, 0]
-    rows, columns = -(-height // cell), -(-width // cell)
-    tiles = padded[radius : radius + rows * cell, radius : radius + columns * cell]
-    values, indices = F.max_pool2d(tiles[None], cell, return_indices=True)
-    values, indices = values.reshape(-1), indices.reshape(-1)
-    y, x = indices // tiles.shape[1], indices % tiles.shape[1]
-
-    # The strongest candidates are tested first; nearly always a few times `count` of them suffice.
-    order = torch.argsort(values, descending=True, stable=True)
-    order = order[torch.isfinite(values[order])]
+    inner = scores[border : height - border, border : width - border]
+    pixels = torch.nonzero((inner >= _window_maximum(inner, radius)).reshape(-1))[:, 0]
+    order = torch.sort(inner.reshape(-1)[pixels], descending=True, stable=True).indices
+    pixels = pixels[order]
+    y, x = pixels // inner.shape[1], pixels % inner.shape[1]
+    # Only exact ties are left to break: a pixel with an equal one before it in its window is no maximum.
     side = 2 * radius + 1
+    padded = F.pad(inner, (radius, radius, radius, radius), value=float("-inf"))
     steps = torch.arange(side, device=scores.device)
-    window = (steps[:, None] * padded.shape[1] + steps).reshape(-1)
-    center = side * side // 2
+    before = (steps[:, None] * padded.shape[1] + steps).reshape(-1)[: side * side // 2]
     kept: list[torch.Tensor] = []
-    found = 0
-    chunk = max(4 * count, 1024)
-    for start in range(0, len(order), chunk):
-        part = order[start : start + chunk]
-        neighbours = padded.reshape(-1)[(y[part] * padded.shape[1] + x[part])[:, None] + window]
-        own = neighbours[:, center, None]
-        is_maximum = (neighbours[:, :center] < own).all(dim=1) & (neighbours[:, center + 1 :] <= own).all(dim=1)
-        kept.append(part[is_maximum])
-        found += int(is_maximum.sum())
+    found, chunk = 0, count + 64
+    for start in range(0, len(pixels), chunk):
+        rows, columns = y[start : start + chunk], x[start : start + chunk]
+        neighbours = padded.reshape(-1)[(rows * padded.shape[1] + columns)[:, None] + before]
+        first = (neighbours < inner[rows, columns, None]).all(dim=1)
+        kept.append(torch.stack([columns[first], rows[first]], dim=1) + border)
+        found += len(kept[-1])
         if found >= count:
             break
-    chosen = torch.cat(kept)[:count] if kept else order[:0]
-    return torch.stack([x[chosen], y[chosen]], dim=1)
+    return torch.cat(kept)[:count] if kept else torch.zeros((0, 2), dtype=torch.int64, device=scores.device)
+
+
+def _window_maximum(scores: torch.Tensor, radius: int) -> torch.Tensor:
+    """Maximum of the (2 radius + 1)^2 window around each pixel, (H, W); beyond the border counts as -inf."""
+    side = 2 * radius + 1
+    if scores.device.type == "cpu":
+        dilated = cv2.dilate(scores.detach().contiguous().numpy(), np.ones((side, side), np.uint8))
+        return torch.from_numpy(dilated)
+    return F.max_pool2d(scores[None], side, stride=1, padding=radius)[0]
 
 
 def soft_argmax(windows: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -27,9 +27,8 @@ class ScoreHead(nn.Module):
     def forward(self, grid: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) and (B, 64, h, w) -> log-probabilities (B, 1, 8 h, 8 w), float32, at most 0."""
         logits = self.layers(grid).float() + detail.float()
-        peak = logits.amax(dim=1, keepdim=True).clamp(min=0.0)
-        total = (logits - peak).exp().sum(dim=1, keepdim=True) + (-peak).exp()
-        return F.pixel_shuffle(logits - peak - total.log(), GRID_STRIDE)
+        # log(1 + sum exp) is the softplus of the log-sum-exp
+        return F.pixel_shuffle(logits - F.softplus(torch.logsumexp(logits, dim=1, keepdim=True)), GRID_STRIDE)
 
 
 def score_from_log_probability(log_probability: torch.Tensor) -> torch.Tensor:

@@ -23,11 +23,13 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, stem: tuple[int, int, int], coarse: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.lateral2 = nn.Conv2d(stem[0] * 16, channels, 1)
-        self.lateral4 = nn.Conv2d(stem[1] * 4, channels, 1)
+        # A 1 x 1 convolution after space-to-depth is a convolution whose kernel and stride are the block's side.
+        self.lateral2 = nn.Conv2d(stem[0], channels, 4, stride=4)
+        self.lateral4 = nn.Conv2d(stem[1], channels, 2, stride=2)
         self.lateral8 = nn.Conv2d(stem[2], channels, 1)
         self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
         self.fuse = ConvBlock(channels, channels)
+        self.detail_features = nn.Conv2d(stem[0], stem[0], 3, padding=1)
         self.detail = nn.Conv2d(stem[0], 4, 3, padding=1)
         self.fine = nn.Conv2d(stem[1], channels, 1)
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
@@ -46,13 +48,13 @@ class FeaturePyramid(nn.Module):
             computed the same way at every place; and ``fine`` (B, channels, H/4, W/4).
         """
         stride2, stride4, stride8 = stem
-        grid = self.lateral2(F.pixel_unshuffle(stride2, 4))
-        grid = grid + self.lateral4(F.pixel_unshuffle(stride4, 2)) + self.lateral8(stride8)
+        grid = self.lateral2(stride2) + self.lateral4(stride4) + self.lateral8(stride8)
         for lateral, feature_map in zip(self.coarse, coarse, strict=True):
             grid = grid + _resize(lateral(feature_map), grid)
         grid = self.fuse(grid)
         # four numbers per stride-2 cell are its 2 x 2 pixels: to full resolution, then to the cells of the grid
-        detail = F.pixel_unshuffle(F.pixel_shuffle(self.detail(stride2), 2), GRID_STRIDE)
+        detail = self.detail(F.relu(stride2 + self.detail_features(stride2)))
+        detail = F.pixel_unshuffle(F.pixel_shuffle(detail, 2), GRID_STRIDE)
         return grid, detail, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
 
 

@@ -21,6 +21,7 @@ from semkey.model.heads import (
     score_from_log_probability,
 )
 from semkey.model.layers import fold_batch_norms
+from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, PreparedImage, prepare, to_gray, to_original_pixels
 from semkey.model.pyramid import FeaturePyramid
 from semkey.model.stem import Context, Stem
@@ -159,7 +160,10 @@ class SemanticKeypointDetector(nn.Module):
             for start in range(0, len(indices), group_size):
                 part = indices[start : start + group_size]
                 batch = torch.cat([prepared[index].tensor for index in part])
-                maps = self(batch.contiguous(memory_format=torch.channels_last))
+                reduced = uses_bfloat16(self.extraction.precision, self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+                    maps = self(batch.contiguous(memory_format=torch.channels_last))
+                maps = maps.map(torch.Tensor.float)
                 for row, index in enumerate(part):
                     results[index] = self._features(maps.image(row), prepared[index])
         return [features for features in results if features is not None]
