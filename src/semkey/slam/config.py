@@ -29,7 +29,6 @@ class OdometryConfig:
         keyframe_parallax: ... or the camera moved this far from the reference, as a share of the median depth.
         keyframe_rotation_deg: ... or it turned this far from the reference.
         keyframe_seconds: ... or this much time passed since, and the camera moved at all.
-        window_keyframes: newest keyframes refined together with their landmarks after each new keyframe; 0 for none.
         relocalisation_candidates: keyframes tried for each lost frame.
         max_lost_frames: after this many lost frames in a row a new segment starts at the last known pose.
     """
@@ -49,7 +48,6 @@ class OdometryConfig:
     keyframe_parallax: float = 0.12
     keyframe_rotation_deg: float = 15.0
     keyframe_seconds: float = 2.0
-    window_keyframes: int = 6
     relocalisation_candidates: int = 5
     max_lost_frames: int = 15
 
@@ -77,5 +75,3 @@ class OdometryConfig:
             raise ConfigError("min_inliers and min_relocalisation_inliers must be at least 4")
         if not 0 < self.keyframe_tracked_share <= 1:
             raise ConfigError(f"keyframe_tracked_share must be in (0, 1], got {self.keyframe_tracked_share}")
-        if self.window_keyframes < 0:
-            raise ConfigError(f"window_keyframes must not be negative, got {self.window_keyframes}")

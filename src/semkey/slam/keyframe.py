@@ -81,14 +81,12 @@ class Keyframe:
     """A frame that is kept, its pose, and which of its keypoints observe which landmark.
 
     Attributes:
-        number: position among the keyframes.
         frame: what was observed.
-        T_world_cam: (4, 4) pose; window refinement moves it.
+        T_world_cam: (4, 4) pose.
         landmark_ids: (N,) landmark of every keypoint, -1 for none.
         segment: keyframes of one segment share one world frame that was never lost.
     """
 
-    number: int
     frame: ObservedFrame
     T_world_cam: NDArray[np.float64]
     landmark_ids: NDArray[np.int64]

@@ -111,16 +111,6 @@ class LandmarkMap:
         step = np.linalg.solve(self._information[ids], transposed @ residual[:, :, None])[:, :, 0]
         self._positions[ids] -= step
 
-    def move(self, ids: Indices, positions: Array, information: Array) -> None:
-        """Set positions (M, 3) and their inverse covariances (M, 3, 3)."""
-        self._positions[ids] = positions
-        self._information[ids] = information
-
-    def move_along(self, ids: Indices, T_new_old: Array, keyframe_number: int) -> None:
-        """Move those of ``ids`` that were made with a keyframe as that keyframe moves, by ``T_new_old`` (4, 4)."""
-        own = ids[self._birth[ids] == keyframe_number]
-        self._positions[own] = transform_points(T_new_old, self._positions[own])
-
     def visible_from(self, ids: Indices, T_world_cam: Array, camera: PinholeCamera) -> tuple[Indices, Array]:
         """Those of ``ids`` that a camera should see and recognise, and their pixels (M, 2)."""
         ids = ids[self._alive[ids]]

@@ -12,15 +12,12 @@ from semkey.slam.config import OdometryConfig
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.landmarks import LandmarkMap
 from semkey.slam.pose import PoseObservations, residuals_and_jacobian
-from semkey.slam.window import refine_window
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # Strongest descriptors compared when keyframes are ranked by appearance without a global descriptor.
 _RANKING_KEYPOINTS = 300
-# Keyframes that share fewer landmarks with the newest one have no say in its window.
-_SMALLEST_OVERLAP = 10
 
 
 class OdometryMap:
@@ -67,32 +64,9 @@ class OdometryMap:
             keyframe_number=len(self.keyframes),
         )
         self._landmarks.end_probation(len(self.keyframes))
-        keyframe = Keyframe(
-            number=len(self.keyframes),
-            frame=frame,
-            T_world_cam=T_world_cam,
-            landmark_ids=landmark_ids,
-            segment=segment,
-        )
+        keyframe = Keyframe(frame=frame, T_world_cam=T_world_cam, landmark_ids=landmark_ids, segment=segment)
         self.keyframes.append(keyframe)
-        if self._config.window_keyframes:
-            self._refine_window(keyframe)
         return keyframe
-
-    def _refine_window(self, newest: Keyframe) -> None:
-        """Refine the keyframes that share most landmarks with the newest; further ones that see them stay fixed."""
-        shared = self.covisibility(newest.landmark_ids[newest.observed])
-        ranked = np.argsort(-shared, kind="stable")
-        ranked = ranked[shared[ranked] >= _SMALLEST_OVERLAP]
-        free = sorted(ranked[: self._config.window_keyframes])
-        fixed = sorted(ranked[self._config.window_keyframes :][: self._config.window_keyframes])
-        refine_window(
-            [self.keyframes[k] for k in free],
-            [self.keyframes[k] for k in fixed],
-            self.landmarks,
-            self._camera,
-            pixel_sigma=self._pixel_sigma,
-        )
 
     def covisibility(self, landmark_ids: Indices) -> Indices:
         """How many of these landmarks each keyframe sees, (K,)."""

@@ -15,8 +15,10 @@ Array = NDArray[np.float64]
 
 # 95 % points of the chi distribution with two degrees of freedom (pixel) and one (depth): within them a residual is an
 # inlier, and a Huber kernel with this corner keeps 95 % of Gaussian residuals quadratic.
-PIXEL_CORNER = 2.448
-DEPTH_CORNER = 1.960
+_PIXEL_CORNER = 2.448
+_DEPTH_CORNER = 1.960
+# The same for six: a pose within it is what the prior expects.
+_PRIOR_CORNER = 3.549
 _SMALLEST_DEPTH = 1e-3
 
 
@@ -97,7 +99,7 @@ def residuals_and_jacobian(
     nothing was measured. Landmarks at or behind the camera are clamped to 1 mm before it: a huge residual, but finite.
     """
     points = transform_points(T_cam_world, observations.points_world)
-    residuals, to_point = point_derivatives(
+    residuals, to_point = _point_derivatives(
         points,
         observations.keypoints,
         observations.pixel_sigma,
@@ -109,7 +111,7 @@ def residuals_and_jacobian(
     return residuals, np.concatenate([to_point, np.cross(points[:, None, :], to_point)], axis=2)
 
 
-def point_derivatives(
+def _point_derivatives(
     points_cam: Array,
     keypoints: Array,
     pixel_sigma: Array,
@@ -149,7 +151,7 @@ def huber(norm: Array, corner: float) -> tuple[Array, Array]:
     return cost, np.where(outside, corner / np.where(outside, norm, 1.0), 1.0)
 
 
-def cauchy(norm: Array, corner: float) -> tuple[Array, Array]:
+def cauchy(norm: Array | np.float64, corner: float) -> tuple[Array, Array]:
     """Cauchy cost and weight of residual norms: gross errors lose nearly all their pull."""
     square = np.square(norm / corner)
     return 0.5 * corner**2 * np.log1p(square), 1.0 / (1.0 + square)
@@ -174,8 +176,9 @@ def refine_pose(
         T_cam_world: (4, 4) starting pose.
         observations: at least three of them with a positive weight.
         camera: the image's camera.
-        prior: adds ``|log(T_cam_world @ inv(prior))|^2 / 2`` in the metric of its information: it decides where the
-            observations hardly do (few, far away, or all on one small surface), and gives way elsewhere.
+        prior: adds the Cauchy cost of ``log(T_cam_world @ inv(prior))`` in the metric of its information. It decides
+            where the observations hardly do (few, far away, or all on one small surface), and has no say once they
+            contradict it altogether (a camera that was carried away).
         max_iterations: steps at most.
 
     Raises:
@@ -206,8 +209,8 @@ def refine_pose(
                 break
     residuals, _ = residuals_and_jacobian(pose, observations, camera)
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
-    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < PIXEL_CORNER)
-    inliers &= np.abs(residuals[:, 2]) < 2.0 * DEPTH_CORNER
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
+    inliers &= np.abs(residuals[:, 2]) < 2.0 * _DEPTH_CORNER
     return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
 
 
@@ -216,8 +219,8 @@ def _linearise(
 ) -> tuple[float, Array, Array]:
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
     residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
-    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), PIXEL_CORNER)
-    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), DEPTH_CORNER)
+    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
+    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), _DEPTH_CORNER)
     cost = float(observations.weights @ (pixel_cost + depth_cost))
     row_weights = observations.weights[:, None] * np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
     flat_jacobian = jacobian.reshape(-1, 6)
@@ -226,7 +229,9 @@ def _linearise(
     if prior is not None:
         # The derivative of the logarithm is the identity up to the deviation itself, which the prior keeps small.
         deviation = se3_log(compose(pose, inverse(prior.T_cam_world)))
-        cost += 0.5 * float(deviation @ prior.information @ deviation)
-        gradient = gradient + prior.information @ deviation
-        information = information + prior.information
+        distance = np.sqrt(deviation @ prior.information @ deviation)
+        prior_cost, prior_weight = cauchy(distance, _PRIOR_CORNER)
+        cost += float(prior_cost)
+        gradient = gradient + prior_weight * (prior.information @ deviation)
+        information = information + prior_weight * prior.information
     return cost, gradient, information

@@ -132,7 +132,8 @@ class Tracker:
         self._last_inliers = estimate.inlier_count
         found = estimate.inlier_associations
         self._last_ids = found.landmark_ids
-        is_keyframe = self._needs_keyframe(frame, estimate)
+        # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
+        is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
         pose = estimate.T_world_cam
         if is_keyframe:
             with self._timer.stage("map"):
