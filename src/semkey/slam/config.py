@@ -42,7 +42,7 @@ class OdometryConfig:
     max_search_radius_px: float = 60.0
     min_inliers: int = 12
     min_relocalisation_inliers: int = 20
-    local_keyframes: int = 10
+    local_keyframes: int = 15
     keyframe_tracked_share: float = 0.6
     keyframe_uncovered_share: float = 0.25
     keyframe_parallax: float = 0.12

@@ -197,7 +197,7 @@ def refine_pose(
         candidate = compose(se3_exp(step), pose)
         candidate_cost, candidate_gradient, candidate_information = _linearise(candidate, observations, camera, prior)
         if candidate_cost <= cost:
-            converged = cost - candidate_cost <= 1e-9 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
+            converged = cost - candidate_cost <= 1e-7 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
             gradient, information = candidate_gradient, candidate_information
             damping = max(damping * 0.1, 1e-9)

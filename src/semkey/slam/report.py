@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import semkey
+from semkey import __version__
 from semkey.errors import InputError
 from semkey.evaluation.trajectory import absolute_trajectory_error, relative_pose_errors, write_tum_trajectory
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
@@ -68,7 +68,7 @@ def summarize(result: SlamResult) -> dict[str, Any]:
         "camera": asdict(result.camera),
         "config": asdict(result.config),
         "interrupted": result.interrupted,
-        "version": semkey.__version__,
+        "version": __version__,
     }
 
 
@@ -168,7 +168,7 @@ def _html(result: SlamResult, figures: dict[str, Any], picture: bytes) -> str:
     stopped = ", interrupted" if result.interrupted else ""
     subtitle = f"RGB-D odometry with {result.features} on {result.sequence_format} input{stopped}"
     return html_report(
-        result.sequence_name, sections, subtitle=subtitle, footer=f"semkey {semkey.__version__}, seed {figures['seed']}"
+        result.sequence_name, sections, subtitle=subtitle, footer=f"semkey {__version__}, seed {figures['seed']}"
     )
 
 
