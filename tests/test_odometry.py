@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semkey.errors import ConfigError, DatasetError
-from semkey.geometry.transforms import compose, inverse, rotation_angle_deg
+from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
 from semkey.slam import OdometryConfig, OdometryInterrupted, SlamResult, run_odometry
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
@@ -104,6 +104,26 @@ def test_back_from_elsewhere_returns_to_the_old_segment() -> None:
     assert [record.segment for record in result.frames[20:]] == [0] * 10
     for record in result.frames[20:]:
         np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=2e-3)
+
+
+def test_a_jump_within_the_known_world_is_followed_not_pulled_back() -> None:
+    poses = walk(24)
+    jump = se3_exp([0.8, 0.1, -0.3, 0.05, 0.3, 0.05])
+    world = PointWorld(poses[:12] + [pose @ jump for pose in poses[12:]], pixel_noise=0.3, depth_noise=0.5)
+    result = run(world)
+    assert result.tracked == 24
+    assert result.frames[12].method in ("keyframe", "relocalised")
+    assert worst_error(result, world)[0] < 0.02
+
+
+def test_keyframes_are_made_where_landmarks_do_not_cover_the_image() -> None:
+    world = PointWorld(walk(20, step=(0, 0, 0, 0.03, 0, 0)))
+    never = OdometryConfig(
+        keyframe_tracked_share=0.01, keyframe_parallax=9, keyframe_rotation_deg=180, keyframe_uncovered_share=1.0
+    )
+    assert run(world, never).keyframe_indices == [0, 1], "the first frame, and the one that had no prediction yet"
+    kept = run(world, replace(never, keyframe_uncovered_share=0.25)).keyframe_indices
+    assert 4 <= len(kept) <= 10
 
 
 def test_lost_at_the_end_and_blank_at_the_start() -> None:
