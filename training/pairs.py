@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from shapes import draw_shapes
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset, Sampler
 
+from semkey.errors import InputError
 from semkey.images.reading import read_image
 
 cv2.setNumThreads(0)
@@ -122,28 +124,36 @@ def thin(points: np.ndarray, scores: np.ndarray, distance: float) -> np.ndarray:
     return order[np.sort(first)]
 
 
-class PhotoPairs(IterableDataset):
-    """Endless pairs from a folder of photos, with target keypoints of a teacher where given.
+class PhotoPairs(Dataset):
+    """Endless pairs from a folder of photos, with target keypoints of a teacher.
 
-    Yields dictionaries: ``image0``, ``image1`` (1, H, W) normalised; ``H01`` (3, 3) view 0 -> view 1;
-    ``is_photo`` 1 or 0; ``points0``,
-    ``points1`` (P, 2) corresponding pixels inside both views; ``targets0``, ``targets1`` (1000, 3) x y strength of
-    the teacher's keypoints (strength 0: padding); ``valid0``, ``valid1`` (H, W) where the photo covers the view.
+    Pair ``index`` depends on the seed and the index alone, so training that resumes sees what it would have seen.
+
+    Each is a dictionary: ``image0``, ``image1`` (1, H, W) normalised; ``H01`` (3, 3) view 0 -> view 1; ``is_photo``
+    1 or 0; ``points0``, ``points1`` (P, 2) corresponding pixels inside both views; ``targets0``, ``targets1``
+    (1000, 3) x y strength of the target keypoints (strength 0: padding); ``valid0``, ``valid1`` (H, W) where the photo
+    covers the view.
     """
 
     max_targets = 1000
+    attempts = 100
 
     def __init__(self, photos: Path, teacher: Path, config: PairConfig, seed: int) -> None:
         self.files = sorted(p for p in photos.iterdir() if p.suffix.lower() in {".webp", ".jpg", ".jpeg", ".png"})
+        if not self.files:
+            raise InputError(f"{photos} holds no photos: give a folder with .jpg, .png or .webp files")
+        for file in self.files:
+            if not (teacher / f"{file.stem}.npz").is_file():
+                raise InputError(f"{teacher} has no targets for {file.name}: run training/extract_teacher.py first")
         self.teacher, self.config, self.seed = teacher, config, seed
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        while True:
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        for _ in range(self.attempts):
             pair = self.make_pair(rng, self.files[rng.integers(len(self.files))])
             if pair is not None:
-                yield pair
+                return pair
+        raise InputError(f"no usable pair in {self.attempts} photos of {self.files[0].parent}: are they too small?")
 
     def make_pair(self, rng: np.random.Generator, file: Path) -> dict[str, torch.Tensor] | None:
         """One pair of a photo, or None where the views share too little."""
@@ -224,3 +234,13 @@ class PhotoPairs(IterableDataset):
         a, b = np.round(candidates).astype(int), np.round(mapped).astype(int)
         candidates = candidates[valid0[a[:, 1], a[:, 0]] & valid1[b[:, 1], b[:, 0]]]
         return candidates[: config.points] if len(candidates) >= config.points else None
+
+
+class Counter(Sampler[int]):
+    """Indices start, start + step, start + 2 step, ... without end."""
+
+    def __init__(self, start: int, step: int) -> None:
+        self.start, self.step = start, step
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.start, self.step)

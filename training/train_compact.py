@@ -8,7 +8,8 @@ position; description: dual softmax over corresponding points; offset: distance 
 views; reliability: success of mutual matches, on detached features; place: InfoNCE between the views, on detached
 features. The learning rate warms up, stays constant and falls linearly over the last ``--decay`` share of the steps.
 
-``RUN/last.pt`` is written under a temporary name and renamed: a kill loses at most ``--save-every`` steps.
+``RUN/last.pt`` is written under a temporary name and renamed: a kill loses at most ``--save-every`` steps, and training
+that resumes ends with the very same weights.
 ``RUN/compact.safetensors`` holds the exponential moving average of the weights. On a CPU one process per core with one
 thread each is faster than one process with several threads; gradients are averaged over the processes.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from objectives import compute
-from pairs import PairConfig, PhotoPairs
+from pairs import Counter, PairConfig, PhotoPairs
 from torch.utils.data import DataLoader
 
 from semkey.model.checkpoint import load_weights, save_checkpoint
@@ -59,7 +60,6 @@ class Trainer:
         self.last = args.run / "last.pt"
         if args.resume and self.last.exists():
             self.load()
-        torch.manual_seed(args.seed + 1000 * self.step + self.rank)
 
     def load(self) -> None:
         """Continue from ``last.pt``."""
@@ -100,6 +100,7 @@ class Trainer:
 
     def train_on(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One optimiser step; returns losses and figures."""
+        torch.manual_seed((self.args.seed * 1_000_003 + self.step) * self.world + self.rank)
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=not self.args.fp32):
             maps = self.model(images)
@@ -151,8 +152,9 @@ class Trainer:
 def run(trainer: Trainer) -> None:
     """Train until the wanted number of steps."""
     args = trainer.args
-    pairs = PhotoPairs(args.photos, args.teacher, PairConfig(), seed=args.seed + 1000 * trainer.step + trainer.rank)
-    loader = iter(DataLoader(pairs, batch_size=args.batch, num_workers=args.workers))
+    pairs = PhotoPairs(args.photos, args.teacher, PairConfig(), seed=args.seed)
+    indices = Counter(trainer.step * args.batch * trainer.world + trainer.rank, trainer.world)
+    loader = iter(DataLoader(pairs, batch_size=args.batch, sampler=indices, num_workers=args.workers))
     values: dict[str, list[float]] = defaultdict(list)
     started, waited, since = time.monotonic(), 0.0, trainer.step
     while trainer.step < args.steps:
@@ -177,8 +179,8 @@ def run(trainer: Trainer) -> None:
             started, waited, since = time.monotonic(), 0.0, trainer.step
 
 
-def main() -> None:
-    """Read the arguments, train."""
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; None takes it from ``sys.argv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("teacher", type=Path, help="folder written by extract_teacher.py")
@@ -193,7 +195,12 @@ def main() -> None:
     parser.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--warm-start", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Train as the command line says."""
+    args = read_arguments()
     args.run.mkdir(parents=True, exist_ok=True)
     tune_process()
     if "WORLD_SIZE" in os.environ:
