@@ -16,8 +16,6 @@ from torch.utils.data import Dataset, Sampler
 from semkey.errors import InputError
 from semkey.images.reading import read_image
 
-cv2.setNumThreads(0)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig:

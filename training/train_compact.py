@@ -25,6 +25,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import torch
 import torch.distributed as dist
 from objectives import compute
@@ -203,6 +204,7 @@ def main() -> None:
     args = read_arguments()
     args.run.mkdir(parents=True, exist_ok=True)
     tune_process()
+    cv2.setNumThreads(0)  # the processes share the cores already
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
         torch.set_num_threads(1)
