@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import semkey
 from semkey.extractors import create_extractor
 from semkey.extractors.registry import Extractor
 from semkey.model.features import Features
@@ -74,10 +75,27 @@ class XFeat:
         return _features(found["keypoints"], found["scores"], found["descriptors"], tensor)
 
 
-def create(name: str, max_keypoints: int, peers: Path) -> Extractor:
-    """A method by name: compact, orb, sift, aliked-n16, aliked-t16, xfeat, or the path of a semkey checkpoint."""
+class Precise:
+    """A semkey detector at a given precision of its convolutions."""
+
+    def __init__(self, name: str, max_keypoints: int, precision: str) -> None:
+        self.name = f"{name} ({precision})"
+        self.detector = semkey.load(name, max_keypoints=max_keypoints, precision=precision)
+
+    def extract(self, image: ImageLike) -> Features:
+        """Features of an image."""
+        return self.detector.extract(image)
+
+
+def create(name: str, max_keypoints: int, peers: Path, precision: str = "auto") -> Extractor:
+    """A method by name: compact, orb, sift, aliked-n16, aliked-t16, xfeat, or the path of a semkey checkpoint.
+
+    ``precision`` is that of semkey's own detectors.
+    """
     if name.startswith("aliked"):
         return Aliked(name, peers, max_keypoints)
     if name == "xfeat":
         return XFeat(peers, max_keypoints)
+    if precision != "auto" and name not in ("orb", "sift"):
+        return Precise(name, max_keypoints, precision)
     return create_extractor(name, max_keypoints=max_keypoints)

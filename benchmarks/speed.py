@@ -32,12 +32,13 @@ def main() -> None:
     parser.add_argument("--keypoints", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="auto", help="of semkey's detectors: auto, float32 or bfloat16")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     image = cv2.resize(read_image(args.image), (640, 480), interpolation=cv2.INTER_AREA)
-    methods = {name: create(name, args.keypoints, args.peers) for name in args.methods.split(",")}
+    methods = {name: create(name, args.keypoints, args.peers, args.precision) for name in args.methods.split(",")}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for index in range(args.rounds + 3):
         for name, method in methods.items():
@@ -57,7 +58,8 @@ def main() -> None:
         print(name.ljust(12), rows[name])
     if args.out:
         temporary = args.out.with_suffix(".tmp")
-        report = {"size": [640, 480], "threads": args.threads, "keypoints": args.keypoints, "methods": rows}
+        report = {"size": [640, 480], "threads": args.threads, "keypoints": args.keypoints, "precision": args.precision}
+        report["methods"] = rows
         temporary.write_text(json.dumps(report, indent=2) + "\n")
         os.replace(temporary, args.out)
 

@@ -8,17 +8,18 @@ import sys
 
 
 def settings(**environment: str) -> str:
-    code = "from semkey.runtime import tune_process; tune_process(); import os; print(os.environ['OMP_WAIT_POLICY'])"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MALLOC_"))}
+    code = "from semkey.runtime import tune_process as t; t(); import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MALLOC_"))}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 
 
-def test_waiting_threads_sleep_unless_the_user_says_otherwise() -> None:
-    assert settings() == "PASSIVE"
-    assert settings(OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise() -> None:
+    assert settings() == "10000"
+    assert settings(GOMP_SPINCOUNT="7") == "7"
+    assert settings(OMP_WAIT_POLICY="ACTIVE") == "None"
 
 
 def test_importing_the_library_changes_nothing() -> None:
