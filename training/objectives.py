@@ -16,8 +16,21 @@ from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 
 Batch = dict[str, torch.Tensor]
 
-WEIGHTS = {"heat": 1.0, "position": 0.1, "match": 0.5, "place": 0.1, "reprojection": 1.0, "reliability": 0.5}
+JOINT = {
+    "heat": 1.0,
+    "position": 0.1,
+    "match": 0.5,
+    "place": 0.1,
+    "reprojection": 1.0,
+    "anchor": 0.5,
+    "reliability": 0.5,
+}
+# Where the descriptor's gradients dominate the stem, keypoints stay a pixel or two off; this stage sharpens them.
+LOCALISE = {**JOINT, "heat": 4.0, "position": 0.5, "match": 0.2, "anchor": 2.0}
+STAGES = {"joint": JOINT, "localise": LOCALISE}
 EXTRACTION = ExtractionConfig(max_keypoints=384)
+STRONG = 0.3  # strength of targets that sub-pixel positions are learned from
+ANCHOR_PX = 1.5  # a keypoint belongs to a target within this distance
 MATCH_PX = 3.0  # a match is right when it lies within this distance of the true position
 
 
@@ -28,9 +41,9 @@ class Objectives:
     losses: dict[str, torch.Tensor]
     figures: dict[str, float]
 
-    def total(self) -> torch.Tensor:
+    def total(self, weights: dict[str, float]) -> torch.Tensor:
         """The weighted sum that is minimised."""
-        return torch.stack([WEIGHTS[name] * value for name, value in self.losses.items()]).sum()
+        return torch.stack([weights[name] * value for name, value in self.losses.items()]).sum()
 
 
 def warp_points(H: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -69,7 +82,8 @@ def compute(model: SemanticKeypointDetector, maps: DenseMaps, batch: Batch, *, w
     }
     figures: dict[str, float] = {}
     if with_detected:
-        losses["reprojection"], losses["reliability"], figures = detected_losses(model, sides, batch)
+        detected, figures = detected_losses(model, sides, batch)
+        losses |= detected
     return Objectives(losses=losses, figures=figures)
 
 
@@ -80,7 +94,7 @@ def detection_losses(maps: DenseMaps, targets: torch.Tensor, valid: torch.Tensor
     heat = torch.stack([render_targets(row[:, :2], row[:, 2], size) for row in targets])
     windows, shifts = [], []
     for row, target in enumerate(targets):
-        points = target[target[:, 2] > 0.3, :2]
+        points = _strong(target)
         pixels = points.round().long()
         windows.append(read_windows(score_from_log_probability(log_probability[row]), pixels, 5))
         shifts.append(points - pixels)
@@ -89,15 +103,16 @@ def detection_losses(maps: DenseMaps, targets: torch.Tensor, valid: torch.Tensor
 
 def detected_losses(
     model: SemanticKeypointDetector, sides: tuple[DenseMaps, DenseMaps], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Losses over detected keypoints.
 
     Returns:
-        The mean distance between refined keypoints of both views that show the same point (L1, pixels; trains the
-        offset head), the reliability loss (success of mutual matches), and mean repeatability, matching precision and
+        ``reprojection``, the mean distance between refined keypoints of both views that show the same point (L1,
+        pixels); ``anchor``, that between refined keypoints and targets, without which all could drift the same way;
+        ``reliability``, of predicting the success of mutual matches. And mean repeatability, matching precision and
         right matches per pair.
     """
-    reprojection, reliability = [], []
+    reprojection, anchor, reliability = [], [], []
     figures = {"repeat": 0.0, "precision": 0.0, "matches": 0.0}
     count = len(batch["H01"])
     photos = max(float(batch["is_photo"].sum()), 1.0)
@@ -110,6 +125,9 @@ def detected_losses(
             inside = batch[f"valid{index}"][row][peaks.pixels[:, 1], peaks.pixels[:, 0]]
             images.append(image)
             keypoints.append(model.refine(image.stride2, peaks)[inside])
+            gaps = keypoints[-1][:, None] - _strong(batch[f"targets{index}"][row])
+            near = gaps.detach().norm(dim=-1) < ANCHOR_PX
+            anchor.append(gaps[near].abs().sum(dim=1).mean() if bool(near.any()) else gaps.sum() * 0.0)
         if min(len(keypoints[0]), len(keypoints[1])) < 8:
             continue
         own = torch.arange(len(keypoints[0]))
@@ -135,8 +153,10 @@ def detected_losses(
         figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / photos
         figures["matches"] += float(right.sum()) / photos
     zero = sides[0].log_probability.sum() * 0.0
-    return (
-        torch.stack(reprojection).mean() if reprojection else zero,
-        torch.stack(reliability).mean() if reliability else zero,
-        figures,
-    )
+    losses = {"reprojection": reprojection, "anchor": anchor, "reliability": reliability}
+    return {name: torch.stack(part).mean() if part else zero for name, part in losses.items()}, figures
+
+
+def _strong(targets: torch.Tensor) -> torch.Tensor:
+    """Positions (M, 2) of the targets (T, 3) that are sure enough to learn sub-pixel positions from."""
+    return targets[targets[:, 2] > STRONG, :2]

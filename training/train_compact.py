@@ -28,7 +28,7 @@ from pathlib import Path
 import cv2
 import torch
 import torch.distributed as dist
-from objectives import compute
+from objectives import STAGES, compute
 from pairs import Counter, PairConfig, PhotoPairs
 from torch.utils.data import DataLoader
 
@@ -105,9 +105,10 @@ class Trainer:
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=not self.args.fp32):
             maps = self.model(images)
-        with_detected = self.step % DETECTED_EVERY == 0 and self.step >= WARM_UP_STEPS
+        has_keypoints = self.args.stage == "localise" or self.step >= WARM_UP_STEPS
+        with_detected = has_keypoints and self.step % DETECTED_EVERY == 0
         objectives = compute(self.model, maps.map(torch.Tensor.float), batch, with_detected=with_detected)
-        loss = objectives.total()
+        loss = objectives.total(STAGES[self.args.stage])
         if not self._all_finite(loss):
             self.not_finite += 1
             log.warning("step %d: loss is not finite (%d so far), step skipped", self.step, self.not_finite)
@@ -153,7 +154,7 @@ class Trainer:
 def run(trainer: Trainer) -> None:
     """Train until the wanted number of steps."""
     args = trainer.args
-    pairs = PhotoPairs(args.photos, args.teacher, PairConfig(), seed=args.seed)
+    pairs = PhotoPairs(args.photos, args.teacher, PairConfig(shapes=args.shapes), seed=args.seed)
     indices = Counter(trainer.step * args.batch * trainer.world + trainer.rank, trainer.world)
     loader = iter(DataLoader(pairs, batch_size=args.batch, sampler=indices, num_workers=args.workers))
     values: dict[str, list[float]] = defaultdict(list)
@@ -194,6 +195,8 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--workers", type=int, default=0, help="data processes per training process")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
+    parser.add_argument("--stage", choices=STAGES, default="joint", help="weights of the losses")
+    parser.add_argument("--shapes", type=float, default=0.12, help="share of synthetic pictures")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--warm-start", type=Path)
     return parser.parse_args(arguments)
