@@ -225,8 +225,10 @@ def test_images_without_matches_are_no_error(run: Run, tmp_path: Path) -> None:
 def test_interrupt_exits_with_130_and_without_traceback(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), dtype=np.uint8))
     arguments = ["detect", *[str(tmp_path / "a.png")] * 50, "-f", "sift", "-o", str(tmp_path / "out")]
+    # a shell that started the tests in the background ignores SIGINT, and its children inherit that
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + RUN_MAIN
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN_MAIN, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", listening, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     time.sleep(6)
     assert process.poll() is None, "must still be at work for this test"
