@@ -1,7 +1,8 @@
 """Copy a trained checkpoint into the package and record its hash.
 
-    python training/publish.py RUN/compact.safetensors --name compact
+    python training/publish.py RUN/compact.safetensors [--blend EARLIER.safetensors --share 0.7]
 
+With ``--blend`` the published weights lie ``--share`` of the way from the earlier checkpoint to the first one.
 The file is read back through the checks every user's load goes through before it replaces the shipped one.
 """
 
@@ -14,7 +15,7 @@ import os
 import shutil
 from pathlib import Path
 
-from semkey.model.checkpoint import load_checkpoint
+from semkey.model.checkpoint import load_checkpoint, save_checkpoint
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src" / "semkey" / "weights"
 
@@ -25,14 +26,24 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="compact")
     parser.add_argument("--summary", default="small CNN without a backbone, 64-D descriptors, real time on a CPU")
+    parser.add_argument("--blend", type=Path, help="earlier checkpoint of the same run of training")
+    parser.add_argument("--share", type=float, default=0.7, help="of the first checkpoint in the blend, 0 to 1")
     args = parser.parse_args()
-    load_checkpoint(args.checkpoint)
+    model = load_checkpoint(args.checkpoint)
     if args.checkpoint.stat().st_size > 4_000_000:
         raise SystemExit(f"{args.checkpoint}: larger than 4 MB, too large to ship")
+    if args.blend:
+        earlier = load_checkpoint(args.blend).state_dict()
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(earlier[name].lerp(value, args.share))
     target = WEIGHTS / f"{args.name}.safetensors"
-    temporary = target.with_suffix(".tmp")
-    shutil.copyfile(args.checkpoint, temporary)
-    os.replace(temporary, target)
+    if args.blend:
+        save_checkpoint(model, target)
+    else:
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(args.checkpoint, temporary)
+        os.replace(temporary, target)
     manifest_file = WEIGHTS / "manifest.json"
     manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
