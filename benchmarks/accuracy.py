@@ -29,10 +29,10 @@ from semkey.datasets import open_sequence
 from semkey.datasets.sequence import FrameSequence
 from semkey.extractors.registry import Extractor
 from semkey.geometry.homography import corner_error, warp_points
-from semkey.geometry.metrics import area_under_curve, relative_pose_error
 from semkey.geometry.transforms import inverse
 from semkey.images.reading import read_image
 from semkey.matching.robust import estimate_homography, estimate_relative_pose
+from semkey.metrics.two_view import area_under_curve, relative_pose_error
 from semkey.model.features import Features
 
 

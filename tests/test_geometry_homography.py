@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from semkey.errors import InputError
 from semkey.geometry.homography import corner_error, warp_points
-from semkey.geometry.metrics import area_under_curve, relative_pose_error
 from semkey.geometry.pixels import resize_keypoints
+from semkey.metrics.two_view import area_under_curve, relative_pose_error
 
 SIZES = st.tuples(st.integers(1, 12000), st.integers(1, 12000))
 

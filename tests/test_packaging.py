@@ -28,13 +28,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = (
     {"errors", "runtime"},
     {"textfiles", "geometry"},
-    {"images"},
+    {"metrics", "images"},
     {"backbones"},
     {"model"},
     {"matching"},
     {"extractors"},
-    {"losses", "datasets", "rendering", "evaluation", "visualization"},
+    {"losses", "datasets", "rendering", "visualization"},
     {"slam", "training"},
+    {"evaluation"},
     {"cli"},
 )
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}

@@ -9,7 +9,6 @@ import torch
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.homography import corner_error, warp_points
-from semkey.geometry.metrics import relative_pose_error
 from semkey.matching.robust import (
     RobustEstimate,
     estimate_absolute_pose,
@@ -17,6 +16,7 @@ from semkey.matching.robust import (
     estimate_homography,
     estimate_relative_pose,
 )
+from semkey.metrics.two_view import relative_pose_error
 
 CAMERA = PinholeCamera(fx=520.0, fy=510.0, cx=318.0, cy=242.0, width=640, height=480)
 H_TRUE = np.array([[0.9, 0.1, 20], [-0.05, 1.1, -10], [1e-4, 5e-5, 1]])

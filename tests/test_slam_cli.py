@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from semkey.cli.main import main
-from semkey.evaluation.trajectory import read_tum_trajectory
 from semkey.extractors import OrbExtractor
+from semkey.metrics.trajectory import read_tum_trajectory
 
 WIDTH, HEIGHT, FOCAL, DISTANCE = 320, 240, 300.0, 2.0
 FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt"]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semkey.errors import DatasetError, InputError
-from semkey.evaluation import (
+from semkey.geometry.transforms import make_transform, se3_exp, so3_exp
+from semkey.metrics import (
     Trajectory,
     absolute_trajectory_error,
     read_tum_trajectory,
@@ -16,8 +17,7 @@ from semkey.evaluation import (
     umeyama_alignment,
     write_tum_trajectory,
 )
-from semkey.evaluation.trajectory import Alignment, Similarity
-from semkey.geometry.transforms import make_transform, se3_exp, so3_exp
+from semkey.metrics.trajectory import Alignment, Similarity
 
 
 def random_trajectory(rng: np.random.Generator, count: int = 30, step: float = 0.1) -> Trajectory:

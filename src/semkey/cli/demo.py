@@ -144,10 +144,10 @@ def _show_frames(run: _Run, sequence: FrameSequence) -> None:
 def _detect_and_match(run: _Run, extractor: Extractor, sequence: FrameSequence, first: int, second: int) -> None:
     import numpy as np
 
-    from semkey.geometry.metrics import relative_pose_error
     from semkey.geometry.transforms import inverse
     from semkey.matching import match
     from semkey.matching.robust import estimate_relative_pose
+    from semkey.metrics.two_view import relative_pose_error
     from semkey.visualization import draw_keypoints, draw_matches
 
     frame0, frame1, camera = sequence[first], sequence[second], sequence.camera

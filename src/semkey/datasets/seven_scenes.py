@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from semkey.datasets.calibration import CAMERA_FILE, CameraArgument, camera_for, read_camera_file
 from semkey.datasets.sequence import FileSequence, FrameFiles, image_size
 from semkey.errors import DatasetError
-from semkey.evaluation.trajectory import is_rigid
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, nearest_rotation
+from semkey.metrics.trajectory import is_rigid
 from semkey.textfiles import numbered_rows
 
 DEPTH_UNITS_PER_METRE = 1000.0

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from semkey.datasets.calibration import CAMERA_FILE, CameraArgument, camera_for, read_camera_file
 from semkey.datasets.sequence import FileSequence, FrameFiles, image_size, require_file
 from semkey.errors import DatasetError
-from semkey.evaluation.trajectory import Trajectory, associate_by_time, pose_at, read_tum_trajectory
 from semkey.geometry.camera import PinholeCamera
+from semkey.metrics.trajectory import Trajectory, associate_by_time, pose_at, read_tum_trajectory
 from semkey.textfiles import finite_number, numbered_rows
 
 logger = logging.getLogger(__name__)

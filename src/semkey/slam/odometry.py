@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from semkey.datasets import FrameSequence
 from semkey.errors import ConfigError, DatasetError
-from semkey.evaluation.trajectory import Trajectory
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
+from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import OdometryConfig
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker

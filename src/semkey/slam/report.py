@@ -11,8 +11,8 @@ import numpy as np
 
 from semkey import __version__
 from semkey.errors import InputError
-from semkey.evaluation.trajectory import absolute_trajectory_error, relative_pose_errors, write_tum_trajectory
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
+from semkey.metrics.trajectory import absolute_trajectory_error, relative_pose_errors, write_tum_trajectory
 from semkey.slam.odometry import SlamResult
 
 TRAJECTORY_FILE = "trajectory.txt"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
-from semkey.evaluation.trajectory import Alignment, Trajectory, TrajectoryError, absolute_trajectory_error, pose_at
+from semkey.metrics.trajectory import Alignment, Trajectory, TrajectoryError, absolute_trajectory_error, pose_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
-from semkey.evaluation.trajectory_io import Trajectory, is_rigid, read_tum_trajectory, write_tum_trajectory
 from semkey.geometry.transforms import interpolate_pose, inverse, rotation_angle_deg
+from semkey.metrics.trajectory_io import Trajectory, is_rigid, read_tum_trajectory, write_tum_trajectory
 
 __all__ = [
     "Alignment",
