@@ -15,7 +15,7 @@ from semkey.images.writing import atomic_write_text
 FORMAT = "semkey-eval-1"
 
 Row = dict[str, Any]
-"""Measures of one pair (or corner, round, frame): names to numbers, strings or lists of numbers; ``inf`` for failures."""
+"""Measures of one pair (corner, round): names to numbers, strings or lists of numbers; a failure is ``inf``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +134,15 @@ def _set_result(stored: Mapping[str, Any]) -> SetResult:
         for group, values in stored["groups"].items()
     }
     curves = {name: Curve(**curve) for name, curve in stored["curves"].items()}
-    intervals = {name: (low, high) for name, (low, high) in stored["intervals"].items()}
-    return SetResult(**{**stored, "metrics": metrics, "groups": groups, "curves": curves, "intervals": intervals})
+    return SetResult(
+        count=stored["count"],
+        failures=stored["failures"],
+        metrics=metrics,
+        intervals={name: (low, high) for name, (low, high) in stored["intervals"].items()},
+        groups=groups,
+        curves=curves,
+        rows=stored["rows"],
+    )
 
 
 def _plain(value: Any) -> Any:
