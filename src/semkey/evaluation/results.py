@@ -96,7 +96,7 @@ class Evaluation:
 
     def write(self, path: str | Path) -> None:
         """Write ``results.json`` atomically; infinities become the string ``"inf"``, NaN becomes null."""
-        text = json.dumps({"format": FORMAT, **_plain(asdict(self))}, indent=1, allow_nan=False)
+        text = json.dumps({"format": FORMAT, **plain(asdict(self))}, indent=1, allow_nan=False)
         atomic_write_text(path, text + "\n")
 
     @classmethod
@@ -123,7 +123,7 @@ class Evaluation:
             }
             stored["curve_labels"] = {name: tuple(labels) for name, labels in stored["curve_labels"].items()}
             return cls(**stored)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: damaged evaluation ({error})") from None
 
 
@@ -133,31 +133,44 @@ def _set_result(stored: Mapping[str, Any]) -> SetResult:
         group: {name: math.nan if value is None else value for name, value in values.items()}
         for group, values in stored["groups"].items()
     }
-    curves = {name: Curve(**curve) for name, curve in stored["curves"].items()}
+    curves = {
+        name: Curve(x=_row_value(curve["x"]), y=_row_value(curve["y"])) for name, curve in stored["curves"].items()
+    }
     return SetResult(
         count=stored["count"],
         failures=stored["failures"],
         metrics=metrics,
-        intervals={name: (low, high) for name, (low, high) in stored["intervals"].items()},
+        intervals={name: (_row_value(low), _row_value(high)) for name, (low, high) in stored["intervals"].items()},
         groups=groups,
         curves=curves,
-        rows=stored["rows"],
+        rows=[row_from_json(row) for row in stored["rows"]],
     )
 
 
-def _plain(value: Any) -> Any:
-    """JSON-ready: numpy scalars to Python's, infinities to strings, NaN to None."""
+def plain(value: Any) -> Any:
+    """A value ready for JSON: numpy scalars and arrays to Python's, infinities to strings, NaN to None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     elif hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value
+
+
+def row_from_json(stored: Mapping[str, Any]) -> Row:
+    """A row from what :func:`plain` made of it: infinities are numbers again, None is NaN."""
+    return {name: _row_value(value) for name, value in stored.items()}
+
+
+def _row_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_row_value(item) for item in value]
+    return math.nan if value is None else _numbers(value)
 
 
 def _numbers(value: Any) -> Any:
