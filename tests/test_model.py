@@ -86,13 +86,24 @@ def test_each_cell_decides_its_own_pixels() -> None:
 
 
 def test_detail_is_one_number_per_pixel_computed_alike_everywhere() -> None:
-    """Shifting the stride-2 map by one cell shifts the detail by two pixels, across the borders of grid cells."""
-    pyramid = SemanticKeypointDetector().eval().pyramid
-    stem = (torch.randn(1, 16, 32, 32), torch.randn(1, 32, 16, 16), torch.randn(1, 64, 8, 8))
-    coarse = (torch.randn(1, 96, 4, 4), torch.randn(1, 96, 2, 2))
-    plain = torch.nn.functional.pixel_shuffle(pyramid(stem, coarse)[1], 8)
-    shifted = torch.nn.functional.pixel_shuffle(pyramid((stem[0].roll(1, dims=3), *stem[1:]), coarse)[1], 8)
-    torch.testing.assert_close(shifted[..., 8:-8, 8:-8], plain.roll(2, dims=3)[..., 8:-8, 8:-8])
+    """Shifting the image by two pixels shifts the detail by two pixels, across the borders of grid cells."""
+    stem = SemanticKeypointDetector().eval().detail
+    image = torch.randn(1, 1, 64, 64)
+    plain = torch.nn.functional.pixel_shuffle(stem(image)[1], 8)
+    shifted = torch.nn.functional.pixel_shuffle(stem(image.roll(2, dims=3))[1], 8)
+    torch.testing.assert_close(shifted[..., 16:-16, 16:-16], plain.roll(2, dims=3)[..., 16:-16, 16:-16])
+
+
+def test_decoupled_detection_sends_no_gradient_into_the_descriptor_features() -> None:
+    model = SemanticKeypointDetector()
+    image = torch.randn(2, 1, 64, 64)
+    maps = model(image, decoupled=True)
+    maps.log_probability.sum().backward()
+    trunk = [*model.stem.parameters(), *model.context.parameters(), *model.pyramid.parameters()]
+    assert all(parameter.grad is None for parameter in trunk)
+    assert all(parameter.grad is not None for parameter in [*model.detail.parameters(), *model.detector.parameters()])
+    model(image).log_probability.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.stem.parameters())
 
 
 def test_a_cell_holds_at_most_one_keypoint_worth_of_probability(detector: SemanticKeypointDetector) -> None:

@@ -39,6 +39,7 @@ class ModelConfig(_Config):
     Attributes:
         backbone: frozen backbone; "none", the only one in this version, is the small trained context branch.
         stem_channels: channels of the stem at strides 2, 4 and 8.
+        detail_channels: channels of the detail stem, which positions are read from.
         context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         descriptor_dim: descriptor width D.
@@ -48,6 +49,7 @@ class ModelConfig(_Config):
 
     backbone: str = "none"
     stem_channels: tuple[int, int, int] = (16, 32, 64)
+    detail_channels: int = 16
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
     descriptor_dim: int = 64
@@ -57,8 +59,8 @@ class ModelConfig(_Config):
     def __post_init__(self) -> None:
         if self.backbone != "none":
             raise ConfigError(f"backbone '{self.backbone}' is not known, this version has: none")
-        widths = (*self.stem_channels, *self.context_channels, self.grid_channels, self.descriptor_dim)
-        widths = (*widths, self.descriptor_positions, self.global_dim)
+        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        widths = (*widths, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) != 3 or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 3 and context_channels 2 entries")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):

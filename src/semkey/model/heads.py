@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from semkey.model.layers import ConvBlock, sample_map
-from semkey.model.pyramid import FINE_STRIDE, GRID_STRIDE
+from semkey.model.pyramid import FINE_STRIDE
+from semkey.model.stem import GRID_STRIDE
 
 
 class ScoreHead(nn.Module):
     """Keypoint log-probabilities at full resolution from a grid: each cell gives one logit per pixel it covers.
 
-    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, plus the cell's ``detail``: the grid says whether a place is worth a
+    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, plus the detail stem's logits: the grid says whether a place is worth a
     keypoint, the detail where its corner lies. A softmax over a cell's 64 logits and a constant 0 for "no keypoint
     here" (as SuperPoint's dustbin, DeTone et al. 2018) makes them probabilities; depth-to-space puts them in place.
     """
@@ -108,7 +109,7 @@ class OffsetHead(nn.Module):
         """Shift of each keypoint.
 
         Args:
-            stride2: (B, C, H/2, W/2) map of the stem.
+            stride2: (B, C, H/2, W/2) map of the detail stem.
             keypoints: (B, N, 2) pixels.
             window_scores: (B, N, 25) scores of the 5 x 5 window that the keypoint was read from.
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from semkey.model.layers import ConvBlock
 
-GRID_STRIDE = 8
 FINE_STRIDE = 4
 
 
@@ -18,7 +17,7 @@ class FeaturePyramid(nn.Module):
     """Fuses strides 2, 4, 8 (stem) and the coarse maps (context branch or backbone).
 
     The finer maps reach the grid by space-to-depth, not by pooling, so that a cell still knows where inside its 8 x 8
-    pixels an edge lies; without that the sub-cell score map could not be sharp.
+    pixels an edge lies.
     """
 
     def __init__(self, stem: tuple[int, int, int], coarse: Sequence[int], channels: int) -> None:
@@ -29,14 +28,12 @@ class FeaturePyramid(nn.Module):
         self.lateral8 = nn.Conv2d(stem[2], channels, 1)
         self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
         self.fuse = ConvBlock(channels, channels)
-        self.detail_features = nn.Conv2d(stem[0], stem[0], 3, padding=1)
-        self.detail = nn.Conv2d(stem[0], 4, 3, padding=1)
         self.fine = nn.Conv2d(stem[1], channels, 1)
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
 
     def forward(
         self, stem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], coarse: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Fuse the scales.
 
         Args:
@@ -44,18 +41,14 @@ class FeaturePyramid(nn.Module):
             coarse: maps (B, C, h, w) of any coarser grid that covers the same image, finest first.
 
         Returns:
-            ``grid`` (B, channels, H/8, W/8); ``detail`` (B, 64, H/8, W/8), one number per pixel of a cell, row by row,
-            computed the same way at every place; and ``fine`` (B, channels, H/4, W/4).
+            ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/4, W/4).
         """
         stride2, stride4, stride8 = stem
         grid = self.lateral2(stride2) + self.lateral4(stride4) + self.lateral8(stride8)
         for lateral, feature_map in zip(self.coarse, coarse, strict=True):
             grid = grid + _resize(lateral(feature_map), grid)
         grid = self.fuse(grid)
-        # four numbers per stride-2 cell are its 2 x 2 pixels: to full resolution, then to the cells of the grid
-        detail = self.detail(F.relu(stride2 + self.detail_features(stride2)))
-        detail = F.pixel_unshuffle(F.pixel_shuffle(detail, 2), GRID_STRIDE)
-        return grid, detail, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
+        return grid, self.fine(stride4) + _resize(self.fine_from_grid(grid), stride4)
 
 
 def _resize(feature_map: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from semkey.model.layers import fold_batch_norms
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, PreparedImage, prepare, to_gray, to_original_pixels
 from semkey.model.pyramid import FeaturePyramid
-from semkey.model.stem import Context, Stem
+from semkey.model.stem import Context, DetailStem, Stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class DenseMaps:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/4, W/4) features that descriptors are sampled from.
-        stride2: (B, C, H/2, W/2) stem features that sub-pixel offsets are read from.
+        stride2: (B, C, H/2, W/2) features of the detail stem, which sub-pixel offsets are read from.
         coarse: coarse maps (B, C, h, w), finest first.
     """
 
@@ -64,7 +64,7 @@ class SemanticKeypointDetector(nn.Module):
     """Keypoints, descriptors and reliability from one image.
 
     Parts, each a module of its own: ``backbone`` (frozen; None for ``compact``), ``stem``, ``context``, ``pyramid``,
-    ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``.
+    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``.
 
     Args:
         config: shapes of the network.
@@ -80,9 +80,10 @@ class SemanticKeypointDetector(nn.Module):
         self.stem = Stem(stem)
         self.context = Context(stem[2], coarse)
         self.pyramid = FeaturePyramid(stem, coarse, channels)
+        self.detail = DetailStem(self.config.detail_channels)
         self.detector = ScoreHead(channels)
         self.descriptor = SDDH(channels, self.config.descriptor_dim, self.config.descriptor_positions)
-        self.offset = OffsetHead(stem[0])
+        self.offset = OffsetHead(self.config.detail_channels)
         self.reliability = ReliabilityHead(channels)
         self.place = GlobalHead(coarse, self.config.global_dim)
 
@@ -98,14 +99,20 @@ class SemanticKeypointDetector(nn.Module):
         self.to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload] (missing in torch's stubs)
         return self
 
-    def forward(self, images: torch.Tensor) -> DenseMaps:
-        """Dense maps of normalised grey images (B, 1, H, W), H and W multiples of 32 (see ``model.preprocess``)."""
+    def forward(self, images: torch.Tensor, *, decoupled: bool = False) -> DenseMaps:
+        """Dense maps.
+
+        Args:
+            images: (B, 1, H, W) normalised grey, H and W multiples of 32 (see ``model.preprocess``).
+            decoupled: the detector learns nothing into the features that descriptors are made of; the maps are the
+                same.
+        """
         stem = self.stem(images)
         coarse = self.context(stem[2])
-        grid, detail, fine = self.pyramid(stem, coarse)
-        return DenseMaps(
-            log_probability=self.detector(grid, detail), grid=grid, fine=fine, stride2=stem[0], coarse=coarse
-        )
+        grid, fine = self.pyramid(stem, coarse)
+        stride2, detail = self.detail(images)
+        log_probability = self.detector(grid.detach() if decoupled else grid, detail)
+        return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, stride2=stride2, coarse=coarse)
 
     def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, N, D), unit norm, at pixels (B, N, 2) of the network's input."""

@@ -1,11 +1,14 @@
-"""The light convolutional stem (strides 2, 4, 8) and the context branch that stands in for a backbone (16, 32)."""
+"""The convolutional parts that read the image: stem (strides 2, 4, 8), context branch (16, 32) and detail stem (2)."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from semkey.model.layers import ConvBlock, Downsample, ResidualBlock
+
+GRID_STRIDE = 8
 
 
 class Stem(nn.Module):
@@ -37,3 +40,32 @@ class Context(nn.Module):
         """(B, C, h, w), h and w multiples of 4 -> (B, C, h/2, w/2) and (B, C, h/4, w/4)."""
         stride16 = self.stride16(stride8)
         return stride16, self.stride32(stride16)
+
+
+class DetailStem(nn.Module):
+    """Where inside a cell a corner lies, read from the image by convolutions of its own.
+
+    Descriptors want features that change little with the place, positions want the opposite: where both share their
+    first layers, the descriptor's gradients win and keypoints end a pixel or two off.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, channels), ConvBlock(channels, channels))
+        self.features = nn.Conv2d(channels, channels, 3, padding=1)
+        self.logits = nn.Conv2d(channels, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the image.
+
+        Args:
+            image: (B, 1, H, W), normalised, H and W multiples of 8.
+
+        Returns:
+            ``stride2`` (B, C, H/2, W/2), and ``logits`` (B, 64, H/8, W/8): one number per pixel of a cell, row by row,
+            computed the same way at every place.
+        """
+        stride2 = self.layers(image)
+        logits = self.logits(F.relu(stride2 + self.features(stride2)))
+        # four numbers per stride-2 cell are its 2 x 2 pixels: to full resolution, then to the cells of the grid
+        return stride2, F.pixel_unshuffle(F.pixel_shuffle(logits, 2), GRID_STRIDE)
