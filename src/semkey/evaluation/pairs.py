@@ -21,10 +21,12 @@ class ImageSource:
     Attributes:
         key: what a report calls it; unique within its set and the same in every run.
         read: gives uint8 (H, W, 3) RGB.
+        size: (width, height) of what ``read`` gives; None where it is not known before reading.
     """
 
     key: str
     read: Callable[[], NDArray[np.uint8]] = field(repr=False)
+    size: tuple[int, int] | None = None
 
 
 class Truth(Protocol):
@@ -49,23 +51,30 @@ class Truth(Protocol):
 
 def inside_image(points: NDArray, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Which points (N, 2) lie on the pixels of an image of ``size`` (width, height); NaN does not."""
-    return ((points >= 0.0) & (points <= np.array(size) - 1.0)).all(axis=1)
+    x, y = points[:, 0], points[:, 1]
+    return (x >= 0.0) & (x <= size[0] - 1.0) & (y >= 0.0) & (y <= size[1] - 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyTruth:
-    """A plane or a rotating camera: ``H10`` (3, 3) float64 maps pixels of image 0 to image 1."""
+    """A plane or a rotating camera: ``H10`` (3, 3) float64, any scale, maps pixels of image 0 to image 1."""
 
     H10: NDArray[np.float64]
 
     def project(self, points: NDArray, size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """See :class:`Truth`."""
-        mapped = warp_points(self.H10, points)
+        """See :class:`Truth`.
+
+        A point beyond the horizon, which ``H10`` maps as well though camera 1 has it behind itself, is unknown: there
+        the map mirrors, its Jacobian's determinant ``det(H10) / w^3`` is negative.
+        """
+        points = np.asarray(points, dtype=np.float64)
+        in_front = np.linalg.det(self.H10) * (points @ self.H10[2, :2] + self.H10[2, 2]) > 0
+        mapped = np.where(in_front[:, None], warp_points(self.H10, points), np.nan)
         return mapped, inside_image(mapped, size1)
 
     def swapped(self) -> HomographyTruth:
         """See :class:`Truth`."""
-        return HomographyTruth(H10=np.linalg.inv(self.H10))
+        return HomographyTruth(H10=np.linalg.inv(self.H10).astype(np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
