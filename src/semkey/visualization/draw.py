@@ -65,6 +65,8 @@ def draw_matches(
     features1: Features,
     matches: Matches,
     inliers: ArrayLike | torch.Tensor | None = None,
+    *,
+    caption: str | None = None,
 ) -> NDArray[np.uint8]:
     """Draw two images side by side with lines between matched keypoints and a caption of the counts.
 
@@ -75,6 +77,7 @@ def draw_matches(
         features1: of ``image1``.
         matches: M matches between the two.
         inliers: (M,) bool: true ones are drawn green, the others faintly red below them; ``None``: all are green.
+        caption: replaces the caption of the counts.
 
     Returns:
         (H, W, 3) uint8 RGB. Images with a side above 1600 px are reduced; nothing is enlarged.
@@ -96,9 +99,10 @@ def draw_matches(
     starts, ends = points0[pairs[:, 0]], points1[pairs[:, 1]] + np.array([split, 0], dtype=np.float32)
     canvas = _draw_lines(canvas, starts[~good], ends[~good], OUTLIER_RGB, OUTLIER_OPACITY)
     canvas = _draw_lines(canvas, starts[good], ends[good], INLIER_RGB, INLIER_OPACITY)
-    caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
-    if inliers is not None:
-        caption += f", {int(good.sum())} inliers"
+    if caption is None:
+        caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
+        if inliers is not None:
+            caption += f", {int(good.sum())} inliers"
     return _with_caption(canvas, caption)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from semkey.errors import InputError
 
@@ -33,6 +34,15 @@ caption { text-align: left; padding: 0 0 6px; font-size: 13px; }
 th, td { text-align: left; padding: 5px 20px 5px 0; border-bottom: 1px solid #e2e6ea; vertical-align: top; }
 th { font-weight: 600; border-bottom-color: #9aa5b1; }
 .number { text-align: right; }
+.best, .close { border-radius: 4px; padding: 1px 6px; margin-right: -6px; }
+.best { font-weight: 700; background: #cfe8d5; }
+.close { background: #eaf3e4; }
+.whole { white-space: nowrap; }
+.note { display: block; font-size: 12px; font-weight: 400; color: #5b6773; white-space: nowrap; }
+pre { background: #f6f7f9; border-radius: 6px; padding: 10px 12px; margin: 0 0 12px; font-size: 13px;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+details { margin: 0 0 12px; }
+summary { cursor: pointer; color: #5b6773; margin: 0 0 8px; }
 figure { margin: 0 0 16px; }
 img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
 figcaption { font-size: 13px; margin-top: 6px; }
@@ -55,6 +65,28 @@ class KeyFigures:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Text to copy, such as a command, as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in a table, already formatted.
+
+    Attributes:
+        text: the number.
+        mark: ``best`` is set bold on green, ``close`` on a paler green.
+        note: a small second line, such as an interval.
+    """
+
+    text: str
+    mark: Literal["", "best", "close"] = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; cells that are numbers are aligned to the right and floats are shown with four significant digits.
 
@@ -65,7 +97,7 @@ class Table:
     """
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str | float | int | None]]
+    rows: Sequence[Sequence[str | float | int | Cell | None]]
     caption: str = ""
 
 
@@ -77,7 +109,15 @@ class Picture:
     caption: str
 
 
-Block: TypeAlias = Paragraph | KeyFigures | Table | Picture
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that are shown when the reader opens them by a click on the summary."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+
+Block: TypeAlias = "Paragraph | KeyFigures | Code | Table | Picture | Folded"
 
 
 @dataclass(frozen=True)
@@ -131,6 +171,11 @@ def _render(block: Block) -> str:
         case KeyFigures(values):
             items = (f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in values.items())
             return f"<dl>{''.join(items)}</dl>"
+        case Code(text):
+            return f"<pre>{escape(text)}</pre>"
+        case Folded(summary, blocks):
+            inside = "".join(_render(item) for item in blocks)
+            return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
         case Table():
             return _render_table(block)
         case Picture(data, caption):
@@ -148,20 +193,34 @@ def _render_table(table: Table) -> str:
             raise InputError(f"row {index} of table '{table.caption}' has {len(row)} cells, its header {width}")
     # A column is set as numbers, heading included, if every cell that says something is one.
     is_number = [
-        all(isinstance(row[column], int | float | None) for row in table.rows) and bool(table.rows)
+        all(isinstance(row[column], int | float | Cell | None) for row in table.rows) and bool(table.rows)
         for column in range(width)
     ]
     css = [' class="number"' if number else "" for number in is_number]
     lines = ['<div class="scroll"><table>']
     if table.caption:
         lines.append(f"<caption>{escape(table.caption)}</caption>")
-    heads = (f"<th{style}>{escape(name)}</th>" for style, name in zip(css, table.header, strict=True))
+    heads = (f"<th{style}>{_heading(name)}</th>" for style, name in zip(css, table.header, strict=True))
     lines.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
     for row in table.rows:
-        cells = (f"<td{style}>{escape(_cell_text(cell))}</td>" for style, cell in zip(css, row, strict=True))
+        cells = (_render_cell(cell, number) for number, cell in zip(is_number, row, strict=True))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines.append("</tbody></table></div>")
     return "".join(lines)
+
+
+def _heading(name: str) -> str:
+    """A column's name that may wrap at spaces and after a plus, but not at the hyphen of a name like ``aliked-n16``."""
+    return re.sub(r"\w+(-\w+)+", r'<span class="whole">\g<0></span>', escape(name)).replace("+", "+<wbr>")
+
+
+def _render_cell(cell: str | float | int | Cell | None, in_number_column: bool) -> str:
+    css = ' class="number"' if in_number_column else ""
+    if not isinstance(cell, Cell):
+        return f"<td{css}>{escape(_cell_text(cell))}</td>"
+    text = f'<span class="{cell.mark}">{escape(cell.text)}</span>' if cell.mark else escape(cell.text)
+    note = f'<span class="note">{escape(cell.note)}</span>' if cell.note else ""
+    return f"<td{css}>{text}{note}</td>"
 
 
 def _cell_text(cell: str | float | int | None) -> str:
