@@ -219,13 +219,21 @@ def test_packages_beside_each_other_do_not_import_in_a_circle() -> None:
 def test_the_library_imports_only_what_it_declares() -> None:
     names = [Requirement(line).name for line in PROJECT["dependencies"]]
     allowed = {IMPORT_NAMES.get(name, name) for name in names} | sys.stdlib_module_names | {"semkey"}
+    optional = {Requirement(line).name for line in PROJECT["optional-dependencies"]["peers"]}
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {module}"
         for path in source_files()
         for line, module in imported_modules(path)
-        if module.split(".")[0] not in allowed
+        if module.split(".")[0] not in allowed | (optional if line in lazy_lines(path) else set())
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def lazy_lines(path: Path) -> set[int]:
+    """Lines of the imports inside functions."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    imports = [node for function in functions for node in ast.walk(function)]
+    return {node.lineno for node in imports if isinstance(node, ast.Import | ast.ImportFrom)}
 
 
 def test_only_the_command_line_prints() -> None:

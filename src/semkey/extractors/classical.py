@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,6 +36,11 @@ class ClassicalExtractor(ABC):
     name: str
     descriptor_width: int
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that results depend on besides the versions of the libraries; JSON-ready."""
+        return {"kind": "opencv", "max_pixels": MAX_PIXELS, **self._options()}
+
     def __init__(self, *, max_keypoints: int = 1024, device: torch.device | str = "cpu") -> None:
         if max_keypoints < 1:
             raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
@@ -45,6 +51,10 @@ class ClassicalExtractor(ABC):
     @abstractmethod
     def _create(self) -> cv2.Feature2D:
         """The OpenCV object that detects and describes ``max_keypoints`` keypoints."""
+
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """What the OpenCV object was configured with, where that is not OpenCV's default."""
 
     @abstractmethod
     def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
@@ -118,6 +128,9 @@ class OrbExtractor(ClassicalExtractor):
         # in any case, so on textured images 7 changes nothing.
         return cv2.ORB.create(nfeatures=self.max_keypoints, fastThreshold=7)
 
+    def _options(self) -> dict[str, Any]:
+        return {"fast_threshold": 7}
+
     def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
         bits = np.unpackbits(descriptors, axis=1)
         return bits.astype(np.float32) * np.float32(1 / 8) - np.float32(1 / 16)
@@ -135,6 +148,9 @@ class RootSiftExtractor(ClassicalExtractor):
     def _create(self) -> cv2.Feature2D:
         # Without the precise upscaling every keypoint is off by +0.25 px in x and y.
         return cv2.SIFT.create(nfeatures=self.max_keypoints, enable_precise_upscale=True)
+
+    def _options(self) -> dict[str, Any]:
+        return {"descriptor": "RootSIFT", "precise_upscale": True}
 
     def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
         sums = descriptors.sum(axis=1, keepdims=True)

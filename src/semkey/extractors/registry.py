@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
 
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
+from semkey.extractors.peer_weights import file_sha256
+from semkey.extractors.peers import PEERS
+from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.model.features import Features
+from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
 from semkey.model.presets import load, presets, select_device
 
@@ -26,32 +33,65 @@ class Extractor(Protocol):
 
 
 class LearnedExtractor:
-    """A semkey detector behind the extractor interface."""
+    """A semkey detector behind the extractor interface.
+
+    Attributes:
+        name: preset or path, as given.
+        settings: everything that results depend on besides the versions of the libraries; JSON-ready.
+    """
 
     def __init__(self, name: str, *, max_keypoints: int, device: str) -> None:
         self.name = name
         self._detector = load(name, max_keypoints=max_keypoints, device=device)
+        shipped = presets().get(name)
+        path = shipped.path if shipped else Path(name)
+        extraction = self._detector.extraction
+        reduced = uses_bfloat16(extraction.precision, self._detector.device)
+        self.settings: dict[str, Any] = {
+            "kind": "semkey",
+            "weights": path.name,
+            "weights_sha256": file_sha256(path),
+            "weights_bytes": path.stat().st_size,
+            "parameters": sum(parameter.numel() for parameter in self._detector.parameters()),
+            **asdict(extraction),
+            "precision": "bfloat16" if reduced else "float32",
+        }
 
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""
         return self._detector.extract(image)
 
 
-def create_extractor(name: str, *, max_keypoints: int = 1024, device: str = "auto") -> Extractor:
+def extractor_names() -> list[str]:
+    """Names that :func:`create_extractor` knows, besides checkpoints and ``module:function``."""
+    builtin = [*presets(), *CLASSICAL, *PEERS]
+    return [*builtin, *(name for name in entry_point_names() if name not in builtin)]
+
+
+def create_extractor(
+    name: str, *, max_keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
+) -> Extractor:
     """Create an extractor.
 
     Args:
-        name: ``compact`` (learned), ``orb``, ``sift`` (RootSIFT), or the path of a semkey ``.safetensors`` checkpoint.
+        name: ``compact`` (learned), ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``, ``aliked-n16``,
+            ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the path of a
+            semkey ``.safetensors`` checkpoint, ``module:function`` (see
+            :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
+            an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
+        weights: folders where the released weights of peers are looked for first (see
+            :func:`semkey.extractors.peer_weights.find_weights`).
 
     Returns:
         The extractor.
 
     Raises:
-        ConfigError: unknown name, unusable device, or ``max_keypoints`` below 1.
-        CheckpointError: the checkpoint is missing or not one of semkey's.
+        ConfigError: unknown name, unusable device, ``max_keypoints`` below 1, a package that is missing, or a
+            ``module:function`` that cannot be used.
+        CheckpointError: the checkpoint is missing or not one of semkey's; the weights of a peer cannot be found.
     """
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
@@ -59,10 +99,16 @@ def create_extractor(name: str, *, max_keypoints: int = 1024, device: str = "aut
         # Their results are made on the CPU, and a copy to the GPU pays only where it is asked for.
         target = select_device("cpu" if device == "auto" else device)
         return CLASSICAL[name](max_keypoints=max_keypoints, device=target)
-    learned = presets()
-    if name in learned or name.endswith(CHECKPOINT_SUFFIX):
+    if name in PEERS:
+        return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
+    if name in presets() or name.endswith(CHECKPOINT_SUFFIX):
         return LearnedExtractor(name, max_keypoints=max_keypoints, device=device)
-    known = [*learned, *CLASSICAL]
+    if ":" in name:
+        return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
+    registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))
+    if registered is not None:
+        return registered
+    known = extractor_names()
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
     raise ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")

@@ -42,18 +42,49 @@ def to_gray(image: ImageLike) -> torch.Tensor:
     Raises:
         InputError: unreadable file, another shape or dtype, an empty image, NaN or infinite values, values off [0, 1].
     """
+    pixels = _checked(image)
+    if isinstance(pixels, np.ndarray):
+        if pixels.ndim == 3:
+            import cv2
+
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255.0
+    if pixels.shape[0] == 1:
+        return pixels[0]
+    weights = torch.tensor(LUMA, device=pixels.device)
+    return (pixels * weights[:, None, None]).sum(dim=0)
+
+
+def to_rgb(image: ImageLike) -> torch.Tensor:
+    """Colours in [0, 1] of anything :func:`to_gray` takes; grey is repeated into three channels.
+
+    Returns:
+        (3, H, W) float32.
+
+    Raises:
+        InputError: as :func:`to_gray`.
+    """
+    pixels = _checked(image)
+    if isinstance(pixels, np.ndarray):
+        channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        pixels = torch.from_numpy(np.ascontiguousarray(channels)).float() / 255.0
+    return pixels.expand(3, -1, -1)
+
+
+def _checked(image: ImageLike) -> np.ndarray | torch.Tensor:
+    """The image as uint8 (H, W, 3) or (H, W), or as a float32 tensor (3, H, W) or (1, H, W)."""
     if isinstance(image, str | Path):
         from semkey.images.reading import read_image
 
         image = read_image(image)
     if isinstance(image, np.ndarray):
-        return _gray_from_array(image)
+        return _checked_array(image)
     if isinstance(image, torch.Tensor):
-        return _gray_from_tensor(image)
+        return _checked_tensor(image)
     raise InputError(f"cannot use {type(image).__name__} as an image: pass a path, a uint8 array or a float tensor")
 
 
-def _gray_from_array(image: np.ndarray) -> torch.Tensor:
+def _checked_array(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8:
         raise InputError(
             f"image array has dtype {image.dtype}: pass uint8, or a float torch tensor (3, H, W) in [0, 1]"
@@ -62,14 +93,10 @@ def _gray_from_array(image: np.ndarray) -> torch.Tensor:
         image = image[..., 0]
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
         raise InputError(f"image array has shape {image.shape}: pass (H, W, 3) RGB or (H, W), at least 1 x 1")
-    if image.ndim == 3:
-        import cv2
-
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return torch.from_numpy(np.ascontiguousarray(image)).float() / 255.0
+    return image
 
 
-def _gray_from_tensor(image: torch.Tensor) -> torch.Tensor:
+def _checked_tensor(image: torch.Tensor) -> torch.Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
         raise InputError(f"image tensor has shape {tuple(image.shape)}: pass (3, H, W) or (1, H, W), at least 1 x 1")
     if not image.is_floating_point():
@@ -80,10 +107,7 @@ def _gray_from_tensor(image: torch.Tensor) -> torch.Tensor:
     low, high = float(image.min()), float(image.max())
     if low < -1e-3 or high > 1.0 + 1e-3:
         raise InputError(f"image tensor has values in [{low:.3g}, {high:.3g}]: scale it to [0, 1]")
-    if image.shape[0] == 1:
-        return image[0]
-    weights = torch.tensor(LUMA, device=image.device)
-    return (image * weights[:, None, None]).sum(dim=0)
+    return image
 
 
 def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:

@@ -1,0 +1,107 @@
+"""Extractors from outside semkey: ``module:function``, or an entry point of an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from semkey.errors import ConfigError
+
+ENTRY_POINT_GROUP = "semkey.extractors"
+
+
+def entry_point_names() -> list[str]:
+    """Names that installed packages registered under ``semkey.extractors``."""
+    return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def create_from_entry_point(name: str, *, max_keypoints: int, device: str) -> Any:
+    """The extractor that an installed package registered under ``name``; None where there is none.
+
+    Raises:
+        ConfigError: several packages registered the name, or as :func:`create_from_function`.
+    """
+    points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=name))
+    if not points:
+        return None
+    packages = [point.dist.name if point.dist else point.value for point in points]
+    if len(points) > 1:
+        raise ConfigError(f"features '{name}' are registered by several packages ({', '.join(packages)}): remove one")
+    try:
+        function = points[0].load()
+    except Exception as error:  # whatever the module raises while it is imported
+        raise ConfigError(f"features '{name}' of {packages[0]} cannot be loaded ({_reason(error)})") from error
+    return _create(name, function, max_keypoints=max_keypoints, device=device)
+
+
+def create_from_function(name: str, *, max_keypoints: int, device: str) -> Any:
+    """The extractor that ``module:function`` returns; the current folder is searched for the module, too.
+
+    The function is called with the keywords ``max_keypoints`` and ``device`` and returns an object with a ``name`` and
+    ``extract(image) -> Features``. It should have ``settings``, a mapping that JSON can hold with everything results
+    depend on (such as the SHA-256 of its weights), because cached features are found by it; the bytes of the
+    module that defines the function count as well.
+
+    Raises:
+        ConfigError: no such module or function, it raises, or what it returns is no extractor.
+    """
+    module_name, _, function_name = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:  # a command's own folder is searched, not the one it is called in
+        sys.path.append(here)
+    try:
+        function: Any = importlib.import_module(module_name)
+        for part in function_name.split("."):
+            function = getattr(function, part)
+    except Exception as error:  # whatever the module raises while it is imported
+        raise ConfigError(f"features '{name}' cannot be loaded as module:function ({_reason(error)})") from error
+    return _create(name, function, max_keypoints=max_keypoints, device=device)
+
+
+def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, device: str) -> Any:
+    if not callable(function):
+        raise ConfigError(f"features '{name}': {function!r} is no function")
+    try:
+        extractor = function(max_keypoints=max_keypoints, device=device)
+    except TypeError as error:
+        raise ConfigError(f"features '{name}': called with max_keypoints=, device=: {_reason(error)}") from error
+    if not callable(getattr(extractor, "extract", None)) or not isinstance(getattr(extractor, "name", None), str):
+        raise ConfigError(
+            f"features '{name}': needs a name (str) and extract(image), {type(extractor).__name__} lacks it"
+        )
+    if not isinstance(getattr(extractor, "settings", {}), Mapping):
+        raise ConfigError(f"features '{name}': its settings must be a mapping, or left out")
+    return _Plugin(name, extractor, function)
+
+
+class _Plugin:
+    """A foreign extractor under the name the user gave, with what is known of its origin in ``settings``."""
+
+    def __init__(self, name: str, extractor: Any, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.extract = extractor.extract
+        self.settings: dict[str, Any] = {
+            "kind": "plugin",
+            "class": f"{type(extractor).__module__}.{type(extractor).__qualname__}",
+            "source_sha256": _source_sha256(function),
+            **dict(getattr(extractor, "settings", {})),
+        }
+
+
+def _source_sha256(function: Callable[..., Any]) -> str | None:
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # built in
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
