@@ -1,0 +1,144 @@
+"""From the rows of pairs to the metrics of a set: means, areas under curves, groups and bootstrap intervals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from semkey.errors import ConfigError
+from semkey.evaluation.pairs import HomographyTruth, ImagePair, PoseTruth
+from semkey.evaluation.results import Row
+from semkey.matching.mutual import Matches
+from semkey.metrics.bootstrap import bootstrap_intervals
+from semkey.metrics.keypoints import MappedKeypoints
+from semkey.metrics.two_view import area_under_curve
+from semkey.model.features import Features
+
+TruthKind = TypeVar("TruthKind", HomographyTruth, PoseTruth)
+
+MIN_PAIRS_FOR_INTERVAL = 5
+"""With fewer, resampling pairs says next to nothing, so no interval is given."""
+
+
+def map_keypoints(
+    truth: HomographyTruth | PoseTruth, features0: Features, features1: Features
+) -> tuple[MappedKeypoints, MappedKeypoints]:
+    """The keypoints of both images and where the truth puts them in the other image."""
+    views = []
+    for direction, source, target in ((truth, features0, features1), (truth.swapped(), features1, features0)):
+        keypoints = to_array(source.keypoints)
+        mapped, visible = direction.project(keypoints, target.image_size)
+        views.append(MappedKeypoints(keypoints=keypoints, mapped=mapped, visible=visible))
+    return views[0], views[1]
+
+
+def matched_indices(matches: Matches) -> NDArray[np.int64]:
+    """(M, 2) int64 indices of the matches."""
+    return matches.indices.detach().cpu().numpy().astype(np.int64).reshape(-1, 2)
+
+
+def to_array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    """A tensor of any device as a float64 array."""
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def number(value: float | str | None) -> float:
+    """A number of a row, also of one that went through JSON: None is NaN, ``"inf"`` is infinity."""
+    return float("nan") if value is None else float(value)
+
+
+def at(value: float) -> str:
+    """A threshold as it stands in the name of a metric: ``3`` for 3.0, ``0.5`` for 0.5."""
+    return f"{value:g}"
+
+
+def check_thresholds(name: str, values: Sequence[float], *, may_be_empty: bool = False) -> None:
+    """Raises ConfigError unless ``values`` are positive, finite and increasing."""
+    increasing = all(first < second for first, second in itertools.pairwise(values))
+    positive = all(0 < value < float("inf") for value in values)
+    if not (increasing and positive and (values or may_be_empty)):
+        raise ConfigError(f"{name} must be positive and increasing, got {list(values)}")
+
+
+def truth_of_kind(pair: ImagePair, kind: type[TruthKind], what: str) -> TruthKind:
+    """The truth of ``pair``; raises ConfigError where it is of another kind than a protocol can measure."""
+    if not isinstance(pair.truth, kind):
+        raise ConfigError(f"pair {pair.name} has no {what}: evaluate this data with another kind")
+    return pair.truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the metrics of a set are made of, one value per pair.
+
+    Attributes:
+        means: metric to (P,) values; the metric is their mean without NaN.
+        areas: metric to (P,) errors and an upper end; the metric is the area under their recall curve up to it.
+    """
+
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    areas: Mapping[str, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], means: Mapping[str, tuple[str, int | None]], areas: Mapping) -> Columns:
+        """Collect columns from rows.
+
+        Args:
+            rows: of the pairs.
+            means: metric to (key of the row, index into the list there or None for a number).
+            areas: metric to (key of the row, index or None, upper end).
+        """
+        return cls(
+            means={name: _column(rows, *place) for name, place in means.items()},
+            areas={name: (_column(rows, key, index), end) for name, (key, index, end) in areas.items()},
+        )
+
+    def metrics(self, indices: NDArray[np.int64] | None = None) -> dict[str, float]:
+        """The metrics over all pairs, or over those at ``indices`` (repetitions count)."""
+        chosen = slice(None) if indices is None else indices
+        values = {}
+        for name, column in self.means.items():
+            defined = column[chosen]
+            defined = defined[~np.isnan(defined)]
+            values[name] = float(defined.mean()) if len(defined) else float("nan")
+        for name, (errors, end) in self.areas.items():
+            drawn = errors[chosen]
+            values[name] = area_under_curve(drawn, [end])[0] if len(drawn) else float("nan")
+        return values
+
+    def intervals(self, count: int, *, seed: int) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over ``count`` pairs of those metrics that have a finite one."""
+        names = [*self.means, *self.areas]
+        if count < MIN_PAIRS_FOR_INTERVAL or not names:
+            return {}
+        ends = bootstrap_intervals(lambda drawn: list(self.metrics(drawn).values()), count, seed=seed)
+        return finite_intervals(names, ends)
+
+
+def finite_intervals(names: Sequence[str], ends: NDArray[np.float64]) -> dict[str, tuple[float, float]]:
+    """Intervals by name from (K, 2) ends, without those that are not finite."""
+    return {
+        name: (float(low), float(high))
+        for name, (low, high) in zip(names, ends, strict=True)
+        if np.isfinite([low, high]).all()
+    }
+
+
+def group_indices(rows: Sequence[Row]) -> dict[str, NDArray[np.int64]]:
+    """Indices of the rows of each group, in order of appearance; rows without a group are in none."""
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.get("group"):
+            groups.setdefault(row["group"], []).append(index)
+    return {name: np.array(indices) for name, indices in groups.items()}
+
+
+def _column(rows: Sequence[Row], key: str, index: int | None) -> NDArray[np.float64]:
+    values = [row[key] if index is None else row[key][index] for row in rows]
+    return np.array([number(value) for value in values], dtype=np.float64)
