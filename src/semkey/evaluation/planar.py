@@ -17,6 +17,7 @@ from semkey.evaluation.summary import (
     at,
     check_thresholds,
     group_indices,
+    judged_distances,
     map_keypoints,
     matched_indices,
     to_array,
@@ -27,7 +28,6 @@ from semkey.matching.mutual import Matches
 from semkey.metrics.keypoints import (
     correct_counts,
     localisation_error,
-    match_distances,
     matching_accuracy,
     matching_score,
     repeatability,
@@ -133,9 +133,7 @@ class PlanarProtocol:
         truth = truth_of_kind(pair, HomographyTruth, "homography")
         view0, view1 = map_keypoints(truth, features0, features1)
         indices = matched_indices(matches)
-        distances = match_distances(view0, view1, indices)
-        # A point that the truth sends to infinity is known to be nowhere in image 1.
-        distances = np.where(np.isnan(distances), np.inf, distances)
+        distances = judged_distances(truth, view0, view1, indices)
         points0, points1 = view0.keypoints[indices[:, 0]], view1.keypoints[indices[:, 1]]
         weights = to_array(matches.scores)
         errors = {}

@@ -17,6 +17,7 @@ from semkey.evaluation.summary import (
     at,
     check_thresholds,
     group_indices,
+    judged_distances,
     map_keypoints,
     matched_indices,
     to_array,
@@ -24,7 +25,7 @@ from semkey.evaluation.summary import (
 )
 from semkey.matching.mutual import Matches
 from semkey.matching.robust import RobustEstimate
-from semkey.metrics.keypoints import correct_counts, match_distances, matching_accuracy, repeatability
+from semkey.metrics.keypoints import correct_counts, matching_accuracy, repeatability
 from semkey.metrics.two_view import area_under_curve, relative_pose_error
 from semkey.model.features import Features
 
@@ -166,7 +167,7 @@ class PosedProtocol:
             unknown = [float("nan")] * len(self.correct_px)
             return {"precision": unknown, "correct": unknown, "repeatability": float("nan")}
         view0, view1 = map_keypoints(truth, features0, features1)
-        distances = match_distances(view0, view1, indices)
+        distances = judged_distances(truth, view0, view1, indices)
         return {
             "precision": matching_accuracy(distances, self.correct_px),
             "correct": correct_counts(distances, self.correct_px),

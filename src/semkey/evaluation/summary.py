@@ -16,7 +16,7 @@ from semkey.evaluation.pairs import HomographyTruth, ImagePair, PoseTruth
 from semkey.evaluation.results import Row
 from semkey.matching.mutual import Matches
 from semkey.metrics.bootstrap import bootstrap_intervals
-from semkey.metrics.keypoints import MappedKeypoints
+from semkey.metrics.keypoints import MappedKeypoints, match_distances
 from semkey.metrics.two_view import area_under_curve
 from semkey.model.features import Features
 
@@ -41,6 +41,18 @@ def map_keypoints(
 def matched_indices(matches: Matches) -> NDArray[np.int64]:
     """(M, 2) int64 indices of the matches."""
     return matches.indices.detach().cpu().numpy().astype(np.int64).reshape(-1, 2)
+
+
+def judged_distances(
+    truth: HomographyTruth | PoseTruth, view0: MappedKeypoints, view1: MappedKeypoints, indices: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How far each match (M,) is from the truth, pixels of image 1; NaN where that cannot be said.
+
+    Depth has holes and edges; a homography is known everywhere, so a point that it sends beyond the horizon has no
+    place in image 1 and its match is wrong (``inf``).
+    """
+    distances = match_distances(view0, view1, indices)
+    return np.where(np.isnan(distances), np.inf, distances) if isinstance(truth, HomographyTruth) else distances
 
 
 def to_array(tensor: torch.Tensor) -> NDArray[np.float64]:

@@ -24,16 +24,19 @@ class RankedLabels:
     """
 
     def __init__(self, labels: ArrayLike, predictions: ArrayLike) -> None:
-        self._labels, values = _checked(labels, predictions)
-        unique, self._rank = np.unique(values, return_inverse=True)
-        self._ranks = len(unique)
+        truth, values = _checked(labels, predictions)
+        self._order = np.argsort(values, kind="stable")
+        self._ones = truth[self._order]
+        ordered = values[self._order]
+        self._first_of_rank = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
 
     def _counts(self, weights: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight of the ones and of the zeros per rank, lowest first."""
-        weight = np.ones(len(self._labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-        ones = np.bincount(self._rank, weight * self._labels, self._ranks).astype(np.float64)
-        zeros = np.bincount(self._rank, weight * (1 - self._labels), self._ranks).astype(np.float64)
-        return ones, zeros
+        if len(self._order) == 0:
+            return np.zeros(0), np.zeros(0)
+        weight = 1.0 if weights is None else np.asarray(weights, dtype=np.float64)[self._order]
+        ones = np.add.reduceat(self._ones * weight, self._first_of_rank)
+        return ones, np.add.reduceat((1 - self._ones) * weight, self._first_of_rank)
 
     def auroc(self, weights: ArrayLike | None = None) -> float:
         """Area under the ROC curve: the probability that a one is ranked above a zero, ties counting half.
