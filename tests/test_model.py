@@ -63,7 +63,7 @@ def test_maps_have_the_stated_strides(detector: SemanticKeypointDetector) -> Non
     assert maps.log_probability.shape == (2, 1, 96, 160)
     assert maps.grid.shape == (2, 64, 12, 20)
     assert maps.fine.shape == (2, 64, 24, 40)
-    assert maps.stride2.shape == (2, 16, 48, 80)
+    assert maps.detail.shape == (2, 16, 48, 80)
     assert [tuple(m.shape[-2:]) for m in maps.coarse] == [(6, 10), (3, 5)]
 
 
@@ -284,7 +284,7 @@ def test_every_other_part_learns() -> None:
     points = torch.rand(2, 7, 2) * 60
     peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
     loss = model.describe(maps, points)[..., 0].sum() + model.place(maps.coarse).sum()
-    loss = loss + model.refine(maps.stride2[:1], peaks).sum()
+    loss = loss + model.refine(maps.detail[:1], peaks).sum()
     loss.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("reliability")]
     assert silent == []
@@ -297,3 +297,18 @@ def test_unknown_setting_names_the_nearest() -> None:
         ExtractionConfig(max_keypoints=0)
     with pytest.raises(ConfigError, match="unknown key"):
         ModelConfig.from_mapping({"stem": [1]})
+
+
+def test_a_model_without_stride_2_maps_extracts_and_trains() -> None:
+    config = ModelConfig(stem_channels=(24, 32), detail_stride=4, detail_channels=24, context_channels=(48, 48))
+    model = SemanticKeypointDetector(config)
+    maps = model(torch.randn(2, 1, 64, 96))
+    assert maps.log_probability.shape == (2, 1, 64, 96)
+    assert maps.detail.shape == (2, 24, 16, 24)
+    assert maps.fine.shape[-2:] == (16, 24)
+    maps.log_probability.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.detail.parameters())
+    features = model.eval().extract(torch.rand(3, 70, 99))
+    assert len(features) > 0
+    assert features.descriptors.shape == (len(features), 64)
+    assert (features.keypoints <= torch.tensor([98.0, 69.0])).all()

@@ -124,7 +124,7 @@ def detected_losses(
             peaks = model.detect(score_from_log_probability(image.log_probability[0, 0]), EXTRACTION)
             inside = batch[f"valid{index}"][row][peaks.pixels[:, 1], peaks.pixels[:, 0]]
             images.append(image)
-            keypoints.append(model.refine(image.stride2, peaks)[inside])
+            keypoints.append(model.refine(image.detail, peaks)[inside])
             gaps = keypoints[-1][:, None] - _strong(batch[f"targets{index}"][row])
             near = gaps.detach().norm(dim=-1) < ANCHOR_PX
             anchor.append(gaps[near].abs().sum(dim=1).mean() if bool(near.any()) else gaps.sum() * 0.0)

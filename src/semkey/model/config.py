@@ -38,8 +38,9 @@ class ModelConfig(_Config):
 
     Attributes:
         backbone: frozen backbone; "none", the only one in this version, is the small trained context branch.
-        stem_channels: channels of the stem at strides 2, 4 and 8.
+        stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
         detail_channels: channels of the detail stem, which positions are read from.
+        detail_stride: its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         descriptor_dim: descriptor width D.
@@ -48,8 +49,9 @@ class ModelConfig(_Config):
     """
 
     backbone: str = "none"
-    stem_channels: tuple[int, int, int] = (16, 32, 64)
+    stem_channels: tuple[int, ...] = (16, 32, 64)
     detail_channels: int = 16
+    detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
     descriptor_dim: int = 64
@@ -61,8 +63,10 @@ class ModelConfig(_Config):
             raise ConfigError(f"backbone '{self.backbone}' is not known, this version has: none")
         widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
         widths = (*widths, self.descriptor_dim, self.descriptor_positions, self.global_dim)
-        if len(self.stem_channels) != 3 or len(self.context_channels) != 2:
-            raise ConfigError("stem_channels must have 3 and context_channels 2 entries")
+        if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
+            raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
+        if self.detail_stride not in (2, 4):
+            raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):
             raise ConfigError(f"channel counts must be whole numbers from 1 to 4096, got {widths}")
 

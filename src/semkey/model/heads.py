@@ -85,38 +85,39 @@ class SDDH(nn.Module):
 class OffsetHead(nn.Module):
     """Sub-pixel refinement: a small heat map per keypoint from fine features, read out by soft-argmax.
 
-    Input is a 3 x 3 patch of the stride-2 map and the keypoint's window of scores; output an expectation over a
+    Input is a 3 x 3 patch of the detail stem's map and the keypoint's window of scores; output an expectation over a
     5 x 5 grid of candidate shifts half a pixel apart, so at most one pixel in x and y.
     """
 
     patch: torch.Tensor
     candidates: torch.Tensor
 
-    def __init__(self, channels: int, window: int = 5) -> None:
+    def __init__(self, channels: int, stride: int, window: int = 5) -> None:
         super().__init__()
+        self.stride = stride
         last = nn.Linear(64, 25)
         nn.init.zeros_(last.weight)  # starts as "no shift"
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(nn.Linear(9 * channels + window**2, 64), nn.ReLU(inplace=True), last)
-        cells = torch.tensor([-2.0, 0.0, 2.0])
+        cells = torch.tensor([-1.0, 0.0, 1.0]) * stride
         shifts = torch.linspace(-1.0, 1.0, 5)
         patch = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1).reshape(9, 2)
         candidates = torch.stack(torch.meshgrid(shifts, shifts, indexing="xy"), dim=-1).reshape(25, 2)
         self.register_buffer("patch", patch, persistent=False)
         self.register_buffer("candidates", candidates, persistent=False)
 
-    def forward(self, stride2: torch.Tensor, keypoints: torch.Tensor, window_scores: torch.Tensor) -> torch.Tensor:
+    def forward(self, detail: torch.Tensor, keypoints: torch.Tensor, window_scores: torch.Tensor) -> torch.Tensor:
         """Shift of each keypoint.
 
         Args:
-            stride2: (B, C, H/2, W/2) map of the detail stem.
+            detail: (B, C, H/s, W/s) map of the detail stem.
             keypoints: (B, N, 2) pixels.
             window_scores: (B, N, 25) scores of the 5 x 5 window that the keypoint was read from.
 
         Returns:
             (B, N, 2) float32 pixels in [-1, 1].
         """
-        patch = sample_map(stride2, keypoints[:, :, None] + self.patch, 2).flatten(2)
+        patch = sample_map(detail, keypoints[:, :, None] + self.patch, self.stride).flatten(2)
         logits = self.layers(torch.cat([patch, window_scores.to(patch.dtype)], dim=-1))
         return logits.float().softmax(dim=-1) @ self.candidates
 

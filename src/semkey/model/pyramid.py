@@ -14,37 +14,39 @@ FINE_STRIDE = 4
 
 
 class FeaturePyramid(nn.Module):
-    """Fuses strides 2, 4, 8 (stem) and the coarse maps (context branch or backbone).
+    """Fuses strides 2 (if there is one), 4, 8 (stem) and the coarse maps (context branch or backbone).
 
     The finer maps reach the grid by space-to-depth, not by pooling, so that a cell still knows where inside its 8 x 8
     pixels an edge lies.
     """
 
-    def __init__(self, stem: tuple[int, int, int], coarse: Sequence[int], channels: int) -> None:
+    def __init__(self, stem: Sequence[int], coarse: Sequence[int], channels: int) -> None:
         super().__init__()
         # A 1 x 1 convolution after space-to-depth is a convolution whose kernel and stride are the block's side.
-        self.lateral2 = nn.Conv2d(stem[0], channels, 4, stride=4)
-        self.lateral4 = nn.Conv2d(stem[1], channels, 2, stride=2)
-        self.lateral8 = nn.Conv2d(stem[2], channels, 1)
+        self.lateral2 = nn.Conv2d(stem[0], channels, 4, stride=4) if len(stem) == 3 else None
+        self.lateral4 = nn.Conv2d(stem[-2], channels, 2, stride=2)
+        self.lateral8 = nn.Conv2d(stem[-1], channels, 1)
         self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
         self.fuse = ConvBlock(channels, channels)
-        self.fine = nn.Conv2d(stem[1], channels, 1)
+        self.fine = nn.Conv2d(stem[-2], channels, 1)
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
 
     def forward(
-        self, stem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], coarse: Sequence[torch.Tensor]
+        self, stem: Sequence[torch.Tensor], coarse: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Fuse the scales.
 
         Args:
-            stem: maps (B, C, H/2, W/2), (B, C, H/4, W/4), (B, C, H/8, W/8).
+            stem: maps (B, C, H/2, W/2) (if there is one), (B, C, H/4, W/4), (B, C, H/8, W/8).
             coarse: maps (B, C, h, w) of any coarser grid that covers the same image, finest first.
 
         Returns:
             ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/4, W/4).
         """
-        stride2, stride4, stride8 = stem
-        grid = self.lateral2(stride2) + self.lateral4(stride4) + self.lateral8(stride8)
+        *_, stride4, stride8 = stem
+        grid = self.lateral4(stride4) + self.lateral8(stride8)
+        if self.lateral2 is not None:
+            grid = grid + self.lateral2(stem[0])
         for lateral, feature_map in zip(self.coarse, coarse, strict=True):
             grid = grid + _resize(lateral(feature_map), grid)
         grid = self.fuse(grid)

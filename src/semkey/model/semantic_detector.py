@@ -35,14 +35,14 @@ class DenseMaps:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/4, W/4) features that descriptors are sampled from.
-        stride2: (B, C, H/2, W/2) features of the detail stem, which sub-pixel offsets are read from.
+        detail: (B, C, H/s, W/s) features of the detail stem (stride s), which sub-pixel offsets are read from.
         coarse: coarse maps (B, C, h, w), finest first.
     """
 
     log_probability: torch.Tensor
     grid: torch.Tensor
     fine: torch.Tensor
-    stride2: torch.Tensor
+    detail: torch.Tensor
     coarse: tuple[torch.Tensor, ...]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DenseMaps:
@@ -51,7 +51,7 @@ class DenseMaps:
             log_probability=change(self.log_probability),
             grid=change(self.grid),
             fine=change(self.fine),
-            stride2=change(self.stride2),
+            detail=change(self.detail),
             coarse=tuple(change(coarse) for coarse in self.coarse),
         )
 
@@ -78,12 +78,12 @@ class SemanticKeypointDetector(nn.Module):
         stem, coarse, channels = self.config.stem_channels, self.config.context_channels, self.config.grid_channels
         self.backbone: nn.Module | None = None
         self.stem = Stem(stem)
-        self.context = Context(stem[2], coarse)
+        self.context = Context(stem[-1], coarse)
         self.pyramid = FeaturePyramid(stem, coarse, channels)
-        self.detail = DetailStem(self.config.detail_channels)
+        self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
         self.detector = ScoreHead(channels)
         self.descriptor = SDDH(channels, self.config.descriptor_dim, self.config.descriptor_positions)
-        self.offset = OffsetHead(self.config.detail_channels)
+        self.offset = OffsetHead(self.config.detail_channels, self.config.detail_stride)
         self.reliability = ReliabilityHead(channels)
         self.place = GlobalHead(coarse, self.config.global_dim)
 
@@ -108,11 +108,11 @@ class SemanticKeypointDetector(nn.Module):
                 same.
         """
         stem = self.stem(images)
-        coarse = self.context(stem[2])
+        coarse = self.context(stem[-1])
         grid, fine = self.pyramid(stem, coarse)
-        stride2, detail = self.detail(images)
-        log_probability = self.detector(grid.detach() if decoupled else grid, detail)
-        return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, stride2=stride2, coarse=coarse)
+        detail, logits = self.detail(images)
+        log_probability = self.detector(grid.detach() if decoupled else grid, logits)
+        return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
 
     def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, N, D), unit norm, at pixels (B, N, 2) of the network's input."""
@@ -130,9 +130,9 @@ class SemanticKeypointDetector(nn.Module):
             min_score=config.min_score,
         )
 
-    def refine(self, stride2: torch.Tensor, peaks: Peaks) -> torch.Tensor:
-        """Keypoints (N, 2) of one image after the offset head, pixels; ``stride2`` is (1, C, H/2, W/2)."""
-        return peaks.keypoints + self.offset(stride2, peaks.keypoints[None], peaks.windows[None])[0]
+    def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
+        """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
+        return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
     def extract(self, image: ImageLike) -> Features:
         """Keypoints of one image.
@@ -179,7 +179,7 @@ class SemanticKeypointDetector(nn.Module):
         width, height = image.valid_size
         scores = score_from_log_probability(maps.log_probability[0, 0, :height, :width])
         peaks = self.detect(scores)
-        keypoints = self.refine(maps.stride2, peaks)
+        keypoints = self.refine(maps.detail, peaks)
         limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
         keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
         return Features(

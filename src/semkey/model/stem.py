@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,17 +14,29 @@ GRID_STRIDE = 8
 
 
 class Stem(nn.Module):
-    """Fine features of a normalised grey image at strides 2, 4 and 8."""
+    """Fine features of a normalised grey image at strides 2, 4 and 8, or at 4 and 8 only.
 
-    def __init__(self, channels: tuple[int, int, int]) -> None:
+    Args:
+        channels: of the maps, finest first; two numbers leave out stride 2, which is most of the work.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        first, second, third = channels
-        self.stride2 = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, first), ConvBlock(first, first))
-        self.stride4 = nn.Sequential(Downsample(first, second), ResidualBlock(second))
+        *_, second, third = channels
+        self.stride2: nn.Module | None = None
+        if len(channels) == 3:
+            first = channels[0]
+            self.stride2 = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, first), ConvBlock(first, first))
+            self.stride4 = nn.Sequential(Downsample(first, second), ResidualBlock(second))
+        else:
+            self.stride4 = nn.Sequential(nn.PixelUnshuffle(4), ConvBlock(16, second), ResidualBlock(second))
         self.stride8 = nn.Sequential(Downsample(second, third), ResidualBlock(third))
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, 1, H, W), H and W multiples of 8 -> maps (B, C, H/2, W/2), (B, C, H/4, W/4), (B, C, H/8, W/8)."""
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, 1, H, W), H and W multiples of 8 -> maps (B, C, H/s, W/s), finest first."""
+        if self.stride2 is None:
+            stride4 = self.stride4(image)
+            return stride4, self.stride8(stride4)
         stride2 = self.stride2(image)
         stride4 = self.stride4(stride2)
         return stride2, stride4, self.stride8(stride4)
@@ -47,13 +61,20 @@ class DetailStem(nn.Module):
 
     Descriptors want features that change little with the place, positions want the opposite: where both share their
     first layers, the descriptor's gradients win and keypoints end a pixel or two off.
+
+    Args:
+        channels: of its map.
+        stride: pixels per cell of its map, 2 or 4.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, channels), ConvBlock(channels, channels))
+        self.stride = stride
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(stride), ConvBlock(stride**2, channels), ConvBlock(channels, channels)
+        )
         self.features = nn.Conv2d(channels, channels, 3, padding=1)
-        self.logits = nn.Conv2d(channels, 4, 3, padding=1)
+        self.logits = nn.Conv2d(channels, stride**2, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the image.
@@ -62,10 +83,10 @@ class DetailStem(nn.Module):
             image: (B, 1, H, W), normalised, H and W multiples of 8.
 
         Returns:
-            ``stride2`` (B, C, H/2, W/2), and ``logits`` (B, 64, H/8, W/8): one number per pixel of a cell, row by row,
-            computed the same way at every place.
+            ``detail`` (B, C, H/s, W/s) for stride s, and ``logits`` (B, 64, H/8, W/8): one number per pixel of a grid
+            cell, row by row, computed the same way at every place.
         """
-        stride2 = self.layers(image)
-        logits = self.logits(F.relu(stride2 + self.features(stride2)))
-        # four numbers per stride-2 cell are its 2 x 2 pixels: to full resolution, then to the cells of the grid
-        return stride2, F.pixel_unshuffle(F.pixel_shuffle(logits, 2), GRID_STRIDE)
+        detail = self.layers(image)
+        logits = self.logits(F.relu(detail + self.features(detail)))
+        # the numbers of a cell are its pixels: to full resolution, then to the cells of the grid
+        return detail, F.pixel_unshuffle(F.pixel_shuffle(logits, self.stride), GRID_STRIDE)
