@@ -139,13 +139,14 @@ class PoseTruth:
 def sample_depth(depth: NDArray[np.float32], points: NDArray, tolerance: float) -> NDArray[np.float64]:
     """Depth (N,) float64 at pixels (N, 2), bilinear; NaN outside, at holes (0) and across depth edges.
 
-    An edge is where the four neighbours differ by more than ``tolerance`` of the nearest.
+    An edge is where the four neighbours differ by more than ``tolerance`` of the nearest. Neighbours without weight do
+    not count: on a pixel centre it is that pixel's depth, whatever is beside it.
     """
     height, width = depth.shape
     inside = inside_image(points, (width, height))
     position = np.where(inside[:, None], points, 0.0)
     x0, y0 = np.floor(position).astype(int).T
-    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
+    x1, y1 = np.ceil(position).astype(int).T
     right, lower = (position - np.floor(position)).T
     corners = np.stack([depth[y0, x0], depth[y0, x1], depth[y1, x0], depth[y1, x1]]).astype(np.float64)
     weights = np.stack([(1 - right) * (1 - lower), right * (1 - lower), (1 - right) * lower, right * lower])

@@ -58,7 +58,8 @@ def posed_sequence_sets(
 
     Raises:
         DatasetError: it is no posed sequence with a known camera, or a gap leaves no pair.
-        ConfigError: a gap, the stride, the overlap or the camera is out of range, or overlap is asked for without depth.
+        ConfigError: a gap, the stride, the overlap or the camera is out of range, or overlap is asked for and there is
+            no depth.
         InputError: a depth image cannot be read.
     """
     if not gaps or min(gaps) < 1 or len(set(gaps)) < len(gaps):
