@@ -77,7 +77,7 @@ import importlib
 for name in (
     "cv2 evo.core.metrics evo.core.trajectory hypothesis kornia matplotlib.pyplot numpy poselib pytest rich.progress"
     " rich.table rich.traceback safetensors.torch scipy.ndimage scipy.optimize scipy.spatial skimage.data torch tqdm"
-    " typer typer.rich_utils xdist"
+    " lightning_fabric torch.utils.tensorboard typer typer.rich_utils xdist yaml"
 ).split():
     importlib.import_module(name)
 PYTHON

@@ -41,7 +41,7 @@ ORDER = (
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
 # Import names of the declared dependencies, where the two differ.
-IMPORT_NAMES = {"opencv-python-headless": "cv2"}
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "lightning-fabric": "lightning_fabric"}
 
 PERMISSIVE = re.compile(
     r"\b(MIT|MIT-CMU|BSD|BSD-[23]-Clause|0BSD|ISC|ISCL|Apache(-2\.0)?|PSF(-2\.0)?|Python Software Foundation|Zlib|"
@@ -219,7 +219,10 @@ def test_packages_beside_each_other_do_not_import_in_a_circle() -> None:
 def test_the_library_imports_only_what_it_declares() -> None:
     names = [Requirement(line).name for line in PROJECT["dependencies"]]
     allowed = {IMPORT_NAMES.get(name, name) for name in names} | sys.stdlib_module_names | {"semkey"}
-    optional = {Requirement(line).name for line in PROJECT["optional-dependencies"]["peers"]}
+    extras = PROJECT["optional-dependencies"]
+    optional = {
+        IMPORT_NAMES.get(name, name) for name in (Requirement(line).name for line in extras["peers"] + extras["train"])
+    }
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {module}"
         for path in source_files()
@@ -261,7 +264,7 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 # -- the command line ----------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "cv2", "matplotlib", "scipy", "kornia", "poselib"}
+HEAVY = {"torch", "cv2", "matplotlib", "scipy", "kornia", "poselib", "yaml", "lightning_fabric", "tensorboard"}
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
