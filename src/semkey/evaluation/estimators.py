@@ -44,9 +44,9 @@ def homography_dlt(
 ) -> RobustEstimate:
     """The homography of least weighted algebraic error over all matches: every outlier counts.
 
-    The direct linear transform with normalised points (Hartley & Zisserman 2004, algorithm 4.2); each match weighs as
-    much as its score, as in LightGlue's evaluation (Lindenberger et al. 2023, section 5.1). ``max_error_px`` only says
-    which matches are called inliers afterwards.
+    The direct linear transform with normalised points (Hartley & Zisserman 2004, algorithm 4.2); the squared residual
+    of each match weighs as much as its score, as in LightGlue's evaluation (Lindenberger et al. 2023, section 5.1).
+    ``max_error_px`` only says which matches are called inliers afterwards.
 
     Args:
         points0: (M, 2) pixels in image 0.
@@ -57,8 +57,8 @@ def homography_dlt(
     """
     if (weights > 0).sum() < 4:
         return _failure(len(points0))
-    normalised0, T0 = _normalised(points0)
-    normalised1, T1 = _normalised(points1)
+    normalised0, T0 = _normalised(points0, weights)
+    normalised1, T1 = _normalised(points1, weights)
     (x, y), (u, v) = normalised0.T, normalised1.T
     one, zero = np.ones_like(x), np.zeros_like(x)
     rows_u = np.stack([x, y, one, zero, zero, zero, -u * x, -u * y, -u], axis=1)
@@ -157,10 +157,10 @@ def _usac(threshold: float, seed: int) -> cv2.UsacParams:
     return params
 
 
-def _normalised(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points moved to mean 0 and mean distance sqrt(2), and the (3, 3) transform that does so."""
-    mean = points.mean(axis=0)
-    spread = float(np.linalg.norm(points - mean, axis=1).mean())
+def _normalised(points: NDArray, weights: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points moved to weighted mean 0 and weighted mean distance sqrt(2), and the (3, 3) transform that does so."""
+    mean = np.average(points, axis=0, weights=weights)
+    spread = float(np.average(np.linalg.norm(points - mean, axis=1), weights=weights))
     scale = np.sqrt(2) / spread if spread > 0 else 1.0
     T = np.array([[scale, 0.0, -scale * mean[0]], [0.0, scale, -scale * mean[1]], [0.0, 0.0, 1.0]])
     return (points - mean) * scale, T
