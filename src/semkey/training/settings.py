@@ -1,0 +1,235 @@
+"""Configurations as frozen dataclasses: built from nested mappings, read from YAML, changed by ``a.b=value``.
+
+Every problem is a :class:`semkey.errors.ConfigError` that names the key with its whole path and, for an unknown key,
+the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+
+from semkey.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of the training configurations."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, base: Self | None = None) -> Self:
+        """Build from a nested mapping, as YAML and JSON give it.
+
+        Lists become tuples, text becomes a path or a number where the field is one (YAML reads ``1e-4`` as text). A
+        mapping of names to numbers, such as the weights of losses, is laid over the default: name by name.
+
+        Args:
+            values: by field name; what is absent keeps its default.
+            base: the defaults; None takes those of the class.
+
+        Raises:
+            ConfigError: an unknown key, a value of another type or out of range; the message has the path of the key.
+        """
+        return _build(cls, values, base, "")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """A nested mapping of plain values that :meth:`from_mapping` reads back; ready for JSON and YAML."""
+        return _plain(self)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping, empty for an empty file.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, no valid YAML (the message has the line), or not a mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{path}{place}: is not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: holds a {type(loaded).__name__}, expected keys with values")
+    return loaded
+
+
+def override(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """A copy of a nested mapping with changes such as ``optimizer.batch_pairs=16`` or ``data.photos=../photos``.
+
+    The value is read as YAML, so ``null``, ``true`` and ``[1, 2]`` mean what they mean there; text that is not
+    valid YAML stays text.
+
+    Raises:
+        ConfigError: a change without ``=`` or without a key, or one that goes through a value that is no mapping.
+    """
+    import yaml
+
+    result = _copy(values)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"--set {change}: expected key=value, e.g. optimizer.batch_pairs=16")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        place = result
+        for depth, key in enumerate(keys[:-1], start=1):
+            inner = place.setdefault(key, {})
+            if inner is None:  # a YAML key with nothing below it
+                inner = place[key] = {}
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {change}: {'.'.join(keys[:depth])} is a value, it has no keys of its own")
+            place = inner
+        place[keys[-1]] = value
+    return result
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def unknown_key(where: str, key: str, valid: Sequence[str]) -> ConfigError:
+    """The error for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(str(key), valid, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(valid) or 'none'}"
+    return ConfigError(f"unknown key '{_join(where, key)}', {hint}")
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _build(cls: type[T], values: Any, base: T | None, where: str) -> T:
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} is {values!r}, expected keys with values")
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(typing.cast("Any", cls)) if field.init}
+    hints = typing.get_type_hints(cls)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(where, key, list(known))
+        default = getattr(base, key) if base is not None else _default(known[key])
+        given[key] = _convert(hints[key], value, default, _join(where, key))
+    try:
+        return cls(**given) if base is None else dataclasses.replace(typing.cast("Any", base), **given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+    except TypeError as error:  # a field without a default is missing
+        missing = [
+            n for n, f in known.items() if n not in given and f.default is MISSING and f.default_factory is MISSING
+        ]
+        if not missing:
+            raise
+        raise ConfigError(f"{_join(where, missing[0])} is missing") from error
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not MISSING else None
+
+
+def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [option for option in arguments if option is not type(None)]
+        problems: list[ConfigError] = []
+        for option in options:
+            try:
+                return _convert(option, value, default, where)
+            except ConfigError as error:
+                problems.append(error)
+        raise problems[0]
+    if is_dataclass(kind):
+        return _build(
+            typing.cast("type[Any]", kind),
+            value,
+            default if isinstance(default, kind) else None,
+            where,
+        )
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where} is {value!r}, must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return _tuple(arguments, value, where)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} is {value!r}, expected keys with values")
+        items = {str(key): _convert(arguments[1], item, None, _join(where, key)) for key, item in value.items()}
+        return {**(default or {}), **items}
+    return _scalar(kind, value, where)
+
+
+def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} is {value!r}, expected a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, None, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(arguments):
+        raise ConfigError(f"{where} has {len(value)} entries, expected {len(arguments)}")
+    return tuple(
+        _convert(kind, item, None, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any:
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, float | str) and _number(value) is not None and float(value).is_integer():
+        return int(float(value))
+    if kind is float and not isinstance(value, bool) and _number(value) is not None:
+        return float(value)
+    if kind is Path and isinstance(value, str | Path) and str(value):
+        return Path(value)
+    if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "text"}
+    raise ConfigError(f"{where} is {value!r}, expected {names.get(kind, kind)}")
+
+
+def _number(value: Any) -> float | None:
+    """The finite number that a value is or spells, else None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
