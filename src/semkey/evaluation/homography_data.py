@@ -70,6 +70,13 @@ class HomographyConfig:
         for name, (low, high) in {"scale": self.scale, "gamma": self.gamma, "jpeg_quality": self.jpeg_quality}.items():
             if not 0 < low <= high:
                 raise ConfigError(f"{name} must be two positive numbers in order, got {low}, {high}")
+        if self.jpeg_quality[1] > 100:
+            raise ConfigError(f"jpeg_quality must be at most 100, got {self.jpeg_quality[1]}")
+        if not 0 <= self.shadow < 1:
+            raise ConfigError(f"shadow must be in [0, 1), got {self.shadow}")
+        for name in ("rotation_deg", "shift", "exposure_stops", "blur_px", "noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 def random_homography_set(

@@ -176,7 +176,7 @@ class _Array:
             for index, item in enumerate(data):
                 flat[index] = _plain(item)
         else:
-            flat = np.frombuffer(_bytes(data), dtype=dtype)
+            flat = np.frombuffer(_bytes(data), dtype=dtype).astype(dtype.newbyteorder("="))
         return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
