@@ -1,0 +1,318 @@
+"""Configuration of the training data: the part ``data:`` of a training configuration."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Self
+
+from semkey.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of the configurations here: built from nested mappings, every value checked."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "data") -> Self:
+        """Build from a mapping as YAML gives it; lists become tuples, whole numbers are fine for floats.
+
+        Args:
+            values: by key; a key that is left out keeps its default.
+            where: dotted name of this part of the configuration, for messages.
+
+        Raises:
+            ConfigError: an unknown key (the nearest one is named), or a value of the wrong type or out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} must hold keys and values, got {values!r}")
+        hints = typing.get_type_hints(cls)
+        valid = [item.name for item in fields(cls)]
+        for key in values:
+            if key not in valid:
+                near = difflib.get_close_matches(str(key), valid, n=1)
+                hint = f"did you mean '{where}.{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+                raise ConfigError(f"unknown key '{where}.{key}': {hint}")
+        try:
+            return cls(**{key: _converted(value, hints[key], f"{where}.{key}") for key, value in values.items()})
+        except _RangeError as error:
+            raise ConfigError(f"{where}.{error}") from None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """A plain nested mapping that :meth:`from_mapping` reads back."""
+        return asdict(self)
+
+
+class _RangeError(ConfigError):
+    """A value out of range; the message starts with its key."""
+
+
+def _converted(value: Any, kind: Any, where: str) -> Any:
+    """``value`` as the annotated type of a field."""
+    if is_dataclass(kind) and isinstance(kind, type) and issubclass(kind, Settings):
+        return value if isinstance(value, kind) else kind.from_mapping(value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
+        if len(items) != len(kinds):
+            raise ConfigError(f"{where} needs {len(kinds)} values, got {value!r}")
+        return tuple(_converted(item, part, where) for item, part in zip(items, kinds, strict=True))
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _converted(value, next(part for part in arguments if part is not type(None)), where)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number and math.isfinite(value):
+        return float(value)
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    raise ConfigError(f"{where} must be {names[kind]}, got {value!r}")
+
+
+def _check(valid: bool, message: str) -> None:
+    if not valid:
+        raise _RangeError(message)
+
+
+def _check_shares(settings: Settings, *names: str) -> None:
+    for name in names:
+        _check(
+            0.0 <= getattr(settings, name) <= 1.0, f"{name} must be a share in [0, 1], got {getattr(settings, name)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig(Settings):
+    """Ranges of the random homographies between the views of a picture.
+
+    Attributes:
+        scale: relative scale of the two views is drawn log-uniformly from [1 / scale, scale].
+        rotation_deg: relative rotation is drawn from a triangular distribution within +- this.
+        roll_deg: common rotation of both views, likewise.
+        perspective: largest corner displacement as a share of the view's size, in [0, 0.4].
+        quarter_turns: share of pairs whose views are both turned by 90, 180 or 270 degrees.
+        flips: share of pairs that show the picture mirrored.
+        mirrored_border: share of pairs with the picture's mirror image beyond its borders instead of black.
+    """
+
+    scale: float = 2.0
+    rotation_deg: float = 60.0
+    roll_deg: float = 30.0
+    perspective: float = 0.25
+    quarter_turns: float = 0.1
+    flips: float = 0.5
+    mirrored_border: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(1.0 <= self.scale <= 8.0, f"scale must be in [1, 8], got {self.scale}")
+        _check(0.0 <= self.rotation_deg <= 180.0, f"rotation_deg must be in [0, 180], got {self.rotation_deg}")
+        _check(0.0 <= self.roll_deg <= 180.0, f"roll_deg must be in [0, 180], got {self.roll_deg}")
+        _check(0.0 <= self.perspective <= 0.4, f"perspective must be in [0, 0.4], got {self.perspective}")
+        _check_shares(self, "quarter_turns", "flips", "mirrored_border")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightConfig(Settings):
+    """Photometric change of each view on its own; values of pixels are in [0, 1].
+
+    Attributes:
+        shadow: share of views with a soft polygon that is darker or brighter.
+        gradient: share of views with light that changes linearly across them.
+        gamma: the exponent of the tone curve is drawn log-uniformly from exp(+- this).
+        contrast: range of the factor about mid-grey.
+        level: largest change of brightness, either way.
+        blur: share of views with a Gaussian blur.
+        blur_px: range of its sigma.
+        motion_blur: share of views with motion blur (none has both).
+        motion_px: range of its length.
+        noise: share of views with Gaussian noise.
+        noise_level: largest standard deviation of the noise.
+        jpeg: share of views that are compressed.
+        jpeg_quality: range of the quality.
+    """
+
+    shadow: float = 0.3
+    gradient: float = 0.3
+    gamma: float = 0.7
+    contrast: tuple[float, float] = (0.4, 1.3)
+    level: float = 0.2
+    blur: float = 0.2
+    blur_px: tuple[float, float] = (0.5, 1.8)
+    motion_blur: float = 0.15
+    motion_px: tuple[float, float] = (2.0, 8.0)
+    noise: float = 0.6
+    noise_level: float = 0.05
+    jpeg: float = 0.3
+    jpeg_quality: tuple[int, int] = (25, 90)
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "shadow", "gradient", "blur", "motion_blur", "noise", "noise_level", "jpeg", "level")
+        _check(self.blur + self.motion_blur <= 1.0, "blur and motion_blur must not exceed 1 together")
+        _check(0.0 <= self.gamma <= 2.0, f"gamma must be in [0, 2], got {self.gamma}")
+        for name in ("contrast", "blur_px", "motion_px", "jpeg_quality"):
+            low, high = getattr(self, name)
+            _check(0 < low <= high, f"{name} must be two positive numbers in order, got {low}, {high}")
+        _check(self.jpeg_quality[1] <= 100, f"jpeg_quality must be at most 100, got {self.jpeg_quality[1]}")
+
+    @classmethod
+    def off(cls) -> LightConfig:
+        """Views as they were warped."""
+        none = dict.fromkeys(
+            ("shadow", "gradient", "gamma", "level", "blur", "motion_blur", "noise", "noise_level", "jpeg"), 0.0
+        )
+        return cls.from_mapping({**none, "contrast": [1.0, 1.0]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(Settings):
+    """Whose keypoints are the detection targets.
+
+    Attributes:
+        name: an extractor of :func:`semkey.extractors.create_extractor`: ``aliked-n16``, ``xfeat``, ``compact``, the
+            path of a semkey checkpoint, ...; empty for none.
+        keypoints: at most this many per photo, strongest first.
+        descriptors: also pass on the teacher's descriptors (key ``teacher`` of a pair).
+        weights: folders where released weights are looked for first.
+    """
+
+    name: str = ""
+    keypoints: int = 1500
+    descriptors: bool = False
+    weights: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.keypoints <= 20_000, f"keypoints must be in 1 to 20000, got {self.keypoints}")
+        _check(bool(self.name) or not self.descriptors, "descriptors needs the name of a teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomsConfig(Settings):
+    """Rendered rooms, made once into the cache folder; another ``seed`` gives other rooms.
+
+    Attributes:
+        count: rooms for training; a twentieth of that, at least one, is added for validation.
+        seed: of the first room.
+        views: rendered views per room.
+        low_texture: share of rooms with plain walls and few things.
+        changing_light: share of views under another exposure, tint and a lamp that is carried around.
+        texel_size: edge of a texel, metres.
+        min_overlap: least share of view 0 that view 1 sees.
+    """
+
+    count: int = 60
+    seed: int = 0
+    views: int = 30
+    low_texture: float = 0.2
+    changing_light: float = 0.3
+    texel_size: float = 0.006
+    min_overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.count <= 100_000, f"count must be in 1 to 100000, got {self.count}")
+        _check(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
+        _check(2 <= self.views <= 1000, f"views must be in 2 to 1000, got {self.views}")
+        _check_shares(self, "low_texture", "changing_light")
+        _check(0.001 <= self.texel_size <= 0.1, f"texel_size must be in [0.001, 0.1] metres, got {self.texel_size}")
+        _check(0.0 < self.min_overlap < 0.9, f"min_overlap must be in (0, 0.9), got {self.min_overlap}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequencesConfig(Settings):
+    """Posed RGB-D sequences.
+
+    Attributes:
+        folders: each a sequence with depth and poses (TUM RGB-D, 7-Scenes, ...).
+        max_gap: frames of a pair are at most this many apart.
+        overlap: range of the share of view 0 that view 1 sees; all overlaps in it are equally frequent.
+        tolerance: depths agree that differ by less than this share (occlusion check).
+        rotation_deg: the views are turned within +- this about the optical axis.
+    """
+
+    folders: tuple[str, ...] = ()
+    max_gap: int = 60
+    overlap: tuple[float, float] = (0.3, 0.9)
+    tolerance: float = 0.03
+    rotation_deg: float = 20.0
+
+    def __post_init__(self) -> None:
+        low, high = self.overlap
+        _check(self.max_gap >= 1, f"max_gap must be 1 or more, got {self.max_gap}")
+        _check(0.0 < low < high <= 1.0, f"overlap must be two shares in order, got {low}, {high}")
+        _check(0.0 < self.tolerance <= 0.5, f"tolerance must be in (0, 0.5], got {self.tolerance}")
+        _check(0.0 <= self.rotation_deg <= 180.0, f"rotation_deg must be in [0, 180], got {self.rotation_deg}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesConfig(Settings):
+    """How often pairs come from each source, in relation to each other; 0 leaves a source out.
+
+    Attributes:
+        photos: homographies on photos.
+        shapes: homographies on drawn shapes with exact corners.
+        rooms: views of rendered rooms.
+        sequences: frames of posed RGB-D sequences.
+    """
+
+    photos: float = 0.6
+    shapes: float = 0.1
+    rooms: float = 0.3
+    sequences: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = [getattr(self, item.name) for item in fields(self)]
+        _check(min(shares) >= 0.0, "photos, shapes, rooms and sequences must be 0 or more")
+        _check(sum(shares) > 0.0, "photos, shapes, rooms or sequences must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Settings):
+    """What training sees.
+
+    Attributes:
+        photos: folder of photos, searched with its subfolders.
+        cache: folder for what is made on first use (shrunk photos, targets, rooms); None is
+            ``$XDG_CACHE_HOME/semkey/training``, by default under ``~/.cache``.
+        width: of both views, pixels, a multiple of 32.
+        height: likewise.
+        points: corresponding points per pair.
+        val_share: share of photos, rooms and frames that is kept for validation.
+        shares: how often each source is used.
+        views: homographies of photos and shapes.
+        light: photometric change of all views.
+        teacher: detection targets on photos.
+        rooms: rendered rooms.
+        sequences: RGB-D sequences.
+    """
+
+    photos: str | None = None
+    cache: str | None = None
+    width: int = 320
+    height: int = 256
+    points: int = 384
+    val_share: float = 0.05
+    shares: SharesConfig = field(default_factory=SharesConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    light: LightConfig = field(default_factory=LightConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    rooms: RoomsConfig = field(default_factory=RoomsConfig)
+    sequences: SequencesConfig = field(default_factory=SequencesConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            _check(64 <= value <= 2048 and value % 32 == 0, f"{name} must be a multiple of 32 from 64, got {value}")
+        _check(8 <= self.points <= 10_000, f"points must be in 8 to 10000, got {self.points}")
+        _check(0.0 < self.val_share <= 0.5, f"val_share must be in (0, 0.5], got {self.val_share}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the views."""
+        return self.width, self.height

@@ -1,0 +1,68 @@
+"""From the configuration to pairs: what is missing in the cache is made first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from semkey.errors import ConfigError
+from semkey.training.data.config import DataConfig
+from semkey.training.data.mixture import PairMixture
+from semkey.training.data.pair import PairSource
+from semkey.training.data.photos import Photo, PhotoPairs, Progress, Split, open_photos
+from semkey.training.data.shapes import ShapePairs
+
+_SPLITS = {"train": 0, "val": 1}
+_STREAMS = {"mixture": 0, "photos": 1, "shapes": 2, "rooms": 3, "sequences": 4}
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """Where data made on first use are kept: ``config.cache``, else ``$XDG_CACHE_HOME/semkey/training``."""
+    if config.cache is not None:
+        return Path(config.cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semkey" / "training"
+
+
+def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Progress | None = None) -> PairMixture:
+    """The pairs of one side of the split as an endless data set.
+
+    What is needed and not in the cache is made first (shrunk photos, the teacher's keypoints, rendered rooms), file by
+    file, so that an interrupted run goes on where it stopped. Of several processes one should do this before the
+    others; they do no harm to each other, but each would do all the work.
+
+    Training and validation share no photo, no room and no frame, and their random numbers differ.
+
+    Args:
+        config: what to read and how to change it.
+        split: ``train`` or ``val``.
+        seed: >= 0; pair ``index`` depends on the configuration, the files, this and the index alone.
+        progress: told what is being made.
+
+    Returns:
+        A data set of pairs (see :mod:`semkey.training.data.pair`), with ``source_of(index)``.
+
+    Raises:
+        ConfigError: a source has a share but nothing to read, or the teacher's name is unknown.
+        DatasetError: a folder is missing, empty or broken.
+        CheckpointError: the teacher's weights cannot be found.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, got {seed}")
+    shares = config.shares
+    photos = _photos(config, split, progress)
+    streams = {name: (seed, _SPLITS[split], number) for name, number in _STREAMS.items()}
+    sources: dict[str, PairSource] = {}
+    if shares.photos > 0:
+        sources["photos"] = PhotoPairs(photos, config, streams["photos"])
+    if shares.shapes > 0:
+        sources["shapes"] = ShapePairs(config, streams["shapes"])
+    return PairMixture(sources, shares.to_mapping(), streams["mixture"])
+
+
+def _photos(config: DataConfig, split: Split, progress: Progress | None) -> tuple[Photo, ...]:
+    if config.photos is None:
+        if config.shares.photos > 0:
+            raise ConfigError("data.photos is not set: name a folder of photos, or set data.shares.photos to 0")
+        return ()
+    folder = open_photos(Path(config.photos), cache_folder(config), config.size, progress)
+    return folder.split(split, config.val_share)

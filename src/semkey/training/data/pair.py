@@ -1,0 +1,99 @@
+"""What all sources of training pairs share: the pair's keys, and how images, targets and points are made ready.
+
+A pair is a dictionary of tensors with these keys; ``torch.utils.data.default_collate`` makes a batch of it.
+
+| key | shape | meaning |
+|---|---|---|
+| ``image0``, ``image1`` | (1, H, W) float32 | zero mean, unit variance, as :mod:`semkey.model.preprocess` |
+| ``H10`` | (3, 3) float64 | view 0 -> view 1, NaN where there is no homography |
+| ``warp10`` | (H, W, 2) float32 | where each pixel of view 0 lies in view 1, NaN: not seen; 0 where ``H10`` says it |
+| ``is_scene`` | float32 | 0 for drawn shapes, whose corners descriptors cannot tell apart, else 1 |
+| ``points0``, ``points1`` | (P, 2) float32 | corresponding pixels x y, inside both views |
+| ``targets0``, ``targets1`` | (T, 3) float32 | x y strength of the keypoints to detect; strength 0 is padding |
+| ``valid0``, ``valid1`` | (H, W) bool | where the source covers the view |
+| ``teacher`` | (P, D) float32 | only with ``teacher.descriptors``: unit-norm descriptor of the point, zeros for none |
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+Pair = dict[str, torch.Tensor]
+
+MAX_TARGETS = 1000
+MARGIN = 2.0
+"""Points and targets keep this distance from the border, pixels: half of a 5x5 window."""
+NMS_PX = 3.0
+OWN_SHARE = 0.75
+"""At most this share of the points are keypoints; the others lie anywhere."""
+
+
+class PairSource(Protocol):
+    """An endless source of pairs; pair ``index`` depends on the source's seed and the index alone."""
+
+    def __getitem__(self, index: int) -> Pair:
+        """Pair ``index`` >= 0."""
+        ...
+
+
+def normalize(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W) uint8 -> (1, H, W) float32 with zero mean and unit variance, as ``semkey.model.preprocess.prepare``."""
+    tensor = torch.from_numpy(image).float() / 255.0
+    return ((tensor - tensor.mean()) / tensor.std(correction=0).clamp(min=0.02))[None]
+
+
+def inside(points: NDArray[np.floating], size: tuple[int, int], margin: float = MARGIN) -> NDArray[np.bool_]:
+    """Which points (N, 2) lie inside an image of ``size`` (width, height) by more than a margin; NaN does not."""
+    high = np.array(size) - 1 - margin
+    return np.asarray(((points > margin) & (points < high)).all(axis=1))
+
+
+def suppress(points: NDArray[np.floating], strengths: NDArray[np.floating], radius: float) -> NDArray[np.int64]:
+    """Non-maximum suppression.
+
+    Args:
+        points: (N, 2).
+        strengths: (N,).
+        radius: of two points closer than this the weaker one goes, unless a stronger third one took the first.
+
+    Returns:
+        Indices of the points that stay, strongest first (equal ones in the order given).
+    """
+    order = np.argsort(-strengths, kind="stable")
+    if len(points) == 0:
+        return order
+    close = KDTree(points[order]).query_pairs(radius, output_type="ndarray")
+    keep = np.ones(len(points), bool)
+    # Pairs (i, j) have i < j in order of strength: when the i-th is visited, its fate is settled.
+    for i, j in close[np.argsort(close[:, 0], kind="stable")]:
+        if keep[i]:
+            keep[j] = False
+    return order[keep]
+
+
+def choose_targets(
+    points: NDArray[np.float64], strengths: NDArray[np.floating], size: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Indices of the keypoints that become targets: inside, after suppression, the strongest :data:`MAX_TARGETS`."""
+    candidates = np.flatnonzero(inside(points, size) & (strengths > 0))
+    return candidates[suppress(points[candidates], strengths[candidates], NMS_PX)][:MAX_TARGETS]
+
+
+def pad_targets(points: NDArray[np.float64], strengths: NDArray[np.floating]) -> torch.Tensor:
+    """(T, 3) float32 targets x y strength from at most T points (N, 2) and strengths (N,)."""
+    padded = torch.zeros(MAX_TARGETS, 3)
+    padded[: len(points), :2] = torch.from_numpy(points).float()
+    padded[: len(points), 2] = torch.from_numpy(strengths).float()
+    return padded
+
+
+def good_corners(image: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+    """At most ``count`` corners (N, 2) of a grey image (H, W), strongest first: points where there are no targets."""
+    corners = cv2.goodFeaturesToTrack(image, count, 0.005, 4)
+    return np.zeros((0, 2)) if corners is None else corners.reshape(-1, 2).astype(np.float64)
