@@ -1,0 +1,90 @@
+"""Losses that make two views of a scene fire at the same points."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from semkey.losses.warping import warp_map
+
+
+def cosine_repeatability_loss(
+    scores0: torch.Tensor,
+    scores1: torch.Tensor,
+    warp10: torch.Tensor,
+    *,
+    valid0: torch.Tensor | None = None,
+    window: int = 16,
+) -> torch.Tensor:
+    """One minus the mean cosine between windows of a score map and of the other view's, warped.
+
+    R2D2 (Revaud et al. 2019, section 3.1, the cosine similarity loss), windows of ``window`` pixels, half a window apart. Only pixels that both views
+    show count, and only windows where they are at least half. Any two maps without structure, whatever their height,
+    are at its minimum: train it with :func:`semkey.losses.peaks.peakiness_loss` or another term against collapse.
+
+    Args:
+        scores0: (B, H, W) >= 0.
+        scores1: (B, H, W) >= 0 of view 1.
+        warp10: (B, H, W, 2) where each pixel of view 0 lies in view 1, NaN where not seen.
+        valid0: (B, H, W) bool, pixels of view 0 that count; all by default.
+        window: pixels, even.
+
+    Returns:
+        Scalar in [0, 1]; 0 where no window is left.
+    """
+    warped, seen = warp_map(scores1[:, None], warp10)
+    keep = seen if valid0 is None else seen & valid0
+    patches0, patches1, share = (
+        F.unfold(maps, window, stride=window // 2)
+        for maps in (scores0[:, None] * keep[:, None], warped * keep[:, None], keep[:, None].to(scores0))
+    )
+    used = (share.mean(dim=1) >= 0.5).to(scores0)
+    # the small constant keeps the slope of the norm finite where a window is dark in both views
+    norms = [(patches.square().sum(dim=1) + 1e-6).sqrt() for patches in (patches0, patches1)]
+    cosine = (patches0 * patches1).sum(dim=1) / (norms[0] * norms[1])
+    return ((1.0 - cosine) * used).sum() / used.sum().clamp(min=1.0)
+
+
+def mutual_nearest(
+    points0: torch.Tensor, points1: torch.Tensor, max_distance: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of points of two sets that are each other's nearest.
+
+    Args:
+        points0: (N, 2).
+        points1: (M, 2).
+        max_distance: pairs further apart are left out.
+
+    Returns:
+        Indices (K,) int64 into ``points0`` and into ``points1``.
+    """
+    if len(points0) == 0 or len(points1) == 0:
+        nothing = torch.zeros(0, dtype=torch.int64, device=points0.device)
+        return nothing, nothing
+    distance = torch.cdist(points0.detach(), points1.detach())
+    nearest_distance, nearest = distance.min(dim=1)
+    itself = torch.arange(len(points0), device=points0.device)
+    kept = torch.nonzero((distance.argmin(dim=0)[nearest] == itself) & (nearest_distance < max_distance))[:, 0]
+    return kept, nearest[kept]
+
+
+def reprojection_loss(projected0: torch.Tensor, keypoints1: torch.Tensor, *, max_distance: float = 5.0) -> torch.Tensor:
+    """Mean distance between keypoints of both views that show the same point.
+
+    ALIKE's reprojection loss (Zhao et al. 2022) with p = 1 and 5 pixels: keypoints of view 0 projected into view 1 and
+    keypoints of view 1 that are mutually nearest and closer than ``max_distance``. Gradients reach the score map
+    through both keypoints' soft-argmax. ALIKE averages both directions; call it twice for that, where the inverse map
+    is known. Alone it would allow all keypoints to drift the same way in both views.
+
+    Args:
+        projected0: (N, 2) pixels of view 1; those of points that view 1 shows.
+        keypoints1: (M, 2) pixels of view 1.
+        max_distance: pixels.
+
+    Returns:
+        Scalar, L1 distance in pixels; 0 without pairs.
+    """
+    index0, index1 = mutual_nearest(projected0, keypoints1, max_distance)
+    if len(index0) == 0:
+        return projected0.sum() * 0.0 + keypoints1.sum() * 0.0
+    return (projected0[index0] - keypoints1[index1]).abs().sum(dim=1).mean()
