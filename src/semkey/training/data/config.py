@@ -2,84 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from semkey.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Base of the configurations here: built from nested mappings, every value checked."""
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], where: str = "data") -> Self:
-        """Build from a mapping as YAML gives it; lists become tuples, whole numbers are fine for floats.
-
-        Args:
-            values: by key; a key that is left out keeps its default.
-            where: dotted name of this part of the configuration, for messages.
-
-        Raises:
-            ConfigError: an unknown key (the nearest one is named), or a value of the wrong type or out of range.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{where} must hold keys and values, got {values!r}")
-        hints = typing.get_type_hints(cls)
-        valid = [item.name for item in fields(cls)]
-        for key in values:
-            if key not in valid:
-                near = difflib.get_close_matches(str(key), valid, n=1)
-                hint = f"did you mean '{where}.{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
-                raise ConfigError(f"unknown key '{where}.{key}': {hint}")
-        try:
-            return cls(**{key: _converted(value, hints[key], f"{where}.{key}") for key, value in values.items()})
-        except _RangeError as error:
-            raise ConfigError(f"{where}.{error}") from None
-
-    def to_mapping(self) -> dict[str, Any]:
-        """A plain nested mapping that :meth:`from_mapping` reads back."""
-        return asdict(self)
-
-
-class _RangeError(ConfigError):
-    """A value out of range; the message starts with its key."""
-
-
-def _converted(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as the annotated type of a field."""
-    if is_dataclass(kind) and isinstance(kind, type) and issubclass(kind, Settings):
-        return value if isinstance(value, kind) else kind.from_mapping(value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        items = list(value) if isinstance(value, list | tuple) else [value]
-        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
-        if len(items) != len(kinds):
-            raise ConfigError(f"{where} needs {len(kinds)} values, got {value!r}")
-        return tuple(_converted(item, part, where) for item, part in zip(items, kinds, strict=True))
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _converted(value, next(part for part in arguments if part is not type(None)), where)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and is_number and math.isfinite(value):
-        return float(value)
-    if kind is int and is_number and float(value).is_integer():
-        return int(value)
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    raise ConfigError(f"{where} must be {names[kind]}, got {value!r}")
+from semkey.training.settings import Settings
 
 
 def _check(valid: bool, message: str) -> None:
     if not valid:
-        raise _RangeError(message)
+        raise ConfigError(message)
 
 
 def _check_shares(settings: Settings, *names: str) -> None:
@@ -186,7 +118,7 @@ class TeacherConfig(Settings):
     name: str = ""
     keypoints: int = 1500
     descriptors: bool = False
-    weights: tuple[str, ...] = ()
+    weights: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         _check(1 <= self.keypoints <= 20_000, f"keypoints must be in 1 to 20000, got {self.keypoints}")
@@ -236,7 +168,7 @@ class SequencesConfig(Settings):
         rotation_deg: the views are turned within +- this about the optical axis.
     """
 
-    folders: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
     max_gap: int = 60
     overlap: tuple[float, float] = (0.3, 0.9)
     tolerance: float = 0.03
@@ -267,7 +199,7 @@ class SharesConfig(Settings):
     sequences: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = [getattr(self, item.name) for item in fields(self)]
+        shares = (self.photos, self.shapes, self.rooms, self.sequences)
         _check(min(shares) >= 0.0, "photos, shapes, rooms and sequences must be 0 or more")
         _check(sum(shares) > 0.0, "photos, shapes, rooms or sequences must be above 0")
 
@@ -292,8 +224,8 @@ class DataConfig(Settings):
         sequences: RGB-D sequences.
     """
 
-    photos: str | None = None
-    cache: str | None = None
+    photos: Path | None = None
+    cache: Path | None = None
     width: int = 320
     height: int = 256
     points: int = 384

@@ -19,7 +19,7 @@ _STREAMS = {"mixture": 0, "photos": 1, "shapes": 2, "rooms": 3, "sequences": 4}
 def cache_folder(config: DataConfig) -> Path:
     """Where data made on first use are kept: ``config.cache``, else ``$XDG_CACHE_HOME/semkey/training``."""
     if config.cache is not None:
-        return Path(config.cache)
+        return config.cache
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semkey" / "training"
 
 
@@ -64,5 +64,5 @@ def _photos(config: DataConfig, split: Split, progress: Progress | None) -> tupl
         if config.shares.photos > 0:
             raise ConfigError("data.photos is not set: name a folder of photos, or set data.shares.photos to 0")
         return ()
-    folder = open_photos(Path(config.photos), cache_folder(config), config.size, progress)
+    folder = open_photos(config.photos, cache_folder(config), config.size, progress)
     return folder.split(split, config.val_share)
