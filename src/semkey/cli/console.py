@@ -31,8 +31,17 @@ def print_error(error: Exception | str) -> None:
     print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stderr: bool = False) -> None:
-    """A table on a terminal; elsewhere plain lines with tabs, header first, so that scripts can read them."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    to_stderr: bool = False,
+    marks: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """A table on a terminal; elsewhere plain lines with tabs, header first, so that scripts can read them.
+
+    ``marks`` has an entry per cell: on a terminal ``best`` is set bold and green, ``close`` green.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
     cells = [[str(value) for value in row] for row in rows]
     if not stream.isatty():
@@ -44,10 +53,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_std
 
     table = Table(header_style="bold")
     for index, column in enumerate(columns):
-        is_numeric = all(row[index][:1].isdigit() or row[index] == "-" for row in cells)
+        is_numeric = all(row[index][:1].isdigit() or row[index] in ("-", "inf") for row in cells)
         table.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+    styles = {"best": "bold green", "close": "green"}
+    for number, row in enumerate(cells):
+        row_marks = [""] * len(row) if marks is None else marks[number]
+        table.add_row(*(Text(cell, style=styles.get(mark, "")) for cell, mark in zip(row, row_marks, strict=True)))
     Console(file=stream).print(table)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from semkey import __version__
 from semkey.cli import demo, detect, info, match, render_room, slam
+from semkey.cli import eval as eval_commands
 from semkey.cli.console import print_error
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
@@ -48,6 +49,7 @@ app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("match")(match.match)
 app.command("slam")(slam.slam)
+app.add_typer(eval_commands.app, name="eval")
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
 
@@ -59,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: without the program's name; ``None`` takes them from ``sys.argv``.
     """
     tune_process()
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="semkey")
+        # Commands that state how they were called find it in the context's object.
+        app(args=typed, prog_name="semkey", obj=tuple(typed))
     except SemkeyError as error:
         print_error(error)
         sys.exit(EXIT_BAD_INPUT)

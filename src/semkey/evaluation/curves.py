@@ -21,7 +21,6 @@ _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DOTS_PER_INCH = 110
 _WIDTH_INCHES = 10.8
-_COLUMNS = 3
 _MARKED_POINTS = 24
 """A line with more points than this has no marker at each of them."""
 
@@ -71,7 +70,7 @@ def curve_figure(evaluation: Evaluation, name: str) -> bytes:
         }
         if lines:
             panels[set_name] = lines
-    figure, axes_of = _panels(list(panels), height=3.1)
+    figure, axes_of = _panels(list(panels), height=3.1, columns=3)
     x_label, y_label = evaluation.curve_labels.get(name, ("", name))
     for set_name, lines in panels.items():
         axes = axes_of[set_name]
@@ -96,47 +95,53 @@ def curve_figure(evaluation: Evaluation, name: str) -> bytes:
     return _png(figure)
 
 
-def interval_figure(evaluation: Evaluation, metric: Metric) -> bytes | None:
-    """One metric with its 95 % intervals, a row per method and a panel per set; None where no interval is known."""
+def interval_figure(evaluation: Evaluation, set_name: str, metrics: Sequence[Metric]) -> bytes | None:
+    """Metrics of one set with their 95 % intervals: a panel per metric, a row per method.
+
+    Args:
+        evaluation: of any kind.
+        set_name: one of its sets.
+        metrics: those without an interval are left out.
+
+    Returns:
+        PNG of 1188 pixels' width, None where no interval is known.
+    """
     styles = line_styles(list(evaluation.methods))
-    panels = {
-        set_name: {
-            method: (sets[set_name].metrics[metric.name], sets[set_name].intervals[metric.name])
+    panels: dict[str, tuple[Metric, dict[str, tuple[float, float, float]]]] = {}
+    for metric in metrics:
+        bars = {
+            method: (sets[set_name].metrics[metric.name], *sets[set_name].intervals[metric.name])
             for method, sets in evaluation.results.items()
-            if set_name in sets
-            and metric.name in sets[set_name].intervals
-            and math.isfinite(sets[set_name].metrics.get(metric.name, math.nan))
+            if set_name in sets and metric.name in sets[set_name].intervals
         }
-        for set_name in evaluation.sets
-    }
-    panels = {set_name: bars for set_name, bars in panels.items() if bars}
+        bars = {method: bar for method, bar in bars.items() if all(math.isfinite(value) for value in bar)}
+        if bars:
+            panels[metric.label] = (metric, bars)
     if not panels:
         return None
-    figure, axes_of = _panels(list(panels), height=1.0 + 0.26 * len(evaluation.methods))
-    factor = 100.0 if metric.percent else 1.0
-    for set_name, bars in panels.items():
-        axes = axes_of[set_name]
-        rows = list(evaluation.methods)
-        for method, (value, (low, high)) in bars.items():
+    figure, axes_of = _panels(list(panels), height=0.85 + 0.22 * len(evaluation.methods), columns=4)
+    rows = list(evaluation.methods)
+    for number, (label, (metric, bars)) in enumerate(panels.items()):
+        axes = axes_of[label]
+        factor = 100.0 if metric.percent else 1.0
+        for method, (value, low, high) in bars.items():
             row, style = rows.index(method), styles[method]
-            if math.isfinite(low) and math.isfinite(high):
-                axes.plot([factor * low, factor * high], [row, row], color=style.colour, linewidth=2.0)
+            axes.plot([factor * low, factor * high], [row, row], color=style.colour, linewidth=2.0)
             axes.plot([factor * value], [row], color=style.colour, marker=style.marker, markersize=6)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.invert_yaxis()
-        axes.set_title(set_name, fontsize=10, wrap=True)
-        axes.set_xlabel(metric.label, fontsize=9)
+        axes.set_yticks(range(len(rows)), rows if number % 4 == 0 else [""] * len(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_title(label, fontsize=9, wrap=True)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3, axis="x")
     return _png(figure)
 
 
-def _panels(names: Sequence[str], *, height: float) -> tuple[Figure, Mapping[str, Axes]]:
-    """A figure with a panel per name, up to three beside each other."""
+def _panels(names: Sequence[str], *, height: float, columns: int) -> tuple[Figure, Mapping[str, Axes]]:
+    """A figure with a panel per name, up to ``columns`` beside each other."""
     # The object interface: pyplot would keep every figure alive and change the caller's global state.
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, max(2, len(names)))
+    columns = min(columns, max(2, len(names)))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(_WIDTH_INCHES, height * rows + 0.5), dpi=_DOTS_PER_INCH, layout="constrained")
     grid = figure.add_gridspec(rows, columns)

@@ -163,23 +163,17 @@ def _error_text(error: float, unit: str) -> str:
 
 
 def _best_peer(evaluation: Evaluation, methods: Sequence[Method]) -> Method | None:
-    """The best method but the first, by the mean over all sets of the first headline metric that says what is better.
-
-    None where there is no other method.
-    """
-    if len(methods) < 2:
+    """The peer whose errors rank best among the peers, on average over all pairs; None without peers."""
+    peers = list(methods[1:])
+    if not peers:
         return None
-    for metric in evaluation.metrics:
-        if not metric.headline or metric.higher_is_better is None:
-            continue
-        sign = 1.0 if metric.higher_is_better else -1.0
-        scores = {}
-        for method in methods[1:]:
-            values = [result.metrics.get(metric.name, math.nan) for result in evaluation.results[method.name].values()]
-            known = [value for value in values if math.isfinite(value)]
-            if known:
-                scores[method.name] = sign * sum(known) / len(known)
-        if scores:
-            best = max(scores, key=lambda name: scores[name])
-            return next(method for method in methods if method.name == best)
-    return methods[1]
+    ranks = np.zeros(len(peers))
+    for set_name in evaluation.sets:
+        errors = [_errors(evaluation.results[peer.name][set_name]) for peer in peers]
+        for name in errors[0]:
+            values = np.array([of_peer.get(name, math.nan) for of_peer in errors])
+            # Ties, two failures for example, share their rank.
+            ranks += (values[None, :] < values[:, None]).sum(axis=1) + 0.5 * (values[None, :] == values[:, None]).sum(
+                axis=1
+            )
+    return peers[int(np.argmin(ranks))]

@@ -71,10 +71,10 @@ def write_report(evaluation: Evaluation, out: str | Path, pictures: Sequence[Rep
 def report_html(evaluation: Evaluation, pictures: Sequence[ReportPicture] = ()) -> str:
     """The page that :func:`write_report` writes."""
     sections = [
-        _summary(evaluation),
-        *(_set_section(evaluation, name) for name in evaluation.sets),
+        _results(evaluation),
         *_curve_sections(evaluation),
         *_picture_sections(pictures),
+        *(section for name in evaluation.sets if (section := _details(evaluation, name)).blocks),
         _setup(evaluation),
     ]
     title = TITLES.get(evaluation.kind, evaluation.kind)
@@ -84,7 +84,8 @@ def report_html(evaluation: Evaluation, pictures: Sequence[ReportPicture] = ()) 
     return html_report(title, sections, subtitle=subtitle, footer=footer)
 
 
-def _summary(evaluation: Evaluation) -> Section:
+def _results(evaluation: Evaluation) -> Section:
+    """The headline metrics of every set."""
     counts = [
         max((sets[name].count for sets in evaluation.results.values() if name in sets), default=0)
         for name in evaluation.sets
@@ -95,50 +96,39 @@ def _summary(evaluation: Evaluation) -> Section:
         if option in evaluation.options:
             figures[label] = str(evaluation.options[option])
     blocks: list[Block] = [KeyFigures(figures)]
-    if len(evaluation.sets) > 1:
-        blocks += [_overview(evaluation, metric) for metric in evaluation.metrics if metric.headline]
     if len(evaluation.methods) > 1:
         blocks.append(Paragraph(_MARKS))
-    for metric in evaluation.metrics:
-        figure = interval_figure(evaluation, metric) if metric.headline else None
+    for name in evaluation.sets:
+        results = _of_set(evaluation, name)
+        metrics = known_metrics(evaluation.metrics, [result.metrics for result in results.values()])
+        headline = [metric for metric in metrics if metric.headline]
+        if not headline:
+            continue
+        blocks.append(_headline_table(evaluation, name, results, headline))
+        figure = interval_figure(evaluation, name, headline)
         if figure is not None:
-            blocks.append(Picture(figure, f"{metric.label} with 95 % bootstrap intervals"))
-            break
-    return Section("Summary", blocks)
+            blocks.append(Picture(figure, f"{name}: values with their 95 % bootstrap intervals"))
+    return Section("Results", blocks)
 
 
-def _overview(evaluation: Evaluation, metric: Metric) -> Table:
-    """One headline metric of all sets: a row per set, a column per method."""
-    rows: list[Sequence[Any]] = []
-    for set_name in evaluation.sets:
-        values, marks = column(evaluation, set_name, metric)
-        rows.append([set_name, *(_cell(metric, value, mark) for value, mark in zip(values, marks, strict=True))])
-    return Table(["set", *evaluation.methods], rows, caption=_label(metric))
-
-
-def _set_section(evaluation: Evaluation, set_name: str) -> Section:
-    results = {method: sets[set_name] for method, sets in evaluation.results.items() if set_name in sets}
-    blocks: list[Block] = [Paragraph(str(evaluation.sets[set_name].get("description", "")))]
-    metrics = known_metrics(evaluation.metrics, [result.metrics for result in results.values()])
-    headline = [metric for metric in metrics if metric.headline]
-    if headline:
-        blocks.append(_headline_table(evaluation, set_name, results, headline))
-    rest = [metric for metric in metrics if not metric.headline]
+def _details(evaluation: Evaluation, set_name: str) -> Section:
+    """All other metrics of a set, and those of its groups."""
+    results = _of_set(evaluation, set_name)
+    values = {name: result.metrics for name, result in results.items()}
+    intervals = {name: result.intervals for name, result in results.items()}
+    rest = [metric for metric in known_metrics(evaluation.metrics, list(values.values())) if not metric.headline]
+    blocks: list[Block] = []
     if rest:
-        blocks.append(
-            _metric_table(
-                rest,
-                {name: result.metrics for name, result in results.items()},
-                {name: result.intervals for name, result in results.items()},
-                "All other metrics",
-            )
-        )
-    groups = list(dict.fromkeys(group for result in results.values() for group in result.groups))
-    for group in groups:
-        values = {name: result.groups.get(group, {}) for name, result in results.items()}
-        shown = known_metrics(evaluation.metrics, list(values.values()))
-        blocks.append(_metric_table(shown, values, {}, f"Group {group}"))
-    return Section(set_name, blocks)
+        blocks.append(_metric_table(rest, values, intervals, "All other metrics"))
+    for group in dict.fromkeys(group for result in results.values() for group in result.groups):
+        of_group = {name: result.groups.get(group, {}) for name, result in results.items()}
+        shown = known_metrics(evaluation.metrics, list(of_group.values()))
+        blocks.append(Folded(f"Group {group}", [_metric_table(shown, of_group, {}, f"{set_name}, {group}")]))
+    return Section(f"Details: {set_name}", blocks)
+
+
+def _of_set(evaluation: Evaluation, set_name: str) -> dict[str, SetResult]:
+    return {method: sets[set_name] for method, sets in evaluation.results.items() if set_name in sets}
 
 
 def _headline_table(
@@ -156,7 +146,8 @@ def _headline_table(
             for metric, (values, marks) in zip(metrics, columns, strict=True)
         ]
         rows.append([method, *cells, Cell(f"{result.failures} of {result.count}")])
-    return Table(["method", *(_label(metric) for metric in metrics), "failed"], rows)
+    caption = f"{set_name}: {evaluation.sets[set_name].get('description', '')}"
+    return Table(["method", *(_label(metric) for metric in metrics), "failed"], rows, caption=caption)
 
 
 def _metric_table(
@@ -185,7 +176,8 @@ def _label(metric: Metric) -> str:
     """The heading of a metric with an arrow to where better is."""
     if metric.higher_is_better is None:
         return metric.label
-    return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
+    # A no-break space, or the arrow would stand alone on a line.
+    return f"{metric.label}\u00a0{'↑' if metric.higher_is_better else '↓'}"
 
 
 def _curve_sections(evaluation: Evaluation) -> list[Section]:

@@ -42,7 +42,7 @@ def mark_best(
 
     Returns:
         ``best`` for the best value and what prints the same, ``close`` for values whose interval overlaps that of the
-        best. Nothing is marked unless there are two values to compare.
+        best. Nothing is marked unless there are two values that print differently.
     """
     marks: list[Mark] = ["" for _ in values]
     known = [index for index, value in enumerate(values) if value is not None and not math.isnan(value)]
@@ -51,6 +51,8 @@ def mark_best(
     sign = 1.0 if metric.higher_is_better else -1.0
     best = max(known, key=lambda index: sign * (values[index] or 0.0))
     if values[best] == -sign * math.inf:  # all have failed
+        return marks
+    if len({format_value(metric, values[index]) for index in known}) == 1:
         return marks
     range_of_best = None if intervals is None else intervals[best]
     for index in known:

@@ -13,6 +13,9 @@ from semkey.errors import InputError
 
 _PICTURE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
+DENSE_COLUMNS = 7
+"""A table with more columns is set smaller."""
+
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2933; background: #f6f7f9;
@@ -34,6 +37,8 @@ caption { text-align: left; padding: 0 0 6px; font-size: 13px; }
 th, td { text-align: left; padding: 5px 20px 5px 0; border-bottom: 1px solid #e2e6ea; vertical-align: top; }
 th { font-weight: 600; border-bottom-color: #9aa5b1; }
 .number { text-align: right; }
+.dense { font-size: 13px; }
+.dense th, .dense td { padding-right: 12px; }
 .best, .close { border-radius: 4px; padding: 1px 6px; margin-right: -6px; }
 .best { font-weight: 700; background: #cfe8d5; }
 .close { background: #eaf3e4; }
@@ -197,7 +202,8 @@ def _render_table(table: Table) -> str:
         for column in range(width)
     ]
     css = [' class="number"' if number else "" for number in is_number]
-    lines = ['<div class="scroll"><table>']
+    dense = ' class="dense"' if width > DENSE_COLUMNS else ""
+    lines = [f'<div class="scroll"><table{dense}>']
     if table.caption:
         lines.append(f"<caption>{escape(table.caption)}</caption>")
     heads = (f"<th{style}>{_heading(name)}</th>" for style, name in zip(css, table.header, strict=True))

@@ -1,0 +1,344 @@
+"""``semkey eval``: methods side by side on image pairs; the kinds without pairs are in ``eval_other``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from semkey.cli import eval_other
+from semkey.cli.eval_common import (
+    CacheOption,
+    DeviceOption,
+    KeypointsOption,
+    MethodsOption,
+    MinSimilarityOption,
+    NoCacheOption,
+    PicturesOption,
+    RatioOption,
+    ResizeOption,
+    SeedOption,
+    WeightsOption,
+    create_methods,
+    environment,
+    open_cache,
+    out_option,
+    run_pair_kind,
+    split_integers,
+    split_names,
+    split_numbers,
+)
+
+if TYPE_CHECKING:
+    from semkey.evaluation.pairs import PairSet
+
+app = typer.Typer(
+    name="eval",
+    no_args_is_help=True,
+    help="Measure methods side by side: results.json, report.html and a table. An interrupted run goes on where it "
+    "stopped when the same command is run again.",
+)
+
+
+class PoseEstimator(StrEnum):
+    """What turns matches into a relative pose."""
+
+    POSELIB = "poselib"
+    OPENCV = "opencv"
+
+
+@app.command("planar")
+def planar(
+    context: typer.Context,
+    data: list[Path] = typer.Argument(
+        ..., metavar="DATA...", help="Folders in HPatches or Oxford layout or with *_H_A_to_B.txt, or folders of these."
+    ),
+    methods: str = MethodsOption,
+    keypoints: int = KeypointsOption,
+    out: Path = out_option("planar"),
+    exclude_hpatches: bool = typer.Option(
+        False, "--exclude-hpatches", help="Leave out the eight HPatches scenes over 1600x1200, as most papers do."
+    ),
+    resize: str | None = ResizeOption,
+    estimators: str = typer.Option(
+        "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
+    ),
+    max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
+    min_similarity: float | None = MinSimilarityOption,
+    ratio: float | None = RatioOption,
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+    cache: Path | None = CacheOption,
+    no_cache: bool = NoCacheOption,
+    pictures: bool = PicturesOption,
+) -> None:
+    """Repeatability, localisation error, matching and homography accuracy on planar pairs.
+
+    [bold]Examples[/]
+
+        semkey eval planar hpatches-sequences-release --exclude-hpatches --methods compact,sift,aliked-n16
+
+        semkey eval planar graf homogr --methods compact,orb --keypoints 2048 --out run
+    """
+    from semkey.evaluation.planar import PlanarProtocol
+    from semkey.evaluation.planar_data import planar_sets
+
+    protocol = PlanarProtocol(
+        estimators=tuple(split_names(estimators, "--estimators")), max_error_px=max_error, seed=seed
+    )
+    chosen = create_methods(
+        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
+    )
+    sets = [found for path in data for found in planar_sets(path, exclude_hpatches=exclude_hpatches)]
+    run_pair_kind(
+        protocol,
+        _resized(unique_names(sets), resize),
+        chosen,
+        out=out,
+        cache=open_cache(out, cache, no_cache),
+        environment=environment(context, device),
+        options={"keypoints": keypoints, "resize": resize, "exclude_hpatches": exclude_hpatches},
+        unit="px",
+        pictures=pictures,
+    )
+
+
+@app.command("posed-pairs")
+def posed_pairs(
+    context: typer.Context,
+    data: list[Path] = typer.Argument(
+        ..., metavar="DATA...", help="Posed RGB-D sequences (TUM, 7-Scenes), or pair lists (text, with --images)."
+    ),
+    images: Path | None = typer.Option(None, metavar="ROOT", help="Where the images of pair lists lie."),
+    methods: str = MethodsOption,
+    keypoints: int = KeypointsOption,
+    out: Path = out_option("posed-pairs"),
+    gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
+    stride: int = typer.Option(1, min=1, help="Frames between the first images of pairs."),
+    min_overlap: float = typer.Option(
+        0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
+    ),
+    resize: str | None = ResizeOption,
+    estimator: PoseEstimator = typer.Option(PoseEstimator.POSELIB, help="Relative pose estimator."),
+    max_error: float = typer.Option(1.0, metavar="PX", help="Inlier threshold of the estimator."),
+    sweep: str | None = typer.Option(
+        None, metavar="PX,PX,...", help="Further thresholds to try; the best is reported beside the fixed one."
+    ),
+    min_similarity: float | None = MinSimilarityOption,
+    ratio: float | None = RatioOption,
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+    cache: Path | None = CacheOption,
+    no_cache: bool = NoCacheOption,
+    pictures: bool = PicturesOption,
+) -> None:
+    """Relative pose accuracy on image pairs with known poses; with depth also precision and correct matches.
+
+    [bold]Examples[/]
+
+        semkey eval posed-pairs redkitchen/seq-01 --gaps 10,20 --stride 6 --methods compact,sift,orb
+
+        semkey eval posed-pairs scannet_test_pairs_with_gt.txt --images scans_test --resize 640x480
+    """
+    from semkey.evaluation.posed import PosedProtocol
+
+    protocol = PosedProtocol(
+        estimator=estimator.value,
+        max_error_px=max_error,
+        sweep_px=() if sweep is None else split_numbers(sweep, "--sweep"),
+        seed=seed,
+    )
+    distances = split_integers(gaps, "--gaps")
+    chosen = create_methods(
+        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
+    )
+    sets = posed_sets(data, images, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
+    run_pair_kind(
+        protocol,
+        sets,
+        chosen,
+        out=out,
+        cache=open_cache(out, cache, no_cache),
+        environment=environment(context, device),
+        options={
+            "keypoints": keypoints,
+            "resize": resize,
+            "gaps": distances,
+            "stride": stride,
+            "min_overlap": min_overlap,
+        },
+        unit="°",
+        pictures=pictures,
+    )
+
+
+@app.command("homographies")
+def homographies(
+    context: typer.Context,
+    photos: list[Path] = typer.Argument(..., metavar="PHOTOS...", help="Folders of photos."),
+    methods: str = MethodsOption,
+    keypoints: int = KeypointsOption,
+    out: Path = out_option("homographies"),
+    count: int = typer.Option(100, min=1, help="Pairs per folder."),
+    max_side: int = typer.Option(640, min=64, help="Longer side of the views; smaller photos stay as they are."),
+    estimators: str = typer.Option(
+        "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
+    ),
+    max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
+    min_similarity: float | None = MinSimilarityOption,
+    ratio: float | None = RatioOption,
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+    cache: Path | None = CacheOption,
+    no_cache: bool = NoCacheOption,
+    pictures: bool = PicturesOption,
+) -> None:
+    """The measures of planar pairs on random homographies and light changes of any photos; needs no data set.
+
+    [bold]Example[/]
+
+        semkey eval homographies my-photos --count 200 --seed 1 --methods compact,sift,orb
+    """
+    from semkey.evaluation.homography_data import HomographyConfig, random_homography_set
+    from semkey.evaluation.planar import PlanarProtocol
+
+    protocol = PlanarProtocol(
+        kind="homographies",
+        estimators=tuple(split_names(estimators, "--estimators")),
+        max_error_px=max_error,
+        seed=seed,
+    )
+    chosen = create_methods(
+        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
+    )
+    config = HomographyConfig(max_side=max_side)
+    run_pair_kind(
+        protocol,
+        unique_names([random_homography_set(folder, count=count, seed=seed, config=config) for folder in photos]),
+        chosen,
+        out=out,
+        cache=open_cache(out, cache, no_cache),
+        environment=environment(context, device),
+        options={"keypoints": keypoints, "count": count, "views": asdict(config)},
+        unit="px",
+        pictures=pictures,
+    )
+
+
+@app.command("reliability")
+def reliability(
+    context: typer.Context,
+    data: list[Path] = typer.Argument(
+        ..., metavar="DATA...", help="Planar folders, posed RGB-D sequences, or folders of photos (homographies)."
+    ),
+    methods: str = MethodsOption,
+    keypoints: int = KeypointsOption,
+    out: Path = out_option("reliability"),
+    count: int = typer.Option(100, min=1, help="Random homographies per folder of photos."),
+    gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
+    stride: int = typer.Option(1, min=1, help="Frames between the first images of pairs."),
+    min_overlap: float = typer.Option(
+        0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
+    ),
+    resize: str | None = ResizeOption,
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+    cache: Path | None = CacheOption,
+    no_cache: bool = NoCacheOption,
+    pictures: bool = PicturesOption,
+) -> None:
+    """How well scores and predicted reliabilities tell which keypoints will be matched right.
+
+    [bold]Example[/]
+
+        semkey eval reliability redkitchen/seq-01 my-photos --methods compact,sift,aliked-n16
+    """
+    from semkey.evaluation.homography_data import random_homography_set
+    from semkey.evaluation.planar_data import planar_sets
+    from semkey.evaluation.reliability import ReliabilityProtocol
+
+    protocol = ReliabilityProtocol(seed=seed)
+    distances = split_integers(gaps, "--gaps")
+    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    sets: list[PairSet] = []
+    for path in data:
+        layout = eval_other.folder_layout(path)
+        if layout == "planar":
+            sets += _resized(planar_sets(path), resize)
+        elif layout == "sequence":
+            sets += posed_sets([path], None, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
+        else:
+            sets += _resized([random_homography_set(path, count=count, seed=seed)], resize)
+    run_pair_kind(
+        protocol,
+        unique_names(sets),
+        chosen,
+        out=out,
+        cache=open_cache(out, cache, no_cache),
+        environment=environment(context, device),
+        options={"keypoints": keypoints, "resize": resize, "count": count, "gaps": distances, "stride": stride},
+        unit="(share of co-visible keypoints without a right match)",
+        pictures=pictures,
+    )
+
+
+def posed_sets(
+    data: Sequence[Path],
+    images: Path | None,
+    *,
+    gaps: Sequence[int],
+    stride: int,
+    min_overlap: float,
+    resize: str | None,
+) -> list[PairSet]:
+    """Sets of sequences (folders) and pair lists (files).
+
+    Raises:
+        ConfigError: a pair list without ``--images``.
+    """
+    from semkey.errors import ConfigError
+    from semkey.evaluation.image_sources import parse_resize
+    from semkey.evaluation.pair_lists import pair_list_sets
+    from semkey.evaluation.posed_data import posed_sequence_sets
+
+    sets: list[PairSet] = []
+    for path in data:
+        if not path.is_file():
+            sets += _resized(posed_sequence_sets(path, gaps=gaps, stride=stride, min_overlap=min_overlap), resize)
+            continue
+        if images is None:
+            raise ConfigError(f"{path} is a pair list: say with --images where its images lie")
+        sets += pair_list_sets(path, images, resize=None if resize is None else parse_resize(resize))
+    return unique_names(sets)
+
+
+def unique_names(sets: Sequence[PairSet]) -> list[PairSet]:
+    """The sets, with a number behind the name where several have the same."""
+    seen: dict[str, int] = {}
+    named = []
+    for pair_set in sets:
+        seen[pair_set.name] = seen.get(pair_set.name, 0) + 1
+        number = seen[pair_set.name]
+        named.append(pair_set if number == 1 else replace(pair_set, name=f"{pair_set.name} ({number})"))
+    return named
+
+
+def _resized(sets: Sequence[PairSet], resize: str | None) -> list[PairSet]:
+    from semkey.evaluation.image_sources import parse_resize, resized_set
+
+    if resize is None:
+        return list(sets)
+    return [resized_set(pair_set, parse_resize(resize)) for pair_set in sets]
+
+
+app.command("localisation")(eval_other.localisation)
+app.command("convert-megadepth")(eval_other.convert_megadepth)
+app.command("report")(eval_other.report)
