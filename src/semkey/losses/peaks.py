@@ -37,10 +37,11 @@ def dispersity_loss(
 
 
 def peakiness_loss(scores: torch.Tensor, *, valid: torch.Tensor | None = None, window: int = 16) -> torch.Tensor:
-    """One minus the mean difference between the maximum and the mean of windows (R2D2, Revaud et al. 2019, section 3.1).
+    """One minus the mean difference between the maximum and the mean of windows.
 
-    Windows of ``window + 1`` pixels around every pixel, inside the map. (R2D2's code first smooths the map by a 3 x 3
-    mean, which is left out here: peaks may be one pixel wide.) A constant map has the greatest loss, 1.
+    R2D2 (Revaud et al. 2019, section 3.1, local peakiness), windows of ``window + 1`` pixels around every pixel, inside
+    the map. R2D2's code first smooths the map by a 3 x 3 mean, which is left out here: peaks may be one pixel wide. A
+    constant map has the greatest loss, 1.
 
     Args:
         scores: (B, H, W) in [0, 1].

@@ -18,9 +18,10 @@ def cosine_repeatability_loss(
 ) -> torch.Tensor:
     """One minus the mean cosine between windows of a score map and of the other view's, warped.
 
-    R2D2 (Revaud et al. 2019, section 3.1, the cosine similarity loss), windows of ``window`` pixels, half a window apart. Only pixels that both views
-    show count, and only windows where they are at least half. Any two maps without structure, whatever their height,
-    are at its minimum: train it with :func:`semkey.losses.peaks.peakiness_loss` or another term against collapse.
+    R2D2 (Revaud et al. 2019, section 3.1, cosine similarity), windows of ``window`` pixels, half a window apart. Only
+    pixels that both views show count, and only windows where they are at least half. Two maps without structure,
+    whatever their height, are at its minimum: train it with :func:`semkey.losses.peaks.peakiness_loss` or another term
+    against collapse.
 
     Args:
         scores0: (B, H, W) >= 0.
