@@ -165,12 +165,7 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
                 problems.append(error)
         raise problems[0]
     if is_dataclass(kind):
-        return _build(
-            typing.cast("type[Any]", kind),
-            value,
-            default if isinstance(default, kind) else None,
-            where,
-        )
+        return _section(kind, value, default, where)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where} is {value!r}, must be one of {', '.join(map(str, arguments))}")
@@ -183,6 +178,18 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
         items = {str(key): _convert(arguments[1], item, None, _join(where, key)) for key, item in value.items()}
         return {**(default or {}), **items}
     return _scalar(kind, value, where)
+
+
+def _section(kind: Any, value: Any, default: Any, where: str) -> Any:
+    if issubclass(kind, Settings):
+        return _build(kind, value, default if isinstance(default, kind) else None, where)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {value!r}, expected keys with values")
+    try:  # another configuration with checks of its own
+        return kind.from_mapping(value or {})
+    except ConfigError as error:
+        message = str(error)
+        raise ConfigError(message if where in message else f"{where}: {message}") from None
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
