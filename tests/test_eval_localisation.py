@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.special import erf
 
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.localisation import LocalisationConfig, run_localisation
+from semkey.evaluation.methods import Method, create_method
 from semkey.evaluation.results import Evaluation
 from semkey.evaluation.synthetic_corners import (
     BACKGROUND,
@@ -25,7 +25,6 @@ from semkey.evaluation.synthetic_corners import (
     _render,
     corner_images,
 )
-from semkey.extractors import create_extractor
 from semkey.metrics.localisation import (
     LocalisationStatistics,
     detections_near,
@@ -64,11 +63,11 @@ class Oracle:
         self.answer = answer
 
     def extract(self, image: Any) -> Features:
-        return features_at(self.answer(self.known[image.tobytes()]))
+        return features_at(self.answer(self.known[image.tobytes()]), (image.shape[1], image.shape[0]))
 
 
 def run_oracle(config: LocalisationConfig, answer: Any) -> Evaluation:
-    method = SimpleNamespace(name="oracle", extractor=Oracle(config, answer), fingerprint={"kind": "test"})
+    method = Method(name="oracle", extractor=Oracle(config, answer))
     return run_localisation([method], config, environment={})
 
 
@@ -325,7 +324,7 @@ def test_half_the_corners_missed() -> None:
 def test_progress_counts_every_image() -> None:
     seen: list[tuple[int, int, str]] = []
     config = LocalisationConfig(corners=7, rendering=RenderingConfig(width=128, height=128))
-    method = SimpleNamespace(name="oracle", extractor=Oracle(config, lambda image: image.positions), fingerprint={})
+    method = Method(name="oracle", extractor=Oracle(config, lambda image: image.positions))
     run_localisation(
         [method], config, environment={}, progress=lambda done, total, what: seen.append((done, total, what))
     )
@@ -335,7 +334,7 @@ def test_progress_counts_every_image() -> None:
 
 def test_sift_finds_blobs_without_bias() -> None:
     # A true sub-pixel detector on its own pattern: an error of the pixel convention in the images would show here.
-    method = SimpleNamespace(name="sift", extractor=create_extractor("sift", max_keypoints=1024), fingerprint={})
+    method = create_method("sift")
     result = run_localisation([method], LocalisationConfig(corners=140, patterns=("blob",))).results["sift"]["blob"]
     assert result.metrics["found"] > 0.8
     assert result.metrics["median_px"] < 0.08
@@ -368,8 +367,8 @@ def test_bad_rendering(options: dict[str, Any]) -> None:
 
 
 def test_names_must_be_unique() -> None:
-    method = SimpleNamespace(name="a", extractor=None, fingerprint={})
-    with pytest.raises(ConfigError, match="a, a"):
+    method = create_method("orb")
+    with pytest.raises(ConfigError, match="orb, orb"):
         run_localisation([method, method])
     with pytest.raises(ConfigError, match="none"):
         run_localisation([])

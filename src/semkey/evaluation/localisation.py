@@ -17,16 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import ConfigError
 from semkey.evaluation.environment import describe_environment
+from semkey.evaluation.methods import Method
 from semkey.evaluation.results import Curve, Evaluation, Metric, Row, SetResult
+from semkey.evaluation.runner import Progress
 from semkey.evaluation.synthetic_corners import PATTERNS, CornerImage, RenderingConfig, corner_images
-from semkey.extractors.registry import Extractor
 from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.metrics.localisation import (
     LocalisationStatistics,
@@ -60,33 +61,6 @@ CURVE_LABELS = {
 }
 _INTERVALS = ("found", "within_1px", "median_px", "rmse_px", "bias_px")
 _RECALL_STEPS = 30
-
-
-class Progress(Protocol):
-    """``progress(done, total, what)``."""
-
-    def __call__(self, done: int, total: int, what: str, /) -> None:
-        """Called after each step and once before the first."""
-        ...
-
-
-class ExtractingMethod(Protocol):
-    """The part of a method that is needed here."""
-
-    @property
-    def name(self) -> str:
-        """Unique among the methods."""
-        ...
-
-    @property
-    def extractor(self) -> Extractor:
-        """Gives features of an image, strongest first."""
-        ...
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What identifies the method, fit for JSON."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +100,7 @@ class LocalisationConfig:
 
 
 def run_localisation(
-    methods: Sequence[ExtractingMethod],
+    methods: Sequence[Method],
     config: LocalisationConfig | None = None,
     *,
     environment: Mapping[str, Any] | None = None,
@@ -147,6 +121,7 @@ def run_localisation(
 
     Raises:
         ConfigError: no methods, or two of one name.
+        InputError: a method broke its promises (:func:`semkey.evaluation.methods.check_features`).
     """
     config = config or LocalisationConfig()
     names = [method.name for method in methods]
@@ -163,7 +138,7 @@ def run_localisation(
         for method in methods:
             measured = []
             for image in images:
-                keypoints = method.extractor.extract(image.image).keypoints.cpu().numpy()
+                keypoints = method.extract(image.image).keypoints.numpy()
                 measured.append(_measure(image, keypoints, config.radius_px))
                 done += 1
                 if progress is not None:
@@ -173,7 +148,7 @@ def run_localisation(
         kind=KIND,
         options=asdict(config),
         environment=describe_environment() if environment is None else environment,
-        methods={method.name: dict(method.fingerprint) for method in methods},
+        methods={method.name: method.fingerprint for method in methods},
         sets={pattern: _describe(pattern, config) for pattern in config.patterns},
         metrics=METRICS,
         results=results,
