@@ -1,0 +1,102 @@
+"""What each stage trains: which parts of the network learn, which are frozen, and on what they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.training.config import (
+    DETECTED_LOSSES,
+    RELIABILITY_LOSSES,
+    STAGES,
+    DetectorStage,
+    FinetuneStage,
+    Gradients,
+    StageConfig,
+    StageName,
+    TrainConfig,
+)
+
+TRUNK = ("stem", "context", "pyramid")
+DETECTION = ("detail", "detector", "offset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """A stage with everything decided.
+
+    Attributes:
+        name: of the stage.
+        config: its part of the configuration.
+        parts: modules of the detector that learn; all others keep their weights and batch-norm statistics.
+        decoupled: the detector's gradients do not enter the features that descriptors are made of.
+        gradients: how the losses' gradients are combined.
+        steps: of the optimiser.
+        first_pair: index of the first training pair: stages do not see each other's pairs.
+    """
+
+    name: StageName
+    config: StageConfig
+    parts: tuple[str, ...]
+    decoupled: bool
+    gradients: Gradients
+    steps: int
+    first_pair: int
+
+    def weights(self, step: int, batch_pairs: int) -> dict[str, float]:
+        """Weight of each loss at a step; those over detected keypoints rest on some."""
+        config = self.config
+        resting = step % config.detected_every != 0 or step * batch_pairs < config.detected_from
+        return {
+            name: weight
+            for name, weight in config.active_losses.items()
+            if not (resting and name in DETECTED_LOSSES and self.name != "reliability")
+        }
+
+
+_PAIRS_OF_A_STAGE = 10**9
+
+
+def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
+    """What a stage does under a configuration."""
+    stage = config.stages.get(name)
+    losses = stage.active_losses
+    extra = ("place",) if "place" in losses else ()
+    extra = (*extra, "reliability") if any(loss in losses for loss in RELIABILITY_LOSSES) else extra
+    decoupled, gradients = True, "sum"
+    if isinstance(stage, DetectorStage):
+        parts = DETECTION if stage.mode == "decoupled" else (*TRUNK, "descriptor", *DETECTION, *extra)
+        decoupled, gradients = stage.mode != "joint", stage.gradients
+    elif isinstance(stage, FinetuneStage):
+        parts = (*TRUNK, "descriptor", *DETECTION, *extra)
+        decoupled, gradients = False, stage.gradients
+    elif name == "reliability":
+        parts = ("reliability",)
+    else:
+        parts = (*TRUNK, "descriptor", *extra)
+    return StagePlan(
+        name=name,
+        config=stage,
+        parts=parts,
+        decoupled=decoupled,
+        gradients=gradients,
+        steps=config.steps(name),
+        first_pair=STAGES.index(name) * _PAIRS_OF_A_STAGE,
+    )
+
+
+def freeze(model: SemanticKeypointDetector, plan: StagePlan) -> list[nn.Parameter]:
+    """Let only the plan's parts learn; the others go to evaluation mode. Returns what learns, in a fixed order."""
+    model.eval().requires_grad_(False)
+    for part in plan.parts:
+        model.get_submodule(part).train().requires_grad_(True)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def shared_parameters(model: SemanticKeypointDetector, weights: Mapping[str, float]) -> list[nn.Parameter]:
+    """Parameters in which losses can disagree: those of the trunk, where it learns, else all that learn."""
+    trunk = [p for part in TRUNK for p in model.get_submodule(part).parameters() if p.requires_grad]
+    return trunk if trunk and len(weights) > 1 else [p for p in model.parameters() if p.requires_grad]
