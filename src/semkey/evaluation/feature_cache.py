@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from semkey.images.writing import atomic_write_bytes
 from semkey.model.features import Features
 
 IMAGES_IN_MEMORY = 32
+_HEADER = "semkey"
 _TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor")
 
 
@@ -92,8 +94,8 @@ def feature_key(method: Method, image: NDArray[np.uint8]) -> str:
 def _write(path: Path, features: Features) -> None:
     # copies, since safetensors refuses views into a larger tensor
     tensors = {name: getattr(features, name).to(torch.float32).clone().contiguous() for name in _TENSORS}
-    width, height = features.image_size
-    atomic_write_bytes(path, save(tensors, metadata={"width": str(width), "height": str(height)}))
+    header = json.dumps({"image_size": list(features.image_size), "digest": _digest(tensors)})
+    atomic_write_bytes(path, save(tensors, metadata={_HEADER: header}))
 
 
 def _read(path: Path) -> Features | None:
@@ -102,8 +104,18 @@ def _read(path: Path) -> Features | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            size = file.metadata()
+            header = json.loads(file.metadata()[_HEADER])
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
-        return Features(**tensors, image_size=(int(size["width"]), int(size["height"])))
+        width, height = header["image_size"]
+        features = Features(**tensors, image_size=(width, height))
     except (SafetensorError, OSError, InputError, KeyError, TypeError, ValueError):
         return None
+    return features if header.get("digest") == _digest(tensors) else None
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of the values: a file keeps its length where a crash of the machine left a part of it unwritten."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _TENSORS:
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -118,10 +118,10 @@ def create_method(
     extractor = create_extractor(base, max_keypoints=keypoints, device=device, weights=weights)
     settings = dict(getattr(extractor, "settings", {}))
     extraction = {
+        **settings,
         "extractor": base,
         "max_keypoints": keypoints,
         "device": _device_name(settings, device),
-        **settings,
         "versions": _versions(str(settings.get("kind", ""))),
         "source": source_hash(),
     }

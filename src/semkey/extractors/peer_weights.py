@@ -9,6 +9,7 @@ import os
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def find_weights(file_name: str, folders: Sequence[Path] = ()) -> Path:
         if not folder.exists():
             raise ConfigError(f"weights folder {folder} does not exist")
     accepted = {file_name: release.sha256, release.published_name: release.sha256, **release.conversions}
-    for folder in (*folders, *_default_folders()):
+    for folder in chain(folders, _default_folders()):
         for name, sha256 in accepted.items():
             path = folder if folder.name == name else folder / name
             if path.is_file():

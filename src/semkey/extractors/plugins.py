@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -76,8 +77,13 @@ def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, devi
         raise ConfigError(
             f"features '{name}': needs a name (str) and extract(image), {type(extractor).__name__} lacks it"
         )
-    if not isinstance(getattr(extractor, "settings", {}), Mapping):
-        raise ConfigError(f"features '{name}': its settings must be a mapping, or left out")
+    settings = getattr(extractor, "settings", {})
+    try:
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"not {type(settings).__name__}")
+        json.dumps(dict(settings), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"features '{name}': its settings must be a mapping that JSON can hold ({error})") from error
     return _Plugin(name, extractor, function)
 
 
@@ -88,10 +94,10 @@ class _Plugin:
         self.name = name
         self.extract = extractor.extract
         self.settings: dict[str, Any] = {
+            **dict(getattr(extractor, "settings", {})),
             "kind": "plugin",
             "class": f"{type(extractor).__module__}.{type(extractor).__qualname__}",
             "source_sha256": _source_sha256(function),
-            **dict(getattr(extractor, "settings", {})),
         }
 
 
