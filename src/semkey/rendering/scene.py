@@ -19,6 +19,7 @@ from semkey.rendering.textures import SURFACES
 SHELL_FACES = 6
 _LIGHT_CELL = 0.08  # metres between baked light values
 _HIDDEN_COARSENING = 8.0
+_PHOTO_SHARE = 0.5
 _LARGEST_TEXTURE = 6000
 
 # Rows of (outward normal, right, down) as seen from outside a box, local axes; +y is the front.
@@ -93,8 +94,15 @@ def box_rectangles(boxes: Sequence[Box]) -> tuple[NDArray[np.float64], ...]:
     return np.concatenate(origins), np.concatenate(rights), np.concatenate(downs)
 
 
-def build_scene(plan: RoomPlan, *, seed: int, texel_size: float) -> Scene:
-    """Paint, light and pack a planned room; ``texel_size`` in metres."""
+def build_scene(plan: RoomPlan, *, seed: int, texel_size: float, photos: Sequence[NDArray[np.uint8]] = ()) -> Scene:
+    """Paint, light and pack a planned room.
+
+    Args:
+        plan: the room.
+        seed: of the textures.
+        texel_size: metres.
+        photos: (h, w, 3) uint8 RGB; where given, they cover all pictures on the walls and half of the other surfaces.
+    """
     tables = zip(shell_rectangles(plan.size), box_rectangles(plan.boxes), strict=True)
     origins, rights, downs = (np.concatenate(pair) for pair in tables)
     materials = list(plan.shell)
@@ -103,13 +111,27 @@ def build_scene(plan: RoomPlan, *, seed: int, texel_size: float) -> Scene:
     texels = _texel_sizes(origins, rights, downs, plan.size, texel_size)
     light = _light_maps(origins, rights, downs, plan, seed)
     textures = [
-        _paint(material, right, down, texel, light_map, np.random.default_rng([seed, 3, face]))
+        _paint(material, right, down, texel, light_map, np.random.default_rng([seed, 3, face]), photos)
         for face, (material, right, down, texel, light_map) in enumerate(
             zip(materials, _lengths(rights), _lengths(downs), texels, light, strict=True)
         )
     ]
     atlas = pack_textures(textures)
     return Scene(origins=origins, rights=rights, downs=downs, atlas=atlas, size=plan.size)
+
+
+def _photo(
+    rng: np.random.Generator, photos: Sequence[NDArray[np.uint8]], rows: int, columns: int
+) -> NDArray[np.float32]:
+    """A random part of a random photo, (rows, columns, 3) in [0, 1]."""
+    photo = photos[int(rng.integers(len(photos)))]
+    height, width = photo.shape[:2]
+    share = float(rng.uniform(0.5, 1.0))
+    fit = share * min(width / columns, height / rows)
+    w, h = max(2, min(width, round(fit * columns))), max(2, min(height, round(fit * rows)))
+    x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    part = cv2.resize(photo[y : y + h, x : x + w], (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(part / np.float32(255.0), np.float32)
 
 
 def _lengths(edges: NDArray[np.float64]) -> list[float]:
@@ -171,11 +193,15 @@ def _paint(
     texel: float,
     light: NDArray[np.float32],
     rng: np.random.Generator,
+    photos: Sequence[NDArray[np.uint8]] = (),
 ) -> NDArray[np.uint8]:
     columns = int(np.clip(round(width / texel), 1, _LARGEST_TEXTURE))
     rows = int(np.clip(round(height / texel), 1, _LARGEST_TEXTURE))
-    painter = SURFACES.get(material.kind) or PICTURES[material.kind]
-    albedo = painter(rng, rows, columns, texel, material.color)
+    if photos and not material.emissive and (material.kind == "poster" or rng.random() < _PHOTO_SHARE):
+        albedo = _photo(rng, photos, rows, columns)
+    else:
+        painter = SURFACES.get(material.kind) or PICTURES[material.kind]
+        albedo = painter(rng, rows, columns, texel, material.color)
     if not material.emissive:
         albedo *= cv2.resize(light, (columns, rows), interpolation=cv2.INTER_LINEAR)
     return cv2.convertScaleAbs(np.clip(albedo, 0.0, 1.0), alpha=255.0).astype(np.uint8, copy=False)

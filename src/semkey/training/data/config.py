@@ -148,7 +148,7 @@ class RoomsConfig(Settings):
     min_overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        _check(1 <= self.count <= 100_000, f"count must be in 1 to 100000, got {self.count}")
+        _check(1 <= self.count <= 50_000, f"count must be in 1 to 50000, got {self.count}")
         _check(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
         _check(2 <= self.views <= 1000, f"views must be in 2 to 1000, got {self.views}")
         _check_shares(self, "low_texture", "changing_light")

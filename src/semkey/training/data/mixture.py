@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import cv2
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from semkey.errors import ConfigError
@@ -21,12 +23,19 @@ class PairMixture(Dataset):
         sources: by name.
         shares: how often each is used, in relation to each other; a source without a share, or with 0, is not.
         seed: of the choice.
+        extra: tensors that pairs of every source get which do not have them: a batch needs equal keys.
 
     Attributes:
         sources: as given, only those that are used.
     """
 
-    def __init__(self, sources: Mapping[str, PairSource], shares: Mapping[str, float], seed: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, PairSource],
+        shares: Mapping[str, float],
+        seed: tuple[int, ...],
+        extra: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         self.sources = {name: source for name, source in sources.items() if shares.get(name, 0.0) > 0.0}
         if not self.sources:
             raise ConfigError("no source of pairs has a share above 0")
@@ -34,6 +43,7 @@ class PairMixture(Dataset):
         self._names = tuple(self.sources)
         self._limits = np.cumsum(weights / weights.sum())
         self._seed = seed
+        self._extra = dict(extra or {})
 
     def source_of(self, index: int) -> str:
         """The name of the source that pair ``index`` comes from."""
@@ -42,7 +52,7 @@ class PairMixture(Dataset):
         return self._names[min(place, len(self._names) - 1)]
 
     def __getitem__(self, index: int) -> Pair:
-        return self.sources[self.source_of(index)][index]
+        return {**self._extra, **self.sources[self.source_of(index)][index]}
 
 
 class Counter(Sampler[int]):
@@ -60,8 +70,5 @@ class Counter(Sampler[int]):
 
 def tune_worker(_: int = 0) -> None:
     """``worker_init_fn`` of a data loader: one thread per process, since the processes share the cores already."""
-    import cv2
-    import torch
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

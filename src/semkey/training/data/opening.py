@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from semkey.errors import ConfigError
 from semkey.training.data.config import DataConfig
 from semkey.training.data.mixture import PairMixture
 from semkey.training.data.pair import PairSource
 from semkey.training.data.photos import Photo, PhotoPairs, Progress, Split, open_photos
+from semkey.training.data.rooms import RoomPairs, prepare_rooms
 from semkey.training.data.shapes import ShapePairs
+from semkey.training.data.teacher import prepare_targets
 
 _SPLITS = {"train": 0, "val": 1}
 _STREAMS = {"mixture": 0, "photos": 1, "shapes": 2, "rooms": 3, "sequences": 4}
@@ -49,20 +53,28 @@ def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Prog
     if seed < 0:
         raise ConfigError(f"seed must be 0 or more, got {seed}")
     shares = config.shares
-    photos = _photos(config, split, progress)
+    cache = cache_folder(config)
+    photos = _photos(config, split, cache, progress)
     streams = {name: (seed, _SPLITS[split], number) for name, number in _STREAMS.items()}
     sources: dict[str, PairSource] = {}
+    extra: dict[str, torch.Tensor] = {}
     if shares.photos > 0:
-        sources["photos"] = PhotoPairs(photos, config, streams["photos"])
+        targets = prepare_targets(config.teacher, cache, photos, progress) if config.teacher.name else None
+        sources["photos"] = PhotoPairs(photos, config, streams["photos"], targets)
+        if targets is not None and config.teacher.descriptors:
+            extra["teacher"] = torch.zeros(config.points, targets.descriptor_dim(photos))
     if shares.shapes > 0:
         sources["shapes"] = ShapePairs(config, streams["shapes"])
-    return PairMixture(sources, shares.to_mapping(), streams["mixture"])
+    if shares.rooms > 0:
+        files = prepare_rooms(config, cache, photos, split, progress)
+        sources["rooms"] = RoomPairs(files, config, streams["rooms"])
+    return PairMixture(sources, shares.to_mapping(), streams["mixture"], extra)
 
 
-def _photos(config: DataConfig, split: Split, progress: Progress | None) -> tuple[Photo, ...]:
+def _photos(config: DataConfig, split: Split, cache: Path, progress: Progress | None) -> tuple[Photo, ...]:
     if config.photos is None:
         if config.shares.photos > 0:
             raise ConfigError("data.photos is not set: name a folder of photos, or set data.shares.photos to 0")
         return ()
-    folder = open_photos(config.photos, cache_folder(config), config.size, progress)
+    folder = open_photos(config.photos, cache, config.size, progress)
     return folder.split(split, config.val_share)
