@@ -12,6 +12,7 @@ from semkey.training.data.config import DataConfig
 from semkey.training.data.mixture import PairMixture
 from semkey.training.data.pair import PairSource
 from semkey.training.data.photos import Photo, PhotoPairs, Progress, Split, open_photos
+from semkey.training.data.rgbd import RgbdPairs, prepare_sequences
 from semkey.training.data.rooms import RoomPairs, prepare_rooms
 from semkey.training.data.shapes import ShapePairs
 from semkey.training.data.teacher import prepare_targets
@@ -68,6 +69,13 @@ def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Prog
     if shares.rooms > 0:
         files = prepare_rooms(config, cache, photos, split, progress)
         sources["rooms"] = RoomPairs(files, config, streams["rooms"])
+    if shares.sequences > 0:
+        if not config.sequences.folders:
+            raise ConfigError(
+                "data.sequences.folders is empty: name RGB-D sequences, or set data.shares.sequences to 0"
+            )
+        sequences = prepare_sequences(config.sequences, cache, config.val_share, split, progress)
+        sources["sequences"] = RgbdPairs(sequences, config, streams["sequences"])
     return PairMixture(sources, shares.to_mapping(), streams["mixture"], extra)
 
 
