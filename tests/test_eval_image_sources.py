@@ -73,6 +73,14 @@ def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_image(tmp_path: Path) 
     assert stored_size(path) == (70, 40)
 
 
+def test_a_jpeg_whose_tables_come_before_the_frame(tmp_path: Path) -> None:
+    _, image = cv2.imencode(".jpg", np.zeros((40, 70, 3), np.uint8))
+    data = image.tobytes()
+    path = tmp_path / "image.jpg"
+    path.write_bytes(data[:2] + b"\xff\xc4" + (2 + 17).to_bytes(2, "big") + bytes([0, *[9] * 16]) + data[2:])
+    assert stored_size(path) == (70, 40)
+
+
 def test_a_comment_in_a_ppm_header(tmp_path: Path) -> None:
     path = tmp_path / "image.ppm"
     path.write_bytes(b"P6\n# by hand, 9 9\n3 2\n255\n" + bytes(18))
@@ -149,7 +157,8 @@ def test_a_resized_homography_maps_the_resized_pixels(resize: int | tuple[int, i
     np.testing.assert_allclose(mapped[0], centroid(image1), atol=0.03)
 
 
-def test_a_resized_pose_truth_projects_to_the_resized_pixels() -> None:
+@pytest.mark.parametrize("resize", [(97, 61), 100])
+def test_a_resized_pose_truth_projects_to_the_resized_pixels(resize: int | tuple[int, int]) -> None:
     camera0 = PinholeCamera(fx=210.0, fy=200.0, cx=103.0, cy=71.0, width=200, height=150)
     camera1 = PinholeCamera(fx=190.0, fy=195.0, cx=120.0, cy=99.0, width=250, height=190)
     T = make_transform(so3_exp([0.02, -0.03, 0.05]), [0.05, 0.02, 0.1])
@@ -168,23 +177,25 @@ def test_a_resized_pose_truth_projects_to_the_resized_pixels() -> None:
             read_depth1=lambda: depth1,
         ),
     )
-    (resized,) = resized_set(PairSet(name="set", pairs=[pair], description="a set"), (97, 61)).pairs
+    (resized,) = resized_set(PairSet(name="set", pairs=[pair], description="a set"), resize).pairs
     truth = resized.truth
     assert isinstance(truth, PoseTruth)
-    assert (truth.camera0.width, truth.camera0.height) == (97, 61)
+    size1 = (truth.camera1.width, truth.camera1.height)
+    assert (truth.camera0.width, truth.camera0.height) == ((97, 61) if resize == (97, 61) else (100, 75))
+    assert size1 == ((97, 61) if resize == (97, 61) else (100, 76))
     np.testing.assert_array_equal(truth.T_cam1_cam0, T)
     point0, point1 = centroid(resized.image0.read()), centroid(resized.image1.read())
     np.testing.assert_allclose(truth.camera0.project(X0)[0], point0, atol=0.03)
     np.testing.assert_allclose(truth.camera1.project(transform_points(T, X0))[0], point1, atol=0.03)
-    mapped, seen = truth.project(point0[None], (97, 61))
+    mapped, seen = truth.project(point0[None], size1)
     assert seen.all()
     np.testing.assert_allclose(mapped[0], point1, atol=0.05)
 
 
 def test_resized_depth_takes_the_nearest_value_and_makes_up_none() -> None:
     depth = np.zeros((40, 60), np.float32)
-    depth[:, 30:] = 4.0
-    depth[10:20, 10:20] = 1.0
+    depth[:, 31:] = 4.0
+    depth[9:19, 11:21] = 1.0
     camera = PinholeCamera(fx=50.0, fy=50.0, cx=30.0, cy=20.0, width=60, height=40)
     pair = ImagePair(
         name="pair",
@@ -199,8 +210,8 @@ def test_resized_depth_takes_the_nearest_value_and_makes_up_none() -> None:
     assert read is not None
     small = read()
     assert small.dtype == np.float32
-    np.testing.assert_array_equal(small[:, 15:], 4.0)
-    np.testing.assert_array_equal(small[5:10, 5:10], 1.0)
+    np.testing.assert_array_equal(small[:, 16:], 4.0)
+    np.testing.assert_array_equal(small[5:9, 6:10], 1.0)
     assert set(np.unique(small)) == {0.0, 1.0, 4.0}
 
 

@@ -102,7 +102,7 @@ def test_swapping_twice_gives_the_same_truth() -> None:
     assert again.depth_tolerance == truth.depth_tolerance
 
 
-@pytest.mark.parametrize(("measured", "visible"), [(2.09, True), (2.11, False), (1.91, True), (1.90, False)])
+@pytest.mark.parametrize(("measured", "visible"), [(2.103, True), (2.107, False), (1.906, True), (1.902, False)])
 def test_depth_may_differ_by_the_tolerance(measured: float, visible: bool) -> None:
     # |2 - measured| <= 0.05 * measured
     truth = PoseTruth(
@@ -191,6 +191,11 @@ def test_a_plane_is_mapped_by_its_homography(
     border = np.abs(expected - np.clip(expected, 0, [200, 150])).max(axis=1)
     clear = (border == 0) | (border > 1e-3)
     np.testing.assert_array_equal(seen[clear & known], in_view[clear & known])
+    # Back again, at points between pixels: depth is interpolated there, which is not quite exact on a slope.
+    back, _ = truth.swapped().project(mapped[seen], SIZE)
+    known = ~np.isnan(back[:, 0])
+    assert known.mean() > 0.5 or not seen.any()
+    np.testing.assert_allclose(back[known], points[seen][known], atol=0.02)
 
 
 def test_a_homography_maps_and_swaps() -> None:

@@ -85,6 +85,9 @@ def test_overlap_is_the_smaller_of_both_ways_and_counts_known_depth_only(tmp_pat
     # Of the known lower half of frame 0, 0.9 are seen in frame 1; of frame 1, 0.9 * 0.5 land on known depth.
     assert overlap(truth) == pytest.approx(0.45, abs=1e-9)
     assert overlap(truth.swapped()) == overlap(truth)
+    # With the same half unknown in both, the known halves overlap by 0.9.
+    write_image(folder / "frame-000001.depth.png", half)
+    assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1])[0].pairs[0])) == pytest.approx(0.9, abs=1e-9)
     write_image(folder / "frame-000000.depth.png", np.zeros((HEIGHT, WIDTH), np.uint16))
     assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1])[0].pairs[0])) == 0.0
 
