@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.transforms import interpolate_pose, inverse, rotation_angle_deg
+from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
 from semkey.metrics.trajectory_io import Trajectory, is_rigid, read_tum_trajectory, write_tum_trajectory
 
 __all__ = [
@@ -104,13 +105,13 @@ class TrajectoryError:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RelativePoseErrors:
-    """Relative pose errors (RPE) of the motion between consecutive pairs.
+    """Relative pose errors (RPE) of M motions.
 
     Attributes:
         translation: statistics, metres.
         rotation_deg: statistics, degrees.
-        translation_errors: (K - 1,) float64 metres.
-        rotation_errors_deg: (K - 1,) float64 degrees.
+        translation_errors: (M,) float64 metres.
+        rotation_errors_deg: (M,) float64 degrees.
     """
 
     translation: ErrorStatistics
@@ -254,21 +255,36 @@ def absolute_trajectory_error(
 
 
 def relative_pose_errors(
-    estimated: Trajectory, reference: Trajectory, *, max_difference_s: float = 0.02
+    estimated: Trajectory,
+    reference: Trajectory,
+    *,
+    delta: float = 1,
+    unit: DeltaUnit = "frames",
+    all_pairs: bool = False,
+    max_difference_s: float = 0.02,
 ) -> RelativePoseErrors:
-    """Errors of the motion from each pair in time to the next: ``inv(Q_i^-1 Q_i+1) (P_i^-1 P_i+1)`` (Sturm, eq. 1).
+    """Errors of the motion from one pair in time to a later one: ``inv(Q_i^-1 Q_j) (P_i^-1 P_j)`` (Sturm, eq. 1).
 
-    Neither world frame matters, so nothing is aligned. Where frames were lost in between, the motion spans the gap.
+    Neither world frame matters, so nothing is aligned; a trajectory of unknown scale has to be scaled before. Where
+    frames were lost in between, the motion spans the gap.
+
+    Args:
+        estimated: the trajectory to judge; poses without a partner in time do not count.
+        reference: ground truth.
+        delta: how far apart the two ends of a motion are; by default each pair in time and the next.
+        unit: of ``delta``, see :func:`semkey.metrics.relative_pairs.relative_pairs`.
+        all_pairs: motions that overlap, one from every pose, instead of one after the other.
+        max_difference_s: see :func:`associate_by_time`.
 
     Raises:
-        InputError: fewer than three pairs in time.
+        InputError: fewer than three pairs in time, or none that are ``delta`` apart.
     """
     paired_estimate, paired_reference = _pair(estimated, reference, max_difference_s)
     translations: list[float] = []
     rotations: list[float] = []
-    for index in range(len(paired_estimate) - 1):
-        motion_estimate = inverse(paired_estimate.poses[index]) @ paired_estimate.poses[index + 1]
-        motion_reference = inverse(paired_reference.poses[index]) @ paired_reference.poses[index + 1]
+    for first, last in relative_pairs(paired_reference, delta=delta, unit=unit, all_pairs=all_pairs).tolist():
+        motion_estimate = inverse(paired_estimate.poses[first]) @ paired_estimate.poses[last]
+        motion_reference = inverse(paired_reference.poses[first]) @ paired_reference.poses[last]
         error = inverse(motion_reference) @ motion_estimate
         translations.append(float(np.linalg.norm(error[:3, 3])))
         rotations.append(rotation_angle_deg(error))
