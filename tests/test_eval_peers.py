@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semkey.errors import ConfigError, InputError
+from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.extractors import Extractor, create_extractor, extractor_names, plugins
-from semkey.extractors.peers import PEERS
+from semkey.extractors.peer_weights import RELEASES, file_sha256
+from semkey.extractors.peers import PEERS, import_kornia_feature
 from semkey.geometry.pixels import resize_keypoints
 from semkey.images import read_image, write_image
 
 pytest.importorskip("kornia", reason="kornia comes with the extra 'peers'")
 
-WIDTHS = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128, "xfeat": 64}
+WIDTHS = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128, "xfeat": 64, "disk": 128}
 QUICK = ["aliked-t16", "xfeat"]
 
 
@@ -50,9 +52,13 @@ def squares(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2), np.array(corners)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in WIDTHS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIDTHS)
 def test_released_weights_give_valid_features(name: str, shared: Path, photo: np.ndarray) -> None:
-    extractor = create_extractor(name, max_keypoints=300, device="cpu", weights=[shared / "weights"])
+    try:
+        extractor = create_extractor(name, max_keypoints=300, device="cpu", weights=[shared / "weights"])
+    except CheckpointError as error:
+        pytest.skip(f"no weights: {error}")
     features = extractor.extract(photo)
     assert extractor.name == name
     assert features.descriptors.shape == (300, WIDTHS[name])
@@ -156,6 +162,32 @@ def test_xfeat_keypoints_are_pixel_centres_of_the_image_it_resizes(
     assert len(found) == len(truth) > 10
     truth = torch.minimum(truth.clamp(min=0), torch.tensor([width - 1.0, height - 1.0]))
     torch.testing.assert_close(found.keypoints, truth, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(320, 256), (319, 241), (303, 249)])
+def test_disk_padding_does_not_move_keypoints(
+    size: tuple[int, int], photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Untrained, so that no file is needed: scores are those of the network at the very pixels that are returned."""
+    feature = import_kornia_feature()
+    torch.manual_seed(0)
+    torch.save({"extractor": feature.DISK().state_dict()}, tmp_path / "depth-save.pth")
+    release = RELEASES["disk-depth-save.pth"]
+    known = dataclasses.replace(release, sha256=file_sha256(tmp_path / "depth-save.pth"))
+    monkeypatch.setitem(RELEASES, "disk-depth-save.pth", known)
+    extractor = create_extractor("disk", max_keypoints=2000, device="cpu", weights=[tmp_path])
+    features = extractor.extract(photo[: size[1], : size[0]])
+    assert features.descriptors.shape == (len(features), 128)
+    assert bool((features.scores.diff() <= 0).all())
+    assert bool(((features.scores >= 0.5) & (features.scores <= 1)).all()), "logits above 0"
+    with torch.inference_mode():
+        tensor = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+        heat, _ = extractor._network.heatmap_and_dense_descriptors(  # ty: ignore[missing-attribute]
+            F.pad(tensor[..., : size[1], : size[0]], (0, -size[0] % 16, 0, -size[1] % 16))
+        )
+    x, y = features.keypoints.long().T
+    assert len(features) > 50
+    torch.testing.assert_close(torch.sigmoid(heat[0, 0][y, x]), features.scores)
 
 
 @pytest.mark.parametrize("size", [(319, 255), (287, 223), (301, 277)])

@@ -92,11 +92,14 @@ def test_other_bytes_are_an_error_and_not_passed_over(isolated: Path, name: str,
     assert str(path) in str(caught.value)
 
 
-def test_unknown_names_and_missing_folders_are_refused(isolated: Path) -> None:
+def test_unknown_names_and_missing_folders_are_refused(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no released weights 'nets.pth' are known"):
         find_weights("nets.pth")
     with pytest.raises(ConfigError, match="absent does not exist"):
         find_weights(NAME, [isolated / "absent"])
+    monkeypatch.setenv("SEMKEY_WEIGHTS", str(isolated / "gone"))
+    with pytest.raises(ConfigError, match=r"\$SEMKEY_WEIGHTS is .*gone, which is no folder"):
+        find_weights(NAME)
 
 
 def test_without_network_the_message_says_which_file_to_put_where() -> None:

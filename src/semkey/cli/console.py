@@ -16,9 +16,10 @@ FeaturesOption = typer.Option(
     "compact",
     "--features",
     "-f",
-    metavar="compact|orb|sift|FILE",
-    help="Which features: [bold]compact[/] (learned), [bold]orb[/], [bold]sift[/] (RootSIFT), or a semkey checkpoint "
-    "(.safetensors).",
+    metavar="compact|orb|sift|NAME|FILE",
+    help="Which features: [bold]compact[/] (learned), [bold]orb[/], [bold]sift[/] (RootSIFT), a semkey checkpoint "
+    "(.safetensors), your own module:function, or a peer (aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, "
+    "disk).",
 )
 MaxKeypointsOption = typer.Option(1024, "--max-keypoints", "-n", min=1, help="Largest number of keypoints per image.")
 DeviceOption = typer.Option(

@@ -43,6 +43,7 @@ def info() -> None:
             [f"weights of {name}", f"{preset.path} ({_weights_state(preset)})"],
         ]
     rows.append(["classical features", "orb, sift (RootSIFT): no weights needed"])
+    rows.append(["peers", _peers_state()])
     print_table(["", "value"], rows)
 
 
@@ -53,3 +54,13 @@ def _weights_state(preset: Preset) -> str:
     data = preset.path.read_bytes()
     whole = hashlib.sha256(data).hexdigest() == preset.sha256
     return f"{len(data) / 1e6:.1f} MB, {'SHA-256 checked' if whole else 'damaged: install semkey again'}"
+
+
+def _peers_state() -> str:
+    """Names of the peers and whether what they need is installed."""
+    import importlib.util
+
+    from semkey.extractors.peers import PEERS
+
+    found = importlib.util.find_spec("kornia") is not None
+    return f"{', '.join(PEERS)} ({'kornia is installed' if found else 'pip install semkey[peers] for them'})"

