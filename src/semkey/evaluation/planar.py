@@ -173,16 +173,14 @@ class PlanarProtocol:
                 "matches": ("matches", None),
             },
             areas={
-                f"auc_{name}@{at(px)}": (f"corner_error_{name}", None, px)
-                for name in self.estimators
-                for px in self.auc_px
+                f"corner_error_{name}": {f"auc_{name}@{at(px)}": px for px in self.auc_px} for name in self.estimators
             },
         )
         return SetResult(
             count=len(rows),
             failures=sum(bool(row["failed"]) for row in rows),
             metrics=columns.metrics(),
-            intervals=columns.intervals(len(rows), seed=self.seed),
+            intervals=columns.intervals(seed=self.seed),
             groups={name: columns.metrics(indices) for name, indices in group_indices(rows).items()},
             curves=self._curves(rows),
             rows=rows,

@@ -186,14 +186,14 @@ class PosedProtocol:
                 "keypoints": ("keypoints", None),
                 "matches": ("matches", None),
             },
-            areas={f"auc@{at(deg)}": ("error", None, deg) for deg in self.auc_deg},
+            areas={"error": {f"auc@{at(deg)}": deg for deg in self.auc_deg}},
         )
         swept = np.array([row["sweep"] for row in rows], dtype=np.float64).reshape(len(rows), len(self.sweep_px))
         return SetResult(
             count=len(rows),
             failures=sum(bool(row["failed"]) for row in rows),
             metrics={**columns.metrics(), **self._best_of_sweep(swept)},
-            intervals=columns.intervals(len(rows), seed=self.seed),
+            intervals=columns.intervals(seed=self.seed),
             groups={
                 name: {**columns.metrics(indices), **self._best_of_sweep(swept[indices])}
                 for name, indices in group_indices(rows).items()

@@ -270,10 +270,9 @@ class ReliabilityProtocol:
                     for name in ("matching_score_gain", "matched", "precision", "keypoints", "matches")
                 },
             },
-            areas={},
         )
         samples = {key: [Samples.unpacked(row[key]) for row in rows] for key in _SUFFIXES}
-        metrics, intervals = columns.metrics(), columns.intervals(len(rows), seed=self.seed)
+        metrics, intervals = columns.metrics(), columns.intervals(seed=self.seed)
         groups = {name: columns.metrics(indices) for name, indices in group_indices(rows).items()}
         for key, suffix in _SUFFIXES.items():
             metrics |= pooled_metrics(samples[key], suffix, bins=self.bins)

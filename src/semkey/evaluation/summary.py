@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -85,51 +85,62 @@ def truth_of_kind(pair: ImagePair, kind: type[TruthKind], what: str) -> TruthKin
     return pair.truth
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """What the metrics of a set are made of, one value per pair.
+    """What the metrics of a set are made of, one row per pair.
 
     Attributes:
-        means: metric to (P,) values; the metric is their mean without NaN.
-        areas: metric to (P,) errors and an upper end; the metric is the area under their recall curve up to it.
+        means: (P, K) values; a metric is the mean of its column without NaN.
+        mean_names: the K metrics.
+        areas: pairs of (P,) errors and, by metric, an upper end; a metric is the area under the errors' recall curve
+            up to it.
     """
 
-    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    areas: Mapping[str, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
+    means: NDArray[np.float64]
+    mean_names: Sequence[str]
+    areas: Sequence[tuple[NDArray[np.float64], Mapping[str, float]]] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[Row], means: Mapping[str, tuple[str, int | None]], areas: Mapping) -> Columns:
+    def of(
+        cls,
+        rows: Sequence[Row],
+        means: Mapping[str, tuple[str, int | None]],
+        areas: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Columns:
         """Collect columns from rows.
 
         Args:
             rows: of the pairs.
-            means: metric to (key of the row, index into the list there or None for a number).
-            areas: metric to (key of the row, index or None, upper end).
+            means: metric to (key in the rows, index into the list there or None where it is a number).
+            areas: key in the rows to upper ends by metric.
         """
+        values = [[number(row[key] if i is None else row[key][i]) for key, i in means.values()] for row in rows]
         return cls(
-            means={name: _column(rows, *place) for name, place in means.items()},
-            areas={name: (_column(rows, key, index), end) for name, (key, index, end) in areas.items()},
+            means=np.array(values, dtype=np.float64).reshape(len(rows), len(means)),
+            mean_names=list(means),
+            areas=[(np.array([number(row[key]) for row in rows]), ends) for key, ends in (areas or {}).items()],
         )
 
     def metrics(self, indices: NDArray[np.int64] | None = None) -> dict[str, float]:
         """The metrics over all pairs, or over those at ``indices`` (repetitions count)."""
-        chosen = slice(None) if indices is None else indices
-        values = {}
-        for name, column in self.means.items():
-            defined = column[chosen]
-            defined = defined[~np.isnan(defined)]
-            values[name] = float(defined.mean()) if len(defined) else float("nan")
-        for name, (errors, end) in self.areas.items():
-            drawn = errors[chosen]
-            values[name] = area_under_curve(drawn, [end])[0] if len(drawn) else float("nan")
+        chosen = np.arange(len(self.means)) if indices is None else indices
+        drawn = np.bincount(chosen, minlength=len(self.means)).astype(np.float64)
+        defined = ~np.isnan(self.means)
+        counts = drawn @ defined
+        sums = drawn @ np.where(defined, self.means, 0.0)
+        averages = np.where(counts > 0, sums / np.where(counts > 0, counts, 1), np.nan)
+        values = dict(zip(self.mean_names, averages.tolist(), strict=True))
+        for errors, ends in self.areas:
+            areas = area_under_curve(errors[chosen], list(ends.values())) if len(chosen) else [float("nan")] * len(ends)
+            values |= dict(zip(ends, areas, strict=True))
         return values
 
-    def intervals(self, count: int, *, seed: int) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals over ``count`` pairs of those metrics that have a finite one."""
-        names = [*self.means, *self.areas]
-        if count < MIN_PAIRS_FOR_INTERVAL or not names:
+    def intervals(self, *, seed: int) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over the pairs, of those metrics that have a finite one."""
+        names = list(self.metrics())
+        if len(self.means) < MIN_PAIRS_FOR_INTERVAL or not names:
             return {}
-        ends = bootstrap_intervals(lambda drawn: list(self.metrics(drawn).values()), count, seed=seed)
+        ends = bootstrap_intervals(lambda drawn: list(self.metrics(drawn).values()), len(self.means), seed=seed)
         return finite_intervals(names, ends)
 
 
@@ -149,8 +160,3 @@ def group_indices(rows: Sequence[Row]) -> dict[str, NDArray[np.int64]]:
         if row.get("group"):
             groups.setdefault(row["group"], []).append(index)
     return {name: np.array(indices) for name, indices in groups.items()}
-
-
-def _column(rows: Sequence[Row], key: str, index: int | None) -> NDArray[np.float64]:
-    values = [row[key] if index is None else row[key][index] for row in rows]
-    return np.array([number(value) for value in values], dtype=np.float64)
