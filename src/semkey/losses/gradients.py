@@ -16,7 +16,7 @@ from torch import nn
 from semkey.errors import ConfigError
 
 
-def flat_gradients(losses: Sequence[torch.Tensor], parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+def flat_gradients(losses: Sequence[torch.Tensor], parameters: Iterable[torch.Tensor]) -> torch.Tensor:
     """The gradient of each loss; the graph stays alive.
 
     Args:
@@ -37,7 +37,7 @@ def flat_gradients(losses: Sequence[torch.Tensor], parameters: Iterable[nn.Param
     return torch.stack(rows)
 
 
-def set_gradient(parameters: Iterable[nn.Parameter], flat: torch.Tensor) -> None:
+def set_gradient(parameters: Iterable[torch.Tensor], flat: torch.Tensor) -> None:
     """Write a flat gradient (P,) into ``parameter.grad`` of each parameter, in order."""
     parameters = list(parameters)
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):

@@ -74,7 +74,8 @@ def average_precision(
 
     He et al. 2018 (section 4) and Revaud et al. 2019 ("Learning with Average Precision", section 3.3), used by R2D2:
     similarities fall into ``bins`` centres from 1 down to 0 with triangular weights, and ``AP = sum_q precision_q *
-    recall increment_q``. Candidates that share bins are ties, so the result is a lower resolution of the exact one.
+    recall increment_q``. Candidates that share bins are ties, so the result is a lower resolution of the exact one;
+    a wrong candidate has a slope only where it shares a bin with a right one, which needs many candidates.
 
     Args:
         similarity: (N, M) of each query with all candidates; values outside [0, 1] count as its ends.
