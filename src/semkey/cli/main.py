@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from semkey import __version__
-from semkey.cli import demo, detect, info, match, render_room, slam
+from semkey.cli import data, demo, detect, info, match, render_room, slam, train
 from semkey.cli import eval as eval_commands
 from semkey.cli.console import print_error
 from semkey.errors import SemkeyError
@@ -50,6 +50,8 @@ app.command("detect")(detect.detect)
 app.command("match")(match.match)
 app.command("slam")(slam.slam)
 app.add_typer(eval_commands.app, name="eval")
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
 

@@ -1,1 +1,6 @@
-"""Training: pairs of views with exact correspondences, and everything that learns from them."""
+"""Training: ``fit(config, out)`` from pairs of views to weights that :func:`semkey.load` reads."""
+
+from semkey.training.config import TrainConfig
+from semkey.training.fit import FitResult, TrainingEvents, TrainingInterrupted, fit
+
+__all__ = ["FitResult", "TrainConfig", "TrainingEvents", "TrainingInterrupted", "fit"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -48,13 +47,10 @@ class StagePlan:
 
     def weights(self, step: int, batch_pairs: int) -> dict[str, float]:
         """Weight of each loss at a step; those over detected keypoints rest on some."""
-        config = self.config
-        resting = step % config.detected_every != 0 or step * batch_pairs < config.detected_from
-        return {
-            name: weight
-            for name, weight in config.active_losses.items()
-            if not (resting and name in DETECTED_LOSSES and self.name != "reliability")
-        }
+        active = self.config.active_losses
+        others = {name: weight for name, weight in active.items() if name not in DETECTED_LOSSES}
+        resting = step % self.config.detected_every != 0 or step * batch_pairs < self.config.detected_from
+        return others if resting and others else active
 
 
 _PAIRS_OF_A_STAGE = 10**9
@@ -66,7 +62,8 @@ def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
     losses = stage.active_losses
     extra = ("place",) if "place" in losses else ()
     extra = (*extra, "reliability") if any(loss in losses for loss in RELIABILITY_LOSSES) else extra
-    decoupled, gradients = True, "sum"
+    decoupled = True
+    gradients: Gradients = "sum"
     if isinstance(stage, DetectorStage):
         parts = DETECTION if stage.mode == "decoupled" else (*TRUNK, "descriptor", *DETECTION, *extra)
         decoupled, gradients = stage.mode != "joint", stage.gradients
@@ -96,7 +93,7 @@ def freeze(model: SemanticKeypointDetector, plan: StagePlan) -> list[nn.Paramete
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def shared_parameters(model: SemanticKeypointDetector, weights: Mapping[str, float]) -> list[nn.Parameter]:
+def shared_parameters(model: SemanticKeypointDetector) -> list[nn.Parameter]:
     """Parameters in which losses can disagree: those of the trunk, where it learns, else all that learn."""
     trunk = [p for part in TRUNK for p in model.get_submodule(part).parameters() if p.requires_grad]
-    return trunk if trunk and len(weights) > 1 else [p for p in model.parameters() if p.requires_grad]
+    return trunk or [p for p in model.parameters() if p.requires_grad]

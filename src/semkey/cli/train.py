@@ -1,0 +1,148 @@
+"""``semkey train``: a detector from photos, rendered rooms and RGB-D sequences."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from semkey.cli.console import print_table
+
+if TYPE_CHECKING:
+    from semkey.training import TrainingEvents
+
+EXIT_INTERRUPTED = 130
+
+_SHOWN = ("descriptor_accuracy", "matching_score", "precision", "repeatability", "error_px", "reliability_auroc")
+
+
+class Stage(StrEnum):
+    """Stages of training."""
+
+    DESCRIPTOR = "descriptor"
+    DETECTOR = "detector"
+    RELIABILITY = "reliability"
+    FINETUNE = "finetune"
+    ALL = "all"
+
+
+def train(
+    config: Path = typer.Argument(..., metavar="CONFIG.yaml", help="What to train on what, e.g. configs/compact.yaml."),
+    stage: Stage = typer.Option(Stage.ALL, help="Train one stage alone, on top of those that RUN already has."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where the run in RUN stopped."),
+    changes: list[str] = typer.Option(
+        [], "--set", metavar="KEY=VALUE", help="Change a setting, e.g. data.photos=DIR; may be given several times."
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="RUN", help="Folder of the run; default runs/NAME, after the configuration's name."
+    ),
+) -> None:
+    """Train a detector in stages: descriptor, detector, reliability, and a fine-tune of all.
+
+    Writes RUN/NAME.safetensors (for [bold]--features[/] and semkey.load), a report with curves and matches
+    (report.html), logs and checkpoints. Ctrl-C saves; [bold]--resume[/] goes on, after a kill as well.
+
+    [bold]Examples[/]
+
+        semkey train configs/compact-small.yaml --set data.photos=my_photos
+
+        semkey train configs/compact.yaml --set data.photos=my_photos --out runs/first --resume
+
+        semkey train my.yaml --stage reliability --set stages.reliability.epochs=1
+    """
+    from semkey.training import TrainConfig, TrainingInterrupted, fit
+
+    settings = TrainConfig.load(config, changes)
+    run = out or Path("runs") / settings.name
+    reporter = _Reporter()
+    try:
+        with reporter:
+            result = fit(settings, run, stage=stage.value, resume=resume, events=reporter.events())
+    except TrainingInterrupted as interruption:
+        print(f"stopped: {interruption.stage}, step {interruption.step}; --resume goes on", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if result.is_first_process:
+        rows = [[name, *(_number(figures.get(key)) for key in _SHOWN)] for name, figures in result.figures.items()]
+        print_table(["stage", *_SHOWN], rows)
+        typer.echo(f"written: {result.weights}, {result.report}")
+
+
+class _Reporter:
+    """A progress bar on a terminal, a line now and then elsewhere; of several processes only the first speaks."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = 0.0
+        self._spoken = 0.0
+
+    def __enter__(self) -> _Reporter:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def events(self) -> TrainingEvents:
+        """The listeners."""
+        from semkey.training import TrainingEvents
+
+        return TrainingEvents(
+            preparing=self._preparing, stage_started=self._stage, stepped=self._step, validated=self._validated
+        )
+
+    def _preparing(self, done: int, total: int, what: str) -> None:
+        self._show(what, done, total, "")
+
+    def _stage(self, stage: str, step: int, steps: int) -> None:
+        self._task, self._spoken = None, 0.0
+        self._line(f"stage {stage}: {steps} steps" + (f", going on after step {step}" if step else ""))
+
+    def _step(self, stage: str, step: int, steps: int, losses: dict[str, float]) -> None:
+        self._show(stage, step, steps, " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+
+    def _validated(self, stage: str, step: int, figures: dict[str, float]) -> None:
+        shown = ", ".join(f"{name} {_number(figures.get(name))}" for name in _SHOWN if name in figures)
+        self._line(f"{stage} step {step}: {shown}")
+
+    def _show(self, what: str, done: int, total: int, note: str) -> None:
+        import time
+
+        if self._bar is not None:
+            self._bar.start()
+            if self._task is None or self._bar.tasks[-1].description != what:
+                for task in self._bar.tasks:
+                    self._bar.remove_task(task.id)
+                self._task = self._bar.add_task(what, total=total, note=note)
+            self._bar.update(self._task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self._spoken > 30.0 or done >= total:
+            self._spoken = now
+            self._line(f"{what} {done}/{total} {note}".rstrip())
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"

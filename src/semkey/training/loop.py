@@ -1,0 +1,418 @@
+"""The steps of one stage: pairs in, updates out; logs, validations and checkpoints in between."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from semkey.errors import ConfigError, SemkeyError
+from semkey.losses.gradients import KendallWeighting, cosine_matrix, flat_gradients, set_gradient
+from semkey.training.checkpointing import CheckpointFolder, random_state, restore_random_state
+from semkey.training.config import STAGES, FinetuneStage, TrainConfig
+from semkey.training.data.mixture import tune_worker
+from semkey.training.data.pair import Pair
+from semkey.training.objectives import Batch, Objectives, compute
+from semkey.training.optimisation import (
+    BatchNormStatistics,
+    GradientSum,
+    MovingAverage,
+    autocast_bfloat16,
+    clip,
+    make_optimizer,
+    rate_factor,
+)
+from semkey.training.stages import StagePlan, freeze, shared_parameters
+from semkey.training.validation import Validation, validate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from semkey.model.semantic_detector import SemanticKeypointDetector
+
+log = logging.getLogger(__name__)
+
+CLASSIFICATION = ("match_dual_softmax", "match_nre", "relations", "heat", "reliability_bce", "place")
+"""Losses that are cross-entropies, for Kendall weighting."""
+
+_DESCRIPTOR_METRIC = "descriptor_accuracy"
+
+
+class NotFiniteError(SemkeyError):
+    """Too many losses or gradients were NaN or infinite."""
+
+
+class MicroBatches(Sampler[list[int]]):
+    """Pair indices of the micro-batches that one of ``world`` processes computes, step after step without end."""
+
+    def __init__(self, plan: StagePlan, config: TrainConfig, first_step: int, rank: int, world: int) -> None:
+        self.first_pair, self.first_step, self.rank, self.world = plan.first_pair, first_step, rank, world
+        self.batch, self.size = config.optimizer.batch_pairs, config.optimizer.micro_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.first_step
+        while True:
+            for part in range(self.rank, self.batch // self.size, self.world):
+                start = self.first_pair + step * self.batch + part * self.size
+                yield list(range(start, start + self.size))
+            step += 1
+
+
+@dataclass(kw_only=True)
+class StageEvents:
+    """What a loop tells while it runs; every entry may be left out.
+
+    Attributes:
+        stepped: after each step: step, steps, mean losses since the last line of the log.
+        logged: a row of the log: kind, step, values.
+        validated: step and result of a validation.
+        asked_to_stop: whether the user wants to stop.
+    """
+
+    stepped: Callable[[int, int, dict[str, float]], None] = lambda step, steps, losses: None
+    logged: Callable[[str, int, dict[str, Any]], None] = lambda kind, step, values: None
+    validated: Callable[[int, Validation], None] = lambda step, result: None
+    asked_to_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class _Sums:
+    """Losses, figures and waiting time since the last line of the log."""
+
+    losses: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    figures: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    waited: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    steps: int = 0
+
+    def means(self) -> tuple[dict[str, float], dict[str, float]]:
+        return _means(self.losses), _means(self.figures)
+
+
+class StageLoop:
+    """Model, moving average, optimiser and counters of a stage; one per process.
+
+    Args:
+        fabric: launched.
+        model: on the device, with the weights the stage starts from.
+        plan: what the stage does.
+        config: of the run.
+        checkpoints: where this stage's states go.
+        val_pairs: gives the validation pairs; called where they are first needed.
+        events: what to tell.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: SemanticKeypointDetector,
+        plan: StagePlan,
+        config: TrainConfig,
+        checkpoints: CheckpointFolder,
+        val_pairs: Callable[[], Sequence[Pair]],
+        events: StageEvents | None = None,
+    ) -> None:
+        micro_batches = config.optimizer.batch_pairs // config.optimizer.micro_batch
+        if micro_batches < fabric.world_size:
+            raise ConfigError(
+                f"optimizer.batch_pairs {config.optimizer.batch_pairs} gives {micro_batches} micro-batches of"
+                f" optimizer.micro_batch {config.optimizer.micro_batch}, fewer than {fabric.world_size} processes"
+            )
+        self.fabric, self.model, self.plan, self.config = fabric, model, plan, config
+        self.checkpoints, self.val_pairs, self.events = checkpoints, val_pairs, events or StageEvents()
+        self.micro_batches = micro_batches
+        self.parameters = freeze(model, plan)
+        names = list(plan.config.active_losses)
+        classes = [name for name in names if name in CLASSIFICATION]
+        self.kendall = KendallWeighting(names, classes).to(fabric.device) if plan.gradients == "kendall" else None
+        self.learned = [*self.parameters, *(self.kendall.parameters() if self.kendall else ())]
+        rate = plan.config.learning_rate
+        self.optimizer = make_optimizer(self.parameters, self.kendall, config.optimizer, rate)
+        self.average = MovingAverage(model, config.optimizer.average)
+        self.step, self.not_finite, self.is_stopped = 0, 0, False
+        self.baseline: float | None = None
+        self.best: dict[str, torch.Tensor] | None = None
+        self.bfloat16 = autocast_bfloat16(config.optimizer.precision, fabric.device)
+        self._saved_at = time.monotonic()
+        self._sums = _Sums()
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that continuing needs."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"step": self.step, "steps": self.plan.steps, "factor": self._rate_factor()},
+            "kendall": self.kendall.state_dict() if self.kendall else None,
+            "rng": random_state(),
+            "not_finite": self.not_finite,
+            "baseline": self.baseline,
+            "best": self.best,
+            "is_stopped": self.is_stopped,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.kendall is not None:
+            self.kendall.load_state_dict(state["kendall"])
+        restore_random_state(state["rng"])
+        self.step, self.not_finite = state["step"], state["not_finite"]
+        self.baseline, self.best, self.is_stopped = state["baseline"], state["best"], state["is_stopped"]
+
+    def save(self) -> Path | None:
+        """Write a checkpoint, in the first process."""
+        self._saved_at = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return None
+        return self.checkpoints.write(self.plan.name, self.step, self.state(), self.config)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def run(self, pairs: Dataset) -> bool:
+        """Train to the end of the stage; False where the user stopped it (after a checkpoint)."""
+        if self.step == 0 and isinstance(self.plan.config, FinetuneStage):
+            self.best = _copy(self.average.model)
+            self.baseline = self._validate().get(_DESCRIPTOR_METRIC)
+        loader = self._loader(pairs)
+        own = len(range(self.fabric.global_rank, self.micro_batches, self.fabric.world_size))
+        self._sums = _Sums()
+        while self.step < self.plan.steps and not self.is_stopped:
+            batches = []
+            before = time.monotonic()
+            for _ in range(own):
+                batches.append(next(loader))
+            self._sums.waited += time.monotonic() - before
+            wants_stop, wants_save = self._train_on(batches)
+            self.step += 1
+            self._after_step()
+            if wants_stop:
+                self.save()
+                return False
+            if wants_save and self.step < self.plan.steps:
+                self.save()
+        if self.best is not None:
+            self._restore_if_fallen()
+        self.save()
+        return True
+
+    def _loader(self, pairs: Dataset) -> Iterator[Batch]:
+        sampler = MicroBatches(self.plan, self.config, self.step, self.fabric.global_rank, self.fabric.world_size)
+        workers = self.config.run.workers
+        return iter(
+            DataLoader(
+                pairs,
+                batch_sampler=sampler,
+                num_workers=workers,
+                worker_init_fn=_start_worker,
+                prefetch_factor=4 if workers else None,
+                pin_memory=self.fabric.device.type == "cuda",
+            )
+        )
+
+    def _rate_factor(self) -> float:
+        warm_up = round(self.config.optimizer.warm_up / self.config.optimizer.batch_pairs)
+        return rate_factor(self.step, self.plan.steps, warm_up)
+
+    def _train_on(self, batches: Sequence[Batch]) -> tuple[bool, bool]:
+        """One update from this process's micro-batches; whether to stop and whether to save, agreed by all."""
+        weights = self.plan.weights(self.step, self.config.optimizer.batch_pairs)
+        names = list(weights)
+        gradients = GradientSum(self.learned, names, self.plan.gradients)
+        norms = BatchNormStatistics(self.model)
+        losses = torch.zeros(len(names), device=self.fabric.device)
+        figures: dict[str, list[float]] = defaultdict(list)
+        for number, batch in enumerate(batches):
+            part = self.fabric.global_rank + number * self.fabric.world_size
+            torch.manual_seed(self._random_key(part))
+            objectives = self._objectives(batch, weights)
+            weighted = objectives.weighted(weights)
+            if number == 0 and self.fabric.is_global_zero:
+                self._measure_cosines(weighted)
+            total = self.kendall(weighted) if self.kendall else torch.stack(list(weighted.values())).sum()
+            gradients.add(weighted, total)
+            norms.collect()
+            losses += torch.stack([objectives.losses[name].detach() for name in names])
+            for name, value in objectives.figures.items():
+                figures[name].append(value)
+        is_due = time.monotonic() - self._saved_at >= self.config.run.save_every
+        flags = torch.tensor(
+            [float(self.events.asked_to_stop()), float(is_due and self.fabric.is_global_zero)],
+            device=self.fabric.device,
+        )
+        parts = [gradients.total.reshape(-1), norms.total.to(self.fabric.device), losses, flags]
+        sums = torch.cat(parts)
+        if self.fabric.world_size > 1:
+            sums = cast("torch.Tensor", self.fabric.all_reduce(sums, reduce_op="sum"))
+        flat, statistics, losses, flags = sums.split([len(part) for part in parts])
+        self._update(gradients, flat / self.micro_batches, norms, statistics / self.micro_batches, losses)
+        for name, value in zip(names, (losses / self.micro_batches).tolist(), strict=True):
+            self._sums.losses[name].append(value)
+        for name, values in figures.items():
+            self._sums.figures[name] += values
+        self._sums.steps += 1
+        return bool(flags[0] > 0), bool(flags[1] > 0)
+
+    def _random_key(self, part: int) -> int:
+        """A seed that depends on the place of a micro-batch alone, not on who computes it or what came before."""
+        key = [self.config.seed, STAGES.index(self.plan.name), self.step, part]
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _objectives(self, batch: Batch, weights: dict[str, float]) -> Objectives:
+        batch = {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
+        images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
+        with self.fabric.autocast():
+            maps = self.model(images, decoupled=self.plan.decoupled)
+        return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives)
+
+    def _update(
+        self,
+        gradients: GradientSum,
+        flat: torch.Tensor,
+        norms: BatchNormStatistics,
+        statistics: torch.Tensor,
+        losses: torch.Tensor,
+    ) -> None:
+        """Change the weights, unless something is not finite."""
+        mean = flat.reshape(gradients.total.shape)
+        if not all(bool(torch.isfinite(values).all()) for values in (losses, mean, statistics)):
+            self.not_finite += 1
+            log.warning("%s step %d: not finite (%d so far), skipped", self.plan.name, self.step, self.not_finite)
+            if self.not_finite > self.config.optimizer.max_not_finite:
+                raise NotFiniteError(
+                    f"stage {self.plan.name}, step {self.step}: more than {self.config.optimizer.max_not_finite} losses"
+                    " or gradients were not finite: lower the learning rate, or set optimizer.precision to float32"
+                )
+            return
+        order = torch.Generator().manual_seed(self._random_key(self.micro_batches))
+        combined = gradients.combine(mean, order, self.config.optimizer.cagrad_c)
+        set_gradient(self.learned, clip(combined, self.config.optimizer.clip_norm))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.config.learning_rate * self._rate_factor()
+        self.optimizer.step()
+        norms.assign(statistics)
+        self.average.update(self.model, self.step)
+
+    # -- watching --------------------------------------------------------------------------------------------------
+
+    def _measure_cosines(self, weighted: dict[str, torch.Tensor]) -> None:
+        every = self.config.run.cosines_every
+        if not every or self.step % every or len(weighted) < 2:
+            return
+        shared = shared_parameters(self.model)
+        matrix = cosine_matrix(flat_gradients(list(weighted.values()), shared))
+        self.events.logged("cosines", self.step, {"names": list(weighted), "matrix": matrix.tolist()})
+
+    def _after_step(self) -> None:
+        losses, figures = self._sums.means()
+        self.events.stepped(self.step, self.plan.steps, losses)
+        if self.step % self.config.run.log_every == 0 or self.step == self.plan.steps:
+            passed = max(time.monotonic() - self._sums.started, 1e-9)
+            row = {
+                "pairs": self.step * self.config.optimizer.batch_pairs,
+                "rate": self.optimizer.param_groups[0]["lr"],
+                "losses": losses,
+                "figures": figures,
+                "seconds": passed,
+                "steps": self._sums.steps,
+                "waiting": self._sums.waited / passed,
+                "not_finite": self.not_finite,
+            }
+            if self.kendall is not None:
+                row["weights"] = self.kendall.weights()
+            if self.fabric.is_global_zero:
+                self.events.logged("train", self.step, row)
+            self._sums = _Sums()
+        every = max(1, round(self.config.validation.every / self.config.optimizer.batch_pairs))
+        if self.step % every == 0 or self.step == self.plan.steps:
+            before = time.monotonic()
+            figures = self._validate()
+            self._sums.started += time.monotonic() - before
+            if self.best is not None:
+                self._watch_descriptors(figures)
+
+    def _validate(self) -> dict[str, float]:
+        """Validate the moving average in the first process; all get the figures."""
+        result = Validation(figures={})
+        if self.fabric.is_global_zero:
+            result = validate(
+                self.average.model,
+                self.val_pairs(),
+                self.config.validation,
+                bfloat16=self.bfloat16,
+                pictures=self.config.validation.pictures,
+            )
+            self.events.validated(self.step, result)
+        return result.figures if self.fabric.world_size == 1 else self.fabric.broadcast(result.figures)
+
+    def _watch_descriptors(self, figures: dict[str, float]) -> None:
+        """Keep the weights whose descriptors did not get worse; stop where they did."""
+        assert isinstance(self.plan.config, FinetuneStage)
+        found = figures.get(_DESCRIPTOR_METRIC)
+        if self.baseline is None or found is None:
+            return
+        if found < self.baseline - self.plan.config.tolerance:
+            log.warning("descriptor accuracy fell from %.4f to %.4f: stopped, restored", self.baseline, found)
+            self.is_stopped = True
+        else:
+            self.best = _copy(self.average.model)
+
+    def _restore_if_fallen(self) -> None:
+        if self.is_stopped and self.best is not None:
+            self.average.model.load_state_dict(self.best)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second one interrupts at once.
+
+    A context manager; outside the main thread it changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._handle)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+def _start_worker(number: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the workers go on until the trainer has finished its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tune_worker(number)
+
+
+def _means(values: dict[str, list[float]]) -> dict[str, float]:
+    return {name: sum(part) / len(part) for name, part in values.items() if part}
+
+
+def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
