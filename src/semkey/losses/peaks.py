@@ -54,11 +54,17 @@ def peakiness_loss(scores: torch.Tensor, *, valid: torch.Tensor | None = None, w
     side = window + 1
     if min(scores.shape[-2:]) < side:
         return scores.sum() * 0.0
-    peak = F.max_pool2d(scores[:, None], side, stride=1) - F.avg_pool2d(scores[:, None], side, stride=1)
+    mean = F.avg_pool2d(F.avg_pool2d(scores[:, None], (1, side), stride=1), (side, 1), stride=1)
+    peak = _window_maximum(scores[:, None], side) - mean
     used = torch.ones_like(peak)
     if valid is not None:
-        used = 1.0 - F.max_pool2d(1.0 - valid[:, None].to(scores), side, stride=1)
+        used = 1.0 - _window_maximum(1.0 - valid[:, None].to(scores), side)
     return ((1.0 - peak) * used).sum() / used.sum().clamp(min=1.0)
+
+
+def _window_maximum(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Maximum of each window inside (B, 1, H, W): rows first, then columns, which costs ``2 side`` per pixel."""
+    return F.max_pool2d(F.max_pool2d(maps, (1, side), stride=1), (side, 1), stride=1)
 
 
 def coverage_loss(probability: torch.Tensor, *, valid: torch.Tensor | None = None, cell: int = 32) -> torch.Tensor:

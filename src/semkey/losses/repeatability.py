@@ -35,14 +35,15 @@ def cosine_repeatability_loss(
     """
     warped, seen = warp_map(scores1[:, None], warp10)
     keep = seen if valid0 is None else seen & valid0
-    patches0, patches1, share = (
-        F.unfold(maps, window, stride=window // 2)
-        for maps in (scores0[:, None] * keep[:, None], warped * keep[:, None], keep[:, None].to(scores0))
-    )
-    used = (share.mean(dim=1) >= 0.5).to(scores0)
+    shown = keep[:, None].to(scores0)
+    a, b = scores0[:, None] * shown, warped * shown
+    # a window's inner product is the mean of products times its area: no window is ever copied out
+    products = F.avg_pool2d(torch.cat([a * b, a * a, b * b, shown], dim=1), window, stride=window // 2)
+    dot, square_a, square_b, share = products.unbind(dim=1)
+    used = (share >= 0.5).to(scores0)
     # the small constant keeps the slope of the norm finite where a window is dark in both views
-    norms = [(patches.square().sum(dim=1) + 1e-6).sqrt() for patches in (patches0, patches1)]
-    cosine = (patches0 * patches1).sum(dim=1) / (norms[0] * norms[1])
+    dark = 1e-6 / window**2
+    cosine = dot / ((square_a + dark) * (square_b + dark)).sqrt()
     return ((1.0 - cosine) * used).sum() / used.sum().clamp(min=1.0)
 
 
