@@ -140,15 +140,21 @@ def pair_pictures(item: ShownPair) -> dict[str, bytes]:
 
 
 def _pair_blocks(item: ShownPair) -> list[Block]:
-    figures, pictures = item.figures, pair_pictures(item)
+    figures, flicker = item.figures, animated_png(flicker_frames(item.pair), FLICKER_MS)
     about = f"Pair {item.index}: agreement {figures.agreement:.3f}, {100 * figures.seen:.0f} % seen in both"
     return [
-        Picture(pictures["points"], f"{about}, {figures.targets} targets"),
-        Picture(pictures["flicker"], f"Pair {item.index}: view 0 and view 1 brought into view 0, in turn"),
-        Picture(pictures["overlay"], f"Pair {item.index}: view 0 red, view 1 cyan"),
+        Picture(_jpeg(draw_pair(item.pair)), f"{about}, {figures.targets} targets"),
+        Picture(flicker, f"Pair {item.index}: view 0 and view 1 brought into view 0, in turn"),
+        Picture(_jpeg(overlay(item.pair)), f"Pair {item.index}: view 0 red, view 1 cyan"),
     ]
 
 
 def _png(picture: np.ndarray) -> bytes:
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return encoded.tobytes()
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return encoded.tobytes()

@@ -72,20 +72,22 @@ class Canvas:
         inside = ((points >= 2) & (points <= np.array(self.size) - 3)).all(axis=1)
         self.keypoints = np.concatenate([self.keypoints, points[inside]])
 
-    def samples(self, points: Array, margin: float) -> tuple[Box, Array] | None:
-        """Box around points, clipped to the picture, and the sample positions (h F, w F, 2) in it; None if outside."""
+    def samples(self, points: Array, margin: float) -> tuple[Box, Array, Array] | None:
+        """Box around points, clipped to the picture, and its sample positions x (1, w F), y (h F, 1); None: outside."""
         low = np.maximum(np.floor(points.min(axis=0) - margin), 0).astype(int)
         high = np.minimum(np.ceil(points.max(axis=0) + margin) + 1, self.size).astype(int)
         if (high - low < 2).any():
             return None
         x, y = (low[i] - 0.5 + (np.arange((high[i] - low[i]) * FACTOR) + 0.5) / FACTOR for i in (0, 1))
-        return (int(low[0]), int(low[1]), int(high[0]), int(high[1])), np.stack(np.meshgrid(x, y), axis=-1)
+        return (int(low[0]), int(low[1]), int(high[0]), int(high[1])), x[None, :], y[:, None]
 
 
 def area_mean(samples: NDArray) -> NDArray[np.float32]:
     """(h F, w F) samples -> (h, w) means per pixel."""
     height, width = samples.shape[0] // FACTOR, samples.shape[1] // FACTOR
-    return samples.reshape(height, FACTOR, width, FACTOR).mean(axis=(1, 3), dtype=np.float32)
+    # Rows first: adding whole rows is many times faster than a mean over two small axes.
+    rows = samples.reshape(height, FACTOR, width * FACTOR).sum(axis=1, dtype=np.float32)
+    return rows.reshape(height, width, FACTOR).sum(axis=2) / np.float32(FACTOR**2)
 
 
 def add_polygon(canvas: Canvas) -> None:
@@ -103,11 +105,11 @@ def add_polygon(canvas: Canvas) -> None:
     found = canvas.samples(points, 1.0)
     if found is None:
         return
-    box, grid = found
-    inside = np.ones(grid.shape[:2], bool)
+    box, x, y = found
+    inside = np.ones((y.size, x.size), bool)
     for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
         edge = end - start
-        inside &= edge[0] * (grid[..., 1] - start[1]) - edge[1] * (grid[..., 0] - start[0]) >= 0
+        inside &= edge[0] * (y - start[1]) >= edge[1] * (x - start[0])
     canvas.paint(box, area_mean(inside), canvas.gray())
     canvas.add_keypoints(points)
 
@@ -126,18 +128,20 @@ def add_checkerboard(canvas: Canvas) -> None:
     found = canvas.samples(placed.astype(np.float64), 1.0)
     if found is None:
         return
-    box, grid = found
-    back = np.linalg.inv(H)
-    board = np.concatenate([grid, np.ones((*grid.shape[:2], 1))], axis=-1) @ back.T
-    u, v = board[..., 0] / board[..., 2], board[..., 1] / board[..., 2]
-    inside = (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
+    box, x, y = found
+    # From the box's corner on, where single precision is good for a ten-thousandth of a pixel.
+    back = np.linalg.inv(H) @ np.array([[1.0, 0.0, box[0]], [0.0, 1.0, box[1]], [0.0, 0.0, 1.0]])
+    across, along = (x - box[0]).astype(np.float32), (y - box[1]).astype(np.float32)
+    u, v, w = (row[0] * across + (row[1] * along + row[2]) for row in back.astype(np.float32))
+    inside = (u >= 0) & (u < columns * w) & (v >= 0) & (v < rows * w)
     dark, bright = rng.uniform(0, 110), rng.uniform(140, 255)
     parity = np.add.outer(np.arange(rows), np.arange(columns)) % 2
     grays = np.where(parity == 1, bright, dark) + rng.uniform(-25, 25, (rows, columns))
-    cell_u, cell_v = np.clip(u, 0, columns - 1).astype(int), np.clip(v, 0, rows - 1).astype(int)
+    cells = (v[inside] / w[inside]).astype(np.intp) * columns + (u[inside] / w[inside]).astype(np.intp)
+    values = np.zeros(inside.shape, np.float32)
+    values[inside] = grays.astype(np.float32).ravel().take(cells, mode="clip")
     cover = area_mean(inside)
-    value = area_mean(np.where(inside, grays[cell_v, cell_u], 0.0)) / np.maximum(cover, 1e-6)
-    canvas.paint(box, cover, value)
+    canvas.paint(box, cover, area_mean(values) / np.maximum(cover, np.float32(1e-6)))
     ticks = np.stack(np.meshgrid(np.arange(columns + 1), np.arange(rows + 1)), axis=-1).reshape(-1, 2)
     mapped = np.c_[ticks, np.ones(len(ticks))] @ H.T
     canvas.add_keypoints(mapped[:, :2] / mapped[:, 2:])
@@ -151,8 +155,8 @@ def add_dots(canvas: Canvas) -> None:
         found = canvas.samples(center[None], radius + 2)
         if found is None:
             continue
-        box, grid = found
-        canvas.paint(box, area_mean(np.hypot(*np.moveaxis(grid - center, -1, 0)) <= radius), canvas.gray())
+        box, x, y = found
+        canvas.paint(box, area_mean((x - center[0]) ** 2 + (y - center[1]) ** 2 <= radius**2), canvas.gray())
         canvas.add_keypoints(center[None])
 
 
