@@ -210,8 +210,16 @@ def test_locking_is_the_share_of_the_way_to_the_pixel_centre(seed: int, share: f
     positions = np.random.default_rng(seed).uniform(0, 100, (50, 2))
     differences = -share * pixel_phase(positions) + offset
     assert pixel_locking(positions, differences) == pytest.approx(share, abs=1e-9)
-    centres, means = phase_curve(positions, differences, bins=20)
+    centres, means = phase_curve(positions, differences, bins=20, min_count=1)
     np.testing.assert_allclose(means, offset - share * centres, atol=0.026 * share + 1e-9)
+
+
+def test_thin_bins_of_the_phase_curve_are_left_out() -> None:
+    positions = np.array([[0.25, 10.25]] * 10 + [[0.45, -0.25]] * 5)
+    centres, means = phase_curve(positions, np.full((15, 2), 0.5), bins=10, min_count=20)
+    np.testing.assert_allclose(centres, [0.25])
+    np.testing.assert_allclose(means, [0.5])
+    assert len(phase_curve(positions, np.zeros((15, 2)), min_count=21)[0]) == 0
 
 
 @settings(max_examples=40)

@@ -50,7 +50,7 @@ METRICS = (
     Metric(name="bias_y_px", label="bias in y, px", higher_is_better=None, digits=3),
     Metric(name="drift_px", label="drift along the pattern's axis, px", higher_is_better=None, digits=3),
     Metric(name="across_px", label="drift across it, px", higher_is_better=None, digits=3),
-    Metric(name="locking", label="pixel locking, %", higher_is_better=False, percent=True),
+    Metric(name="locking", label="pixel locking, %", higher_is_better=None, percent=True),
     Metric(name="strongest_median_px", label="median error of the strongest, px", higher_is_better=False, digits=3),
     Metric(name="keypoints_per_corner", label="keypoints per found corner", higher_is_better=None, digits=2),
     Metric(name="found_by_chance", label="found where nothing is, %", higher_is_better=False, percent=True),

@@ -380,7 +380,8 @@ def _metrics(config: TrajectoryConfig, *, has_frames: bool, several: bool) -> li
     share = "frames tracked, %" if has_frames else "ground truth's time covered, %"
     metrics = [Metric(name="tracked", label=share, percent=True, headline=True)]
     titles = {"rmse": "RMSE", "mean": "mean", "median": "median", "max": "maximum"}
-    over = f" over {config.delta:g} {config.unit}"
+    unit_name = "frame" if config.unit == "frames" and config.delta == 1 else config.unit
+    over = f" over {config.delta:g} {unit_name}"
     labels = {"ate": "ATE", "rpe_trans": f"RPE{over}", "rpe_rot": f"RPE{over}"}
     for error, unit in _ERRORS:
         for name in _STATISTICS:

@@ -148,17 +148,23 @@ def pixel_locking(positions: ArrayLike, differences: ArrayLike) -> float:
 
 
 def phase_curve(
-    positions: ArrayLike, differences: ArrayLike, bins: int = 10
+    positions: ArrayLike, differences: ArrayLike, *, bins: int = 10, min_count: int = 20
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean signed error over the true sub-pixel position, x and y pooled.
 
+    Args:
+        positions: (K, 2) true positions, pixels.
+        differences: (K, 2) detected minus true, pixels.
+        bins: of [-0.5, 0.5), equally wide.
+        min_count: bins with fewer values (two per position) are left out: their mean would be noise.
+
     Returns:
-        The centres of the bins that hold something, within [-0.5, 0.5), and the mean difference in each, pixels.
+        The centres of the bins, and the mean difference in each, pixels.
     """
     phases = pixel_phase(positions).ravel()
     values = np.asarray(differences, dtype=np.float64).ravel()
     index = np.minimum(((phases + 0.5) * bins).astype(np.int64), bins - 1)
     counts = np.bincount(index, minlength=bins)
-    filled = counts > 0
+    filled = counts >= min_count
     centres = (np.arange(bins) + 0.5) / bins - 0.5
     return centres[filled], np.bincount(index, weights=values, minlength=bins)[filled] / counts[filled]
