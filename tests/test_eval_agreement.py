@@ -111,7 +111,9 @@ def test_planar_agrees_with_opencv_and_loops(shared: Path) -> None:
 @pytest.fixture(scope="module")
 def kitchen(shared: Path) -> PairSet:
     """Every 40th pair of frames 10 apart of 7-Scenes redkitchen."""
-    (pair_set,) = posed_sequence_sets(shared / "data" / "7scenes" / "redkitchen" / "seq-01", gaps=[10], stride=40)
+    (pair_set,) = posed_sequence_sets(
+        shared / "data" / "7scenes" / "redkitchen" / "seq-01", gaps=[10], stride=40, use_depth=True
+    )
     return pair_set
 
 

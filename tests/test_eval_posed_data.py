@@ -43,7 +43,7 @@ def truth_of(pair: object) -> PoseTruth:
 
 def test_pairs_by_gap_and_stride(tmp_path: Path) -> None:
     folder = make_wall(tmp_path / "wall" / "seq-01", count=9)
-    near, far = posed_sequence_sets(folder, gaps=[2, 5], stride=3)
+    near, far = posed_sequence_sets(folder, gaps=[2, 5], stride=3, use_depth=True)
     assert (near.name, far.name) == ("wall-seq-01-gap-2", "wall-seq-01-gap-5")
     assert [pair.name for pair in near.pairs] == ["000000-000002", "000003-000005", "000006-000008"]
     assert [pair.name for pair in far.pairs] == ["000000-000005", "000003-000008"]
@@ -59,7 +59,7 @@ def test_pairs_by_gap_and_stride(tmp_path: Path) -> None:
 
 
 def test_overlap_of_a_wall_is_what_geometry_says(tmp_path: Path) -> None:
-    sets = posed_sequence_sets(make_wall(tmp_path / "seq-01"), gaps=[1, 3, 5])
+    sets = posed_sequence_sets(make_wall(tmp_path / "seq-01"), gaps=[1, 3, 5], use_depth=True)
     for found, gap in zip(sets, (1, 3, 5), strict=True):
         for pair in found.pairs:
             assert overlap(truth_of(pair)) == pytest.approx(1.0 - 0.1 * gap, abs=1e-9)
@@ -81,15 +81,17 @@ def test_overlap_is_the_smaller_of_both_ways_and_counts_known_depth_only(tmp_pat
     half = np.full((HEIGHT, WIDTH), 2000, np.uint16)
     half[: HEIGHT // 2] = 0
     write_image(folder / "frame-000000.depth.png", half)
-    truth = truth_of(posed_sequence_sets(folder, gaps=[1])[0].pairs[0])
+    truth = truth_of(posed_sequence_sets(folder, gaps=[1], use_depth=True)[0].pairs[0])
     # Of the known lower half of frame 0, 0.9 are seen in frame 1; of frame 1, 0.9 * 0.5 land on known depth.
     assert overlap(truth) == pytest.approx(0.45, abs=1e-9)
     assert overlap(truth.swapped()) == overlap(truth)
     # With the same half unknown in both, the known halves overlap by 0.9.
     write_image(folder / "frame-000001.depth.png", half)
-    assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1])[0].pairs[0])) == pytest.approx(0.9, abs=1e-9)
+    assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1], use_depth=True)[0].pairs[0])) == pytest.approx(
+        0.9, abs=1e-9
+    )
     write_image(folder / "frame-000000.depth.png", np.zeros((HEIGHT, WIDTH), np.uint16))
-    assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1])[0].pairs[0])) == 0.0
+    assert overlap(truth_of(posed_sequence_sets(folder, gaps=[1], use_depth=True)[0].pairs[0])) == 0.0
 
 
 def test_frames_without_pose_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -155,9 +157,20 @@ def test_truth_of_a_rendered_room_maps_pixels_to_the_same_colours(tmp_path: Path
 
 def test_redkitchen(shared: Path) -> None:
     folder = shared / "data" / "7scenes" / "redkitchen" / "seq-01"
-    near, far = posed_sequence_sets(folder, gaps=[10, 20], stride=60, min_overlap=0.1)
+    near, far = posed_sequence_sets(folder, gaps=[10, 20], stride=60, min_overlap=0.1, use_depth=True)
     shares = [np.mean([overlap(truth_of(pair)) for pair in found.pairs]) for found in (near, far)]
     assert 0.95 > shares[0] > shares[1] > 0.1
     for pair in near.pairs:
         truth = truth_of(pair)
         np.testing.assert_allclose(truth.T_cam1_cam0 @ inverse(truth.T_cam1_cam0), np.eye(4), atol=1e-12)
+
+
+def test_unregistered_depth_is_no_truth_but_measures_overlap(shared: Path) -> None:
+    folder = shared / "data" / "7scenes" / "redkitchen" / "seq-01"
+    (found,) = posed_sequence_sets(folder, gaps=[20], stride=60, min_overlap=0.1)
+    (with_depth,) = posed_sequence_sets(folder, gaps=[20], stride=60, min_overlap=0.1, use_depth=True)
+    assert not any(truth_of(pair).has_depth for pair in found.pairs)
+    assert all(truth_of(pair).has_depth for pair in with_depth.pairs)
+    assert [pair.name for pair in found.pairs] == [pair.name for pair in with_depth.pairs]
+    assert "not used as truth" in found.description
+    assert "not used as truth" not in with_depth.description

@@ -123,6 +123,14 @@ def posed_pairs(
     min_overlap: float = typer.Option(
         0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
     ),
+    camera: str | None = typer.Option(
+        None, metavar="FX,FY,CX,CY", help="Pinhole camera of sequences in pixels, instead of the data set's own."
+    ),
+    depth: bool | None = typer.Option(
+        None,
+        "--depth/--no-depth",
+        help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
+    ),
     resize: str | None = ResizeOption,
     estimator: PoseEstimator = typer.Option(PoseEstimator.POSELIB, help="Relative pose estimator."),
     max_error: float = typer.Option(1.0, metavar="PX", help="Inlier threshold of the estimator."),
@@ -158,7 +166,16 @@ def posed_pairs(
     chosen = create_methods(
         methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
     )
-    sets = posed_sets(data, images, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
+    sets = posed_sets(
+        data,
+        images,
+        gaps=distances,
+        stride=stride,
+        min_overlap=min_overlap,
+        resize=resize,
+        camera=camera,
+        use_depth=depth,
+    )
     run_pair_kind(
         protocol,
         sets,
@@ -172,6 +189,8 @@ def posed_pairs(
             "gaps": distances,
             "stride": stride,
             "min_overlap": min_overlap,
+            "camera": camera,
+            "depth": depth,
         },
         unit="°",
         pictures=pictures,
@@ -298,12 +317,15 @@ def posed_sets(
     stride: int,
     min_overlap: float,
     resize: str | None,
+    camera: str | None = None,
+    use_depth: bool | None = None,
 ) -> list[PairSet]:
     """Sets of sequences (folders) and pair lists (files).
 
     Raises:
         ConfigError: a pair list without ``--images``.
     """
+    from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
     from semkey.evaluation.image_sources import parse_resize
     from semkey.evaluation.pair_lists import pair_list_sets
@@ -312,7 +334,15 @@ def posed_sets(
     sets: list[PairSet] = []
     for path in data:
         if not path.is_file():
-            sets += _resized(posed_sequence_sets(path, gaps=gaps, stride=stride, min_overlap=min_overlap), resize)
+            found = posed_sequence_sets(
+                path,
+                gaps=gaps,
+                stride=stride,
+                min_overlap=min_overlap,
+                camera=None if camera is None else parse_camera(camera),
+                use_depth=use_depth,
+            )
+            sets += _resized(found, resize)
             continue
         if images is None:
             raise ConfigError(f"{path} is a pair list: say with --images where its images lie")
@@ -340,5 +370,7 @@ def _resized(sets: Sequence[PairSet], resize: str | None) -> list[PairSet]:
 
 
 app.command("localisation")(eval_other.localisation)
+app.command("speed")(eval_other.speed)
+app.command("trajectory")(eval_other.trajectory)
 app.command("convert-megadepth")(eval_other.convert_megadepth)
 app.command("report")(eval_other.report)

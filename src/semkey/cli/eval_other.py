@@ -35,6 +35,14 @@ class AlignmentChoice(StrEnum):
     NONE = "none"
 
 
+class DeltaUnitChoice(StrEnum):
+    """What the distance of two poses is counted in."""
+
+    FRAMES = "frames"
+    SECONDS = "s"
+    METRES = "m"
+
+
 def localisation(
     context: typer.Context,
     methods: str = MethodsOption,
@@ -67,6 +75,107 @@ def localisation(
     with progress_bar() as progress:
         evaluation = run_localisation(chosen, config, environment=environment(context, device), progress=progress)
     finish(evaluation, out, options={"keypoints": keypoints})
+
+
+def speed(
+    context: typer.Context,
+    images: list[Path] | None = typer.Argument(
+        None, metavar="IMAGES...", help="Image files or folders (default: a synthetic texture)."
+    ),
+    methods: str = MethodsOption,
+    keypoints: int = KeypointsOption,
+    out: Path = out_option("speed"),
+    sizes: str = typer.Option("640x480", metavar="WxH,...", help="Sizes of the images; each is a set of its own."),
+    rounds: int = typer.Option(30, min=3, help="Counted rounds; in each, every method runs once."),
+    warmup: int = typer.Option(3, min=1, help="Rounds before them."),
+    reference: str | None = typer.Option(
+        None, metavar="NAME", help="The method that ratios are to (default: the first one)."
+    ),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads (default: as PyTorch and OpenCV choose)."),
+    memory: bool = typer.Option(True, "--memory/--no-memory", help="Measure memory, in a process per method."),
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+) -> None:
+    """Time of extraction and matching, memory and parameters, all methods interleaved in one process.
+
+    [bold]Example[/]
+
+        semkey eval speed --methods compact,xfeat,orb --reference xfeat --sizes 640x480,1280x960
+    """
+    from semkey.evaluation.speed import SpeedConfig, run_speed
+
+    config = SpeedConfig(
+        sizes=parse_sizes(sizes), rounds=rounds, warmup=warmup, reference=reference, threads=threads, seed=seed
+    )
+    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    check_out(out)
+    arguments = {"keypoints": keypoints, "device": device, "weights": list(weights or ())}
+    with progress_bar() as progress:
+        evaluation = run_speed(
+            chosen,
+            config,
+            images=images or (),
+            memory_arguments=arguments if memory else None,
+            environment=environment(context, device),
+            progress=progress,
+        )
+    finish(evaluation, out, options={"keypoints": keypoints})
+
+
+def trajectory(
+    context: typer.Context,
+    estimates: list[Path] = typer.Argument(
+        ..., metavar="EST...", help="Estimated trajectories (TUM format: timestamp tx ty tz qx qy qz qw)."
+    ),
+    ground_truth: Path = typer.Argument(
+        ..., metavar="GT", help="Ground truth in the same format, or a sequence's folder (TUM RGB-D, 7-Scenes)."
+    ),
+    out: Path = out_option("trajectory"),
+    alignment: AlignmentChoice = typer.Option(
+        AlignmentChoice.SE3, help="se3: metric trajectories; sim3: scale unknown; none: as given."
+    ),
+    frames: Path | None = typer.Option(
+        None, metavar="FILE", help="Text file with the stamps of all frames, for the share that was tracked."
+    ),
+    max_difference: float = typer.Option(0.02, metavar="S", help="Poses nearer in time than this belong together."),
+    delta: float = typer.Option(1.0, help="Distance of the two poses of a relative error."),
+    unit: DeltaUnitChoice = typer.Option(DeltaUnitChoice.FRAMES, help="Unit of --delta."),
+    all_pairs: bool = typer.Option(False, "--all-pairs", help="Relative errors from every pose."),
+) -> None:
+    """ATE, RPE and the share of tracked frames of estimated trajectories.
+
+    [bold]Examples[/]
+
+        semkey eval trajectory run/trajectory.txt rgbd_dataset_freiburg3_cabinet
+
+        semkey eval trajectory orb.txt compact.txt groundtruth.txt --alignment sim3
+    """
+    from semkey.evaluation.trajectory import (
+        TrajectoryConfig,
+        evaluate_trajectory,
+        name_estimates,
+        read_ground_truth,
+        trajectory_pictures,
+    )
+    from semkey.metrics.trajectory import read_tum_trajectory
+
+    config = TrajectoryConfig(
+        alignment=alignment.value,
+        max_difference_s=max_difference,
+        delta=delta,
+        unit=unit.value,
+        all_pairs=all_pairs,
+    )
+    files = name_estimates(estimates)
+    truth = read_ground_truth(ground_truth, frames=frames)
+    found = {name: read_tum_trajectory(file) for name, file in files.items()}
+    check_out(out)
+    with progress_bar() as progress:
+        evaluation = evaluate_trajectory(
+            found, truth, config, files=files, environment=environment(context, "cpu"), progress=progress
+        )
+    finish(evaluation, out, trajectory_pictures(found, truth, config))
 
 
 def report(
@@ -112,3 +221,20 @@ def folder_layout(path: Path) -> Literal["planar", "sequence", "photos"]:
     if any(next(path.glob(pattern), None) is not None for pattern in below):
         return "planar"
     return "photos"
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """``640x480,1280x960`` as (width, height) pairs.
+
+    Raises:
+        ConfigError: another form.
+    """
+    from semkey.errors import ConfigError
+
+    sizes = []
+    for name in split_names(text, "--sizes"):
+        sides = name.lower().split("x")
+        if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+            raise ConfigError(f"--sizes takes WIDTHxHEIGHT between commas, such as 640x480, got '{name}'")
+        sizes.append((int(sides[0]), int(sides[1])))
+    return tuple(sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DOTS_PER_INCH = 110
 _WIDTH_INCHES = 10.8
+_INTERVAL_COLUMNS = 4
 _MARKED_POINTS = 24
 """A line with more points than this has no marker at each of them."""
 
@@ -86,7 +88,7 @@ def curve_figure(evaluation: Evaluation, name: str) -> bytes:
                 linewidth=1.5,
                 label=method,
             )
-        axes.set_title(set_name, fontsize=10, wrap=True)
+        axes.set_title(textwrap.fill(set_name, 50), fontsize=10)
         axes.set_xlabel(x_label, fontsize=9)
         axes.set_ylabel(y_label, fontsize=9)
         axes.tick_params(labelsize=8)
@@ -119,7 +121,8 @@ def interval_figure(evaluation: Evaluation, set_name: str, metrics: Sequence[Met
             panels[metric.label] = (metric, bars)
     if not panels:
         return None
-    figure, axes_of = _panels(list(panels), height=0.85 + 0.22 * len(evaluation.methods), columns=4)
+    columns = math.ceil(len(panels) / math.ceil(len(panels) / _INTERVAL_COLUMNS))
+    figure, axes_of = _panels(list(panels), height=0.85 + 0.22 * len(evaluation.methods), columns=columns)
     rows = list(evaluation.methods)
     for number, (label, (metric, bars)) in enumerate(panels.items()):
         axes = axes_of[label]
@@ -128,9 +131,9 @@ def interval_figure(evaluation: Evaluation, set_name: str, metrics: Sequence[Met
             row, style = rows.index(method), styles[method]
             axes.plot([factor * low, factor * high], [row, row], color=style.colour, linewidth=2.0)
             axes.plot([factor * value], [row], color=style.colour, marker=style.marker, markersize=6)
-        axes.set_yticks(range(len(rows)), rows if number % 4 == 0 else [""] * len(rows))
+        axes.set_yticks(range(len(rows)), rows if number % columns == 0 else [""] * len(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_title(label, fontsize=9, wrap=True)
+        axes.set_title(textwrap.fill(label, 30), fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3, axis="x")
     return _png(figure)

@@ -146,9 +146,11 @@ def _choose(evaluation: Evaluation, sets: Sequence[PairSet], first: str, peer: s
             if math.isfinite(other) and error > other:
                 behind.append((error / max(other, 1e-9), pair_set, pair))
         take(f"Pairs where {peer} is furthest ahead of {first}", sorted(behind, key=lambda entry: -entry[0]))
-    take(f"Worst pairs of {first}", sorted(ranked, key=lambda entry: -entry[0]))
-    take(f"Best pairs of {first}", sorted(ranked, key=lambda entry: entry[0]))
-    order = {f"Worst pairs of {first}": 0, f"Best pairs of {first}": 2}
+    beside = "" if peer is None else f", beside {peer}"
+    worst, best = f"Worst pairs of {first}{beside}", f"Best pairs of {first}{beside}"
+    take(worst, sorted(ranked, key=lambda entry: -entry[0]))
+    take(best, sorted(ranked, key=lambda entry: entry[0]))
+    order = {worst: 0, best: 2}
     return sorted(chosen, key=lambda one: order.get(one.section, 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _GRID_STEP_PX = 16
 # Frames kept in memory, image and depth together: pairs that follow each other share them (2 MB each at 640x480).
 _FRAMES_KEPT = 32
 
+_UNREGISTERED = ("7scenes",)
+"""Formats whose depth belongs to another camera than the images."""
+
 _LoadFrame = Callable[[int], Frame]
 
 
@@ -32,6 +36,7 @@ def posed_sequence_sets(
     stride: int = 1,
     min_overlap: float = 0.0,
     camera: CameraArgument | None = None,
+    use_depth: bool | None = None,
 ) -> list[PairSet]:
     """Pairs of a posed sequence (TUM RGB-D, 7-Scenes), one set per distance in frames.
 
@@ -42,9 +47,10 @@ def posed_sequence_sets(
 
     Images are used as stored, and so is the ground truth, whose own errors limit what can be measured, for every method
     alike. Lens distortion (TUM's freiburg1 and freiburg2 have some) is not removed. The depth of 7-Scenes is not
-    registered to the colour images: there, and with motion-capture poses, the median distance of geometrically
-    consistent matches from the truth can be several pixels, so precision at 1 to 4 px compares methods but says little
-    about their accuracy; rendered sequences are exact.
+    registered to the colour images (two cameras, of different focal lengths): matches that agree with the epipolar
+    geometry are 11 px from where that depth puts them (median, redkitchen, 10 frames apart), so by default it serves
+    for the overlap only. With motion-capture poses (TUM) the same median can be several pixels, so precision at 1 to
+    4 px compares methods there but says little about their accuracy; rendered sequences are exact.
 
     Args:
         path: folder of one sequence, see :func:`semkey.datasets.open_sequence`.
@@ -52,14 +58,16 @@ def posed_sequence_sets(
         stride: distance of the first frames of pairs, >= 1.
         min_overlap: in [0, 1); above 0 the sequence must have depth.
         camera: of the images, see :func:`semkey.datasets.open_sequence`; None takes what the data set says.
+        use_depth: whether the truth has depth, and with it the place of every point; None: where the sequence has depth
+            that is registered to its images, so not for 7-Scenes.
 
     Returns:
-        Sets named ``SEQUENCE-gap-N`` in the order of ``gaps``, with depth in the truth where the sequence has it.
+        Sets named ``SEQUENCE-gap-N`` in the order of ``gaps``.
 
     Raises:
         DatasetError: it is no posed sequence with a known camera, or a gap leaves no pair.
-        ConfigError: a gap, the stride, the overlap or the camera is out of range, or overlap is asked for and there is
-            no depth.
+        ConfigError: a gap, the stride, the overlap or the camera is out of range, or overlap or depth is asked for and
+            there is none.
         InputError: a depth image cannot be read.
     """
     if not gaps or min(gaps) < 1 or len(set(gaps)) < len(gaps):
@@ -75,9 +83,22 @@ def posed_sequence_sets(
         raise DatasetError(f"{path}: camera unknown; write 'fx fy cx cy' to camera.txt in that folder")
     if min_overlap > 0.0 and not sequence.has_depth:
         raise ConfigError(f"{path}: has no depth to measure overlap with; use a minimum overlap of 0")
+    if use_depth and not sequence.has_depth:
+        raise ConfigError(f"{path}: has no depth")
+    keep_depth = sequence.format not in _UNREGISTERED if use_depth is None else use_depth
     load = lru_cache(maxsize=_FRAMES_KEPT)(sequence.__getitem__)
     return [
-        _gap_set(path, sequence, sequence.camera, load, gap=gap, stride=stride, min_overlap=min_overlap) for gap in gaps
+        _gap_set(
+            path,
+            sequence,
+            sequence.camera,
+            load,
+            gap=gap,
+            stride=stride,
+            min_overlap=min_overlap,
+            keep_depth=keep_depth,
+        )
+        for gap in gaps
     ]
 
 
@@ -98,6 +119,7 @@ def _gap_set(
     gap: int,
     stride: int,
     min_overlap: float,
+    keep_depth: bool,
 ) -> PairSet:
     pairs: list[ImagePair] = []
     without_pose = apart = 0
@@ -117,6 +139,8 @@ def _gap_set(
         if min_overlap > 0.0 and overlap(truth) < min_overlap:
             apart += 1
             continue
+        if not keep_depth:
+            truth = replace(truth, read_depth0=None, read_depth1=None)
         pairs.append(
             ImagePair(
                 name=f"{first:06d}-{second:06d}",
@@ -131,7 +155,8 @@ def _gap_set(
     return PairSet(
         name=f"{sequence.name.replace('/', '-')}-gap-{gap}",
         pairs=pairs,
-        description=f"{sequence.name} ({sequence.format}), frames i and i + {gap}, every {stride}; {left_out}",
+        description=f"{sequence.name} ({sequence.format}), frames i and i + {gap}, every {stride}; {left_out}"
+        + ("; its depth is not used as truth" if sequence.has_depth and not keep_depth else ""),
     )
 
 

@@ -43,9 +43,10 @@ TITLES = {
 COUNTED = {"localisation": "Patterns", "speed": "Measurements", "trajectory": "Poses"}
 """What the counts are of, by kind; pairs elsewhere."""
 
-_MARKS = (
-    "The best value of each metric is bold on green; a paler green marks values whose 95 % interval overlaps that of "
-    "the best: the data do not tell them apart. Intervals are printed below the values where there are some."
+_BEST = "The best value of each metric is bold on green."
+_CLOSE = (
+    "A paler green marks values whose 95 % interval overlaps that of the best: the data do not tell them apart. "
+    "Intervals are printed below the values where there are some."
 )
 
 
@@ -97,7 +98,8 @@ def _results(evaluation: Evaluation) -> Section:
             figures[label] = str(evaluation.options[option])
     blocks: list[Block] = [KeyFigures(figures)]
     if len(evaluation.methods) > 1:
-        blocks.append(Paragraph(_MARKS))
+        has_intervals = any(result.intervals for sets in evaluation.results.values() for result in sets.values())
+        blocks.append(Paragraph(f"{_BEST} {_CLOSE}" if has_intervals else _BEST))
     for name in evaluation.sets:
         results = _of_set(evaluation, name)
         metrics = known_metrics(evaluation.metrics, [result.metrics for result in results.values()])

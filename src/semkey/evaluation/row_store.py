@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
-import semkey
 from semkey.errors import InputError
 from semkey.evaluation.pairs import HomographyTruth, PairSet, PoseTruth
 from semkey.evaluation.results import Row, plain, row_from_json
@@ -145,7 +145,7 @@ def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:
 def _code_hash() -> str:
     """A hash of the source files that turn features into rows."""
     digest = hashlib.blake2b(digest_size=16)
-    root = Path(semkey.__file__).parent
+    root = Path(str(files("semkey")))
     for package in _CODE:
         for file in sorted((root / package).rglob("*.py")):
             digest.update(file.relative_to(root).as_posix().encode("utf-8") + b"\0")

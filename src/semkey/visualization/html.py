@@ -37,6 +37,7 @@ caption { text-align: left; padding: 0 0 6px; font-size: 13px; }
 th, td { text-align: left; padding: 5px 20px 5px 0; border-bottom: 1px solid #e2e6ea; vertical-align: top; }
 th { font-weight: 600; border-bottom-color: #9aa5b1; }
 .number { text-align: right; }
+td.number { white-space: nowrap; }
 .dense { font-size: 13px; }
 .dense th, .dense td { padding-right: 12px; }
 .best, .close { border-radius: 4px; padding: 1px 6px; margin-right: -6px; }
@@ -206,17 +207,18 @@ def _render_table(table: Table) -> str:
     lines = [f'<div class="scroll"><table{dense}>']
     if table.caption:
         lines.append(f"<caption>{escape(table.caption)}</caption>")
-    heads = (f"<th{style}>{_heading(name)}</th>" for style, name in zip(css, table.header, strict=True))
+    heads = (f"<th{style}>{_name(name)}</th>" for style, name in zip(css, table.header, strict=True))
     lines.append(f"<thead><tr>{''.join(heads)}</tr></thead><tbody>")
     for row in table.rows:
-        cells = (_render_cell(cell, number) for number, cell in zip(is_number, row, strict=True))
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+        first = f"<td>{_name(row[0])}</td>" if isinstance(row[0], str) else _render_cell(row[0], is_number[0])
+        cells = (_render_cell(cell, number) for number, cell in zip(is_number[1:], row[1:], strict=True))
+        lines.append(f"<tr>{first}{''.join(cells)}</tr>")
     lines.append("</tbody></table></div>")
     return "".join(lines)
 
 
-def _heading(name: str) -> str:
-    """A column's name that may wrap at spaces and after a plus, but not at the hyphen of a name like ``aliked-n16``."""
+def _name(name: str) -> str:
+    """The name of a column or row, to be wrapped at spaces and after a plus, but not at a hyphen (``aliked-n16``)."""
     return re.sub(r"\w+(-\w+)+", r'<span class="whole">\g<0></span>', escape(name)).replace("+", "+<wbr>")
 
 
