@@ -112,6 +112,8 @@ def depth_pair(
     corners = corners[rng.permutation(len(corners))[: int(OWN_SHARE * config.points)]]
     low, high = int(MARGIN) + 1, np.array(config.size) - 1 - int(MARGIN)
     points0 = np.concatenate([corners, rng.integers(low, high, (6 * config.points, 2))])
+    _, first = np.unique(points0[:, 1] * config.width + points0[:, 0], return_index=True)
+    points0 = points0[np.sort(first)]  # a point that occurs twice would be its own wrong match
     points1 = warp[points0[:, 1], points0[:, 0]]
     good = inside(points0, config.size) & inside(points1, config.size)
     points0, points1 = points0[good][: config.points], points1[good][: config.points]

@@ -38,6 +38,7 @@ _FIRST_SEED = 1_000_000  # beyond the rooms that users render
 _SEEDS_PER_SET = 100_000
 _FIRST_VAL_ROOM = 60_000
 _VAL_PART = 20
+_ATTEMPTS = 200
 
 
 def prepare_rooms(
@@ -137,7 +138,7 @@ class RoomPairs:
 
     def __getitem__(self, index: int) -> Pair:
         rng = np.random.default_rng([*self._seed, index])
-        while True:
+        for _ in range(_ATTEMPTS):
             view0, view1 = _load_pair(rng, self._files[int(rng.integers(len(self._files)))])
             if rng.random() < self._config.views.flips:
                 view0, view1 = view0.mirrored(), view1.mirrored()
@@ -146,6 +147,10 @@ class RoomPairs:
             pair = depth_pair(rng, view0, view1, self._config, DEPTH_TOLERANCE)
             if pair is not None:
                 return pair
+        raise DatasetError(
+            f"no pair with {self._config.points} common points in {_ATTEMPTS} draws from the rooms: lower data.points "
+            "or raise data.rooms.min_overlap"
+        )
 
 
 def _group(
