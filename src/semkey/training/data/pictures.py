@@ -65,7 +65,7 @@ def measure_pair(pair: Pair) -> PairFigures:
     """Figures of a pair."""
     moved, seen = view1_in_view0(pair)
     first, second = pair["image0"][0].numpy()[seen], moved[seen]
-    is_textured = len(first) > 1 and first.std() > 0 and second.std() > 0
+    is_textured = len(first) > 1 and first.std() > 1e-5 and second.std() > 1e-5
     return PairFigures(
         seen=float(seen.mean()),
         agreement=float(np.corrcoef(first, second)[0, 1]) if is_textured else float("nan"),
