@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections import defaultdict
@@ -239,15 +240,15 @@ class StageLoop:
             part = self.fabric.global_rank + number * self.fabric.world_size
             torch.manual_seed(self._random_key(part))
             objectives = self._objectives(batch, weights)
-            weighted = objectives.weighted(weights)
-            if number == 0 and self.fabric.is_global_zero:
-                self._measure_cosines(weighted)
-            total = self.kendall(weighted) if self.kendall else torch.stack(list(weighted.values())).sum()
-            gradients.add(weighted, total)
+            values = torch.stack([objectives.losses[name].detach() for name in names])
+            losses += values
+            if bool(torch.isfinite(values).all()):
+                self._add_gradients(gradients, objectives.weighted(weights), measure=number == 0)
+            else:  # no step then; and going backward through NaN positions can crash torch
+                gradients.total.fill_(float("nan"))
             norms.collect()
-            losses += torch.stack([objectives.losses[name].detach() for name in names])
-            for name, value in objectives.figures.items():
-                figures[name].append(value)
+            for name, figure in objectives.figures.items():
+                figures[name].append(figure)
         is_due = time.monotonic() - self._saved_at >= self.config.run.save_every
         flags = torch.tensor(
             [float(self.events.asked_to_stop()), float(is_due and self.fabric.is_global_zero)],
@@ -260,11 +261,18 @@ class StageLoop:
         flat, statistics, losses, flags = sums.split([len(part) for part in parts])
         self._update(gradients, flat / self.micro_batches, norms, statistics / self.micro_batches, losses)
         for name, value in zip(names, (losses / self.micro_batches).tolist(), strict=True):
-            self._sums.losses[name].append(value)
-        for name, values in figures.items():
-            self._sums.figures[name] += values
+            if math.isfinite(value):
+                self._sums.losses[name].append(value)
+        for name, found in figures.items():
+            self._sums.figures[name] += found
         self._sums.steps += 1
         return bool(flags[0] > 0), bool(flags[1] > 0)
+
+    def _add_gradients(self, gradients: GradientSum, weighted: dict[str, torch.Tensor], *, measure: bool) -> None:
+        if measure and self.fabric.is_global_zero:
+            self._measure_cosines(weighted)
+        total = self.kendall(weighted) if self.kendall else torch.stack(list(weighted.values())).sum()
+        gradients.add(weighted, total)
 
     def _random_key(self, part: int) -> int:
         """A seed that depends on the place of a micro-batch alone, not on who computes it or what came before."""

@@ -115,9 +115,9 @@ def _losses(history: History) -> Section | None:
 
 def _validation(history: History) -> Section | None:
     rows = history.of("validation")
-    if not rows:
-        return None
     names = [name for name in _FIGURES if any(row["figures"].get(name) is not None for row in rows)]
+    if not names:
+        return None
     figure, panels = _panels(len(names), 3, 1.9)
     for name, axes in zip(names, panels, strict=True):
         start = 0.0
