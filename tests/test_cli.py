@@ -20,7 +20,7 @@ from semkey.cli.main import main
 from semkey.geometry.homography import corner_error
 from semkey.images import read_image, write_image
 
-COMMANDS = ["detect", "match", "slam", "demo", "render-room", "info"]
+COMMANDS = ["detect", "match", "slam", "demo", "render-room", "info", "eval"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 RUN_MAIN = "from semkey.cli.main import main; main()"
 

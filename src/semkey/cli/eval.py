@@ -39,8 +39,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="eval",
     no_args_is_help=True,
-    help="Measure methods side by side: results.json, report.html and a table. An interrupted run goes on where it "
-    "stopped when the same command is run again.",
+    help="""Measure methods side by side, each kind with its own protocol (see docs/evaluation.md).
+
+    Writes results.json, report.html (one file, with curves and pictures) and prints the main numbers. Features are kept
+    in DIR/cache; an interrupted run goes on where it stopped when the same command is run again.
+
+    [bold]Example[/]
+
+        semkey eval homographies my-photos --methods compact,sift,orb --out run
+    """,
 )
 
 

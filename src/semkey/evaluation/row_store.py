@@ -42,7 +42,7 @@ def run_key(fingerprint: Mapping[str, Any], kind: str, options: Mapping[str, Any
 def file_name(name: str) -> str:
     """A file name for any method or set: itself where it is plain, else with a hash so that no two fall together."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")[:80]
-    if safe == name:
+    if safe and safe == name:
         return safe
     return f"{safe}-{hashlib.blake2b(name.encode('utf-8'), digest_size=4).hexdigest()}"
 
