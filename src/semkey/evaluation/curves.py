@@ -88,7 +88,7 @@ def curve_figure(evaluation: Evaluation, name: str) -> bytes:
                 linewidth=1.5,
                 label=method,
             )
-        axes.set_title(textwrap.fill(set_name, 50), fontsize=10)
+        axes.set_title(textwrap.fill(set_name, 38), fontsize=10)
         axes.set_xlabel(x_label, fontsize=9)
         axes.set_ylabel(y_label, fontsize=9)
         axes.tick_params(labelsize=8)
