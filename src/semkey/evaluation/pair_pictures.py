@@ -62,7 +62,8 @@ def pair_pictures(
             matches = method.match(features0, features1)
             caption = (
                 f"{chosen.pair_set.name}, {chosen.pair.name}, {method.name}: error "
-                f"{_error_text(_errors(evaluation.results[method.name][chosen.pair_set.name])[chosen.pair.name], unit)}"
+                f"{_error_text(_errors(evaluation.results[method.name][chosen.pair_set.name])[chosen.pair.name], unit)} "
+                f"(green: within {CORRECT_PX:g} px of the truth)"
             )
             data = _draw(image0, features0, image1, features1, matches, chosen.pair, method.name)
             pictures.append(ReportPicture(section=chosen.section, caption=caption, data=data))
@@ -109,8 +110,10 @@ def _draw(
     kept = torch.from_numpy(known).to(matches.indices.device)
     shown = Matches(indices=matches.indices[kept], scores=matches.scores[kept])
     unknown = int((~known).sum())
-    caption = f"{name}: {len(features0)} and {len(features1)} keypoints, {int(correct.sum())} matches correct, "
-    caption += f"{len(shown) - int(correct.sum())} wrong" + (f", {unknown} not known" if unknown else "")
+    is_epipolar = isinstance(pair.truth, PoseTruth) and not pair.truth.has_depth
+    judged = "matches at the true epipolar line" if is_epipolar else "matches correct"
+    caption = f"{name}: {len(features0)} and {len(features1)} keypoints, {int(correct.sum())} {judged}, "
+    caption += f"{len(shown) - int(correct.sum())} not" + (f", {unknown} not known" if unknown else "")
     picture = draw_matches(image0, features0, image1, features1, shown, correct[known], caption=caption)
     if picture.shape[1] > _MAX_WIDTH:
         size = (_MAX_WIDTH, round(picture.shape[0] * _MAX_WIDTH / picture.shape[1]))
