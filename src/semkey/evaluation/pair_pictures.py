@@ -60,10 +60,10 @@ def pair_pictures(
             image0, image1 = read_pair(chosen.pair_set, chosen.pair)
             features0, features1 = cache.features(method, image0), cache.features(method, image1)
             matches = method.match(features0, features1)
+            errors = _errors(evaluation.results[method.name][chosen.pair_set.name])
             caption = (
                 f"{chosen.pair_set.name}, {chosen.pair.name}, {method.name}: error "
-                f"{_error_text(_errors(evaluation.results[method.name][chosen.pair_set.name])[chosen.pair.name], unit)} "
-                f"(green: within {CORRECT_PX:g} px of the truth)"
+                f"{_error_text(errors[chosen.pair.name], unit)} (green: within {CORRECT_PX:g} px of the truth)"
             )
             data = _draw(image0, features0, image1, features1, matches, chosen.pair, method.name)
             pictures.append(ReportPicture(section=chosen.section, caption=caption, data=data))
