@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import semkey
-from semkey.errors import CheckpointError, ConfigError, InputError
+from semkey.errors import CheckpointError, ConfigError, DatasetError, InputError
 from semkey.model.checkpoint import load_checkpoint, save_checkpoint
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
@@ -318,6 +318,13 @@ def test_what_cannot_run_is_told_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         train(tmp_path / "file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_is_told_in_its_own_words(tmp_path: Path, workers: int) -> None:
+    config = small_config(stages=only("descriptor"), run={"workers": workers})
+    with pytest.raises(DatasetError, match=r"^photo 5: cannot be read$"):
+        train(tmp_path / "run", config, ShiftedPairs(missing=frozenset({5})))
 
 
 def test_pairs_made_by_workers_are_the_same(straight: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from semkey.errors import DatasetError
 from semkey.training.config import TrainConfig
 
 SIDE, POINTS, TARGETS = 96, 48, 64
@@ -36,13 +37,17 @@ class ShiftedPairs(Dataset):
     Args:
         seed: of all pairs.
         broken: indices whose first view is NaN.
-        with_targets: whether there are targets.
+        missing: indices that cannot be read.
     """
 
-    def __init__(self, seed: int = 0, broken: frozenset[int] = frozenset(), with_targets: bool = True) -> None:
-        self.seed, self.broken, self.with_targets = seed, broken, with_targets
+    def __init__(
+        self, seed: int = 0, broken: frozenset[int] = frozenset(), missing: frozenset[int] = frozenset()
+    ) -> None:
+        self.seed, self.broken, self.missing = seed, broken, missing
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index in self.missing:
+            raise DatasetError(f"photo {index}: cannot be read")
         rng = np.random.default_rng([self.seed, index])
         picture = cv2.GaussianBlur(rng.uniform(0, 255, (SIDE + 32, SIDE + 32)).astype(np.float32), (0, 0), 1.5)
         corners = cv2.goodFeaturesToTrack(picture, TARGETS, 0.01, 5)[:, 0]
@@ -56,8 +61,7 @@ class ShiftedPairs(Dataset):
             targets = torch.zeros(TARGETS, 3)
             here = torch.from_numpy(corners - [x, y]).float()
             here = here[((here > 3) & (here < SIDE - 4)).all(dim=1)]
-            if self.with_targets:
-                targets[: len(here)] = torch.cat([here, torch.ones(len(here), 1)], dim=1)
+            targets[: len(here)] = torch.cat([here, torch.ones(len(here), 1)], dim=1)
             pair[f"targets{number}"] = targets
             pair[f"valid{number}"] = torch.ones(SIDE, SIDE, dtype=torch.bool)
         step = shifts[0] - shifts[1]

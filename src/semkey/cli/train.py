@@ -62,7 +62,8 @@ def train(
         with reporter:
             result = fit(settings, run, stage=stage.value, resume=resume, events=reporter.events())
     except TrainingInterrupted as interruption:
-        print(f"stopped: {interruption.stage}, step {interruption.step}; --resume goes on", file=sys.stderr)
+        if interruption.is_first_process:
+            print(f"stopped: {interruption.stage}, step {interruption.step}; --resume goes on", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if result.is_first_process:
         rows = [[name, *(_number(figures.get(key)) for key in _SHOWN)] for name, figures in result.figures.items()]

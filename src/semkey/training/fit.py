@@ -47,11 +47,12 @@ class TrainingInterrupted(KeyboardInterrupt):
         run: the folder.
         stage: which stage was stopped.
         step: after this many of its steps.
+        is_first_process: false in all but one of several processes.
     """
 
-    def __init__(self, run: Path, stage: str, step: int) -> None:
+    def __init__(self, run: Path, stage: str, step: int, is_first_process: bool = True) -> None:
         super().__init__(f"stopped in stage {stage} after step {step}")
-        self.run, self.stage, self.step = run, stage, step
+        self.run, self.stage, self.step, self.is_first_process = run, stage, step, is_first_process
 
 
 @dataclass(kw_only=True)
@@ -205,7 +206,7 @@ class _Training:
         if not is_done:
             self._report()
             self.fabric.barrier()
-            raise TrainingInterrupted(self.run, name, loop.step)
+            raise TrainingInterrupted(self.run, name, loop.step, self.is_first)
         self.model = loop.average.model
         if self.is_first:
             finished.parent.mkdir(exist_ok=True)

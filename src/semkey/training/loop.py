@@ -192,10 +192,8 @@ class StageLoop:
         own = len(range(self.fabric.global_rank, self.micro_batches, self.fabric.world_size))
         self._sums = _Sums()
         while self.step < self.plan.steps and not self.is_stopped:
-            batches = []
             before = time.monotonic()
-            for _ in range(own):
-                batches.append(next(loader))
+            batches = [_next(loader) for _ in range(own)]
             self._sums.waited += time.monotonic() - before
             wants_stop, wants_save = self._train_on(batches)
             self.step += 1
@@ -409,6 +407,17 @@ class StopRequest:
         if self.is_set:
             raise KeyboardInterrupt
         self.is_set = True
+
+
+def _next(loader: Iterator[Batch]) -> Batch:
+    """The next batch; an error of a worker is told in its own words, without the traceback torch wraps it in."""
+    try:
+        return next(loader)
+    except SemkeyError as error:
+        lines = str(error).splitlines()
+        if len(lines) < 2 or not lines[0].startswith("Caught "):
+            raise
+        raise type(error)(lines[-1].partition(": ")[2] or lines[-1]) from error
 
 
 def _start_worker(number: int) -> None:
