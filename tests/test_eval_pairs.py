@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semkey.evaluation.pairs import HomographyTruth, PoseTruth, inside_image, sample_depth
+from semkey.errors import InputError
+from semkey.evaluation.pairs import (
+    HomographyTruth,
+    ImagePair,
+    ImageSource,
+    PairSet,
+    PoseTruth,
+    inside_image,
+    sample_depth,
+    together,
+)
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.homography import warp_points
 from semkey.geometry.transforms import make_transform, so3_exp
@@ -279,3 +291,19 @@ def test_depth_outside_the_map_is_unknown() -> None:
     depth = np.ones((4, 5), dtype=np.float32)
     points = np.array([[-0.01, 1], [4.01, 1], [1, 3.01], [1, -2], [np.nan, 1], [1e9, 1e9]])
     assert np.isnan(sample_depth(depth, points, 0.05)).all()
+
+
+def test_sets_taken_together_keep_their_pairs_and_become_parts() -> None:
+    def source(key: str) -> ImageSource:
+        return ImageSource(key=key, read=lambda: np.zeros((4, 4, 3), dtype=np.uint8))
+
+    truth = HomographyTruth(H10=np.eye(3))
+    pair = ImagePair(name="1-2", image0=source("1"), image1=source("2"), truth=truth, group="viewpoint")
+    first = PairSet(name="graf", pairs=[pair], description="one")
+    second = PairSet(name="wall", pairs=[pair, replace(pair, name="1-3")], description="two")
+    joined = together([first, second])
+    assert [p.name for p in joined.pairs] == ["graf/1-2", "wall/1-2", "wall/1-3"]
+    assert [p.group for p in joined.pairs] == ["graf", "wall", "wall"]
+    assert joined.description == "graf: one; wall: two"
+    with pytest.raises(InputError, match="no sets"):
+        together([])

@@ -22,6 +22,7 @@ from semkey.cli.eval_common import (
     RatioOption,
     ResizeOption,
     SeedOption,
+    TogetherOption,
     WeightsOption,
     create_methods,
     environment,
@@ -71,6 +72,7 @@ def planar(
         False, "--exclude-hpatches", help="Leave out the eight HPatches scenes over 1600x1200, as most papers do."
     ),
     resize: str | None = ResizeOption,
+    together: bool = TogetherOption,
     estimators: str = typer.Option(
         "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
     ),
@@ -104,7 +106,7 @@ def planar(
     sets = [found for path in data for found in planar_sets(path, exclude_hpatches=exclude_hpatches)]
     run_pair_kind(
         protocol,
-        _resized(unique_names(sets), resize),
+        _joined(_resized(unique_names(sets), resize), together),
         chosen,
         out=out,
         cache=open_cache(out, cache, no_cache),
@@ -139,6 +141,7 @@ def posed_pairs(
         help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
     ),
     resize: str | None = ResizeOption,
+    together: bool = TogetherOption,
     estimator: PoseEstimator = typer.Option(PoseEstimator.POSELIB, help="Relative pose estimator."),
     max_error: float = typer.Option(1.0, metavar="PX", help="Inlier threshold of the estimator."),
     sweep: str | None = typer.Option(
@@ -185,7 +188,7 @@ def posed_pairs(
     )
     run_pair_kind(
         protocol,
-        sets,
+        _joined(sets, together),
         chosen,
         out=out,
         cache=open_cache(out, cache, no_cache),
@@ -366,6 +369,12 @@ def unique_names(sets: Sequence[PairSet]) -> list[PairSet]:
         number = seen[pair_set.name]
         named.append(pair_set if number == 1 else replace(pair_set, name=f"{pair_set.name} ({number})"))
     return named
+
+
+def _joined(sets: list[PairSet], together: bool) -> list[PairSet]:
+    from semkey.evaluation import pairs
+
+    return [pairs.together(sets)] if together else sets
 
 
 def _resized(sets: Sequence[PairSet], resize: str | None) -> list[PairSet]:

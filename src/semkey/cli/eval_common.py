@@ -49,6 +49,9 @@ NoCacheOption = typer.Option(False, "--no-cache", help="Keep no features on disk
 ResizeOption = typer.Option(
     None, "--resize", metavar="SIDE|WxH", help="Resize images to this longest side, or to this size (default: as is)."
 )
+TogetherOption = typer.Option(
+    False, "--together", help="Average all sets as one; each set becomes a part that is also reported on its own."
+)
 PicturesOption = typer.Option(True, "--pictures/--no-pictures", help="Draw the worst and best pairs in the report.")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.homography import warp_points
 from semkey.geometry.transforms import inverse
@@ -187,3 +188,20 @@ class PairSet:
     name: str
     pairs: Sequence[ImagePair]
     description: str
+
+
+def together(sets: Sequence[PairSet]) -> PairSet:
+    """All pairs as one set that is averaged together; each of ``sets`` becomes a group of it.
+
+    Raises:
+        InputError: there are no sets.
+    """
+    if not sets:
+        raise InputError("there are no sets of pairs to take together")
+    pairs = [
+        replace(pair, name=f"{pair_set.name}/{pair.name}", group=pair_set.name)
+        for pair_set in sets
+        for pair in pair_set.pairs
+    ]
+    description = "; ".join(f"{pair_set.name}: {pair_set.description}" for pair_set in sets)
+    return PairSet(name="together", pairs=pairs, description=description)
