@@ -15,9 +15,18 @@ from hypothesis import strategies as st
 from semkey.datasets import open_sequence
 from semkey.datasets.sequence import Frame
 from semkey.errors import DatasetError
+from semkey.extractors import create_extractor
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import inverse, make_transform, so3_exp, transform_points
+from semkey.geometry.transforms import (
+    inverse,
+    make_transform,
+    quaternion_xyzw_from_rotation,
+    rotation_from_quaternion_xyzw,
+    so3_exp,
+    transform_points,
+)
 from semkey.images.writing import write_image
+from semkey.model.features import Features
 from semkey.rendering import RoomConfig, write_room
 from semkey.rendering.layout import plan_room
 from semkey.rendering.motion import look_pose
@@ -30,6 +39,7 @@ from semkey.training.data.pictures import measure_pair
 from semkey.training.data.projection import DepthView, dense_warp, depth_pair, draw_by_overlap, overlap
 from semkey.training.data.rgbd import crop_frame, prepare_sequences, random_crop
 from semkey.training.data.rooms import DEPTH_TOLERANCE, RoomPairs, prepare_rooms
+from semkey.training.data.sequence_poses import FrameKeypoints, find_keypoints, refine_relative_pose
 
 NO_LIGHT = {
     "shadow": 0, "gradient": 0, "gamma": 0, "contrast": [1, 1], "level": 0, "blur": 0, "motion_blur": 0, "noise": 0,
@@ -297,7 +307,7 @@ def test_a_cropped_frame_keeps_image_depth_and_camera_together() -> None:
     depth[200:280, 280:360] = 0.0
     frame = Frame(index=0, timestamp=0, image=ramp, depth=depth.astype(np.float32), T_world_cam=np.eye(4))
     change = random_crop(np.random.default_rng(3), (640, 480), (128, 96), 15.0)
-    view = crop_frame(frame, camera.matrix, change, (128, 96), np.full(3, 1 / 3, np.float32))
+    view = crop_frame(frame, np.eye(4), camera.matrix, change, (128, 96), np.full(3, 1 / 3, np.float32))
     v, u = np.mgrid[:96, :128].astype(float)
     rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(view.K).T
     expected = 3.0 / (1.0 - slope * rays[..., 0])
@@ -320,7 +330,7 @@ def sequence_config(cache: Path, *folders: Path, **values: object) -> DataConfig
     return make_config(
         cache,
         shares={"photos": 0, "shapes": 0, "rooms": 0, "sequences": 1},
-        sequences={"folders": [str(folder) for folder in folders], **values},
+        sequences={"folders": [str(folder) for folder in folders], "refine": False, **values},
         val_share=0.3,
     )
 
@@ -378,10 +388,94 @@ def test_sequences_that_cannot_be_used_are_named(
         data[0]
 
 
+def seen_points(count: int, camera: PinholeCamera, T_cam1_cam0: np.ndarray, seed: int) -> list[FrameKeypoints]:
+    """Keypoints of two frames that see the same random points, each with a descriptor of its own."""
+    rng = np.random.default_rng(seed)
+    pixels0 = rng.uniform([0, 0], [camera.width - 1, camera.height - 1], (count, 2)).astype(np.float32)
+    points0 = camera.backproject(pixels0, rng.uniform(1.5, 4.0, count))
+    points1 = transform_points(T_cam1_cam0, points0)
+    pixels1 = camera.project(points1).astype(np.float32)
+    descriptors = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(count, 32))).float(), dim=1)
+    frames = []
+    for pixels, points in ((pixels0, points0), (pixels1, points1)):
+        features = Features(
+            keypoints=torch.from_numpy(pixels),
+            scores=torch.ones(count),
+            reliability=torch.ones(count),
+            descriptors=descriptors,
+            global_descriptor=torch.zeros(0),
+            image_size=(camera.width, camera.height),
+        )
+        frames.append(FrameKeypoints(features=features, depth=points[:, 2].copy()))
+    return frames
+
+
+CAMERA = PinholeCamera(fx=525, fy=525, cx=319.5, cy=239.5, width=640, height=480)
+T_TRUE = make_transform(so3_exp([0.02, -0.05, 0.1]), [0.1, -0.05, 0.08])
+
+
+def test_a_recorded_pose_that_is_a_little_off_is_corrected() -> None:
+    frames = seen_points(300, CAMERA, T_TRUE, 0)
+    recorded = make_transform(so3_exp([0.015, 0.01, -0.01]), [0.02, 0.0, -0.03]) @ T_TRUE
+    refined = refine_relative_pose(frames[0], frames[1], CAMERA, recorded)
+    assert refined is not None
+    np.testing.assert_allclose(refined, T_TRUE, atol=1e-4)
+
+
+def test_poses_that_cannot_be_told_reliably_are_left_out() -> None:
+    few = seen_points(30, CAMERA, T_TRUE, 0)
+    assert refine_relative_pose(few[0], few[1], CAMERA, T_TRUE) is None
+    first, second = seen_points(300, CAMERA, T_TRUE, 0)
+    far = make_transform(so3_exp([0.0, 0.0, 0.3]), [0.0, 0.0, 0.0]) @ T_TRUE
+    assert refine_relative_pose(first, second, CAMERA, far) is None
+    wrong_depth = replace(second, depth=1.15 * second.depth)  # as from a camera of another focal length
+    assert refine_relative_pose(first, wrong_depth, CAMERA, T_TRUE) is None
+    blind = replace(first, depth=np.full(300, np.nan))
+    assert refine_relative_pose(blind, second, CAMERA, T_TRUE) is None
+
+
+def test_keypoints_at_depth_edges_have_no_depth() -> None:
+    image = np.full((96, 128, 3), 60, np.uint8)
+    image[30:70, 40:90] = 200
+    depth = np.full((96, 128), 3.0, np.float32)
+    depth[30:70, 40:90] = 1.5
+    depth[:, 120:] = 0.0
+    frame = Frame(index=0, timestamp=0.0, image=image, depth=depth, T_world_cam=np.eye(4))
+    found = find_keypoints(frame, create_extractor("orb", max_keypoints=50))
+    column, row = np.rint(found.features.keypoints.numpy()).astype(int).T
+    for x, y, z in zip(column, row, found.depth, strict=True):
+        patch = depth[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        if patch.min() == patch.max() > 0:
+            assert z == pytest.approx(patch[0, 0])
+        else:
+            assert np.isnan(z)
+
+
+def test_pairs_of_a_sequence_with_wrong_poses_are_corrected(tmp_path: Path) -> None:
+    config = RoomConfig(seed=4, frames=10, width=320, height=240, fps=5.0, texel_size=0.01, blur=False, noise=False)
+    folder = write_room(tmp_path / "room", config)
+    lines = []
+    rng = np.random.default_rng(0)
+    for line in (folder / "groundtruth.txt").read_text().splitlines():
+        values = line.split()
+        if not line.startswith("#"):
+            rotation = rotation_from_quaternion_xyzw([float(v) for v in values[4:]]) @ so3_exp(rng.normal(0, 0.012, 3))
+            values[4:] = [f"{v:.9f}" for v in quaternion_xyzw_from_rotation(rotation)]
+        lines.append(" ".join(values))
+    (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
+    agreements = {}
+    for refine in (False, True):
+        settings = sequence_config(tmp_path / "cache", folder, refine=refine, overlap=[0.3, 0.99], rotation_deg=0.0)
+        data = open_data(settings, split="train")
+        agreements[refine] = np.median([measure_pair(data[index]).agreement for index in range(12)])
+    assert agreements[True] > 0.93
+    assert agreements[False] < agreements[True] - 0.03
+
+
 def test_real_frames_show_the_same(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "tum" / "rgbd_dataset_freiburg3_cabinet_subsampled"
-    config = sequence_config(tmp_path, folder, overlap=[0.4, 0.95], rotation_deg=0.0, max_gap=3)
+    config = sequence_config(tmp_path, folder, refine=True, overlap=[0.4, 0.95], rotation_deg=0.0, max_gap=2)
     assert open_sequence(folder).has_depth
     data = open_data(config, split="train")
     agreements = [measure_pair(data[index]).agreement for index in range(10)]
-    assert np.median(agreements) > 0.8
+    assert np.median(agreements) > 0.95

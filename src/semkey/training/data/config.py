@@ -166,6 +166,8 @@ class SequencesConfig(Settings):
         overlap: range of the share of view 0 that view 1 sees; all overlaps in it are equally frequent.
         tolerance: depths agree that differ by less than this share (occlusion check).
         rotation_deg: the views are turned within +- this about the optical axis.
+        refine: correct the recorded relative poses by matches between the images, and leave out pairs that do not fit:
+            recorded poses are off by several pixels. Not needed where poses are exact (rendered sequences).
     """
 
     folders: tuple[Path, ...] = ()
@@ -173,6 +175,7 @@ class SequencesConfig(Settings):
     overlap: tuple[float, float] = (0.3, 0.9)
     tolerance: float = 0.03
     rotation_deg: float = 20.0
+    refine: bool = True
 
     def __post_init__(self) -> None:
         low, high = self.overlap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,55 +16,63 @@ from safetensors.numpy import load, save
 
 from semkey.datasets import Frame, FrameSequence, open_sequence
 from semkey.errors import DatasetError
+from semkey.extractors import create_extractor
+from semkey.geometry.transforms import inverse
 from semkey.images.writing import atomic_write_bytes
 from semkey.training.data.config import DataConfig, SequencesConfig
 from semkey.training.data.pair import Pair
 from semkey.training.data.photos import Progress, Split
 from semkey.training.data.planar import warp_image
 from semkey.training.data.projection import DepthView, dense_warp, depth_pair, draw_by_overlap
+from semkey.training.data.sequence_poses import KEYPOINTS, FrameKeypoints, find_keypoints, refine_relative_pose
 
 Array = NDArray[np.float64]
+Table = dict[str, NDArray]
+"""Arrays with one row per pair, keys as the attributes of :class:`SequencePairs`."""
 
-_FORMAT = "overlaps-1"
+_FORMAT = "overlaps-2"
 _GRID_WIDTH = 80  # overlap is measured between depth maps of this width
 _STEP = 2  # and there on every second pixel of every second row
 _COARSE_TOLERANCE = 0.1  # of depth, because a pixel of the small map covers a patch
 _FRAMES_KEPT = 24  # per process; an image and its depth take 2 MB at 640x480
 _ATTEMPTS = 200
+_PAIRS_PER_FRAME = 8  # whose pose is refined
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequencePairs:
-    """Overlapping frames of one sequence.
+    """Overlapping frames of one sequence, each pair in both orders.
 
     Attributes:
         sequence: with depth, poses and a camera.
-        pairs: (N, 2) int32 indices of frames, both orders.
+        pairs: (N, 2) int32 indices of frames.
         overlaps: (N,) float32, share of the first frame's pixels that the second one sees.
+        transforms: (N, 4, 4) float64 T_cam1_cam0.
     """
 
     sequence: FrameSequence
     pairs: NDArray[np.int32]
     overlaps: NDArray[np.float32]
+    transforms: Array
 
 
 def prepare_sequences(
     config: SequencesConfig, cache: Path, val_share: float, split: Split, progress: Progress | None = None
 ) -> list[SequencePairs]:
-    """Open sequences and find the frames that overlap.
+    """Open sequences, find the frames that overlap and, with ``config.refine``, their exact relative poses.
 
     The last ``val_share`` of each sequence is for validation, so that the frames of both sides look at other places
-    where the camera moves on; no pair crosses the border. Overlaps are measured once on small depth maps and kept.
+    where the camera moves on; no pair crosses the border. Everything is measured once and kept in ``cache``.
 
     Args:
         config: which sequences, and the range of overlap.
-        cache: folder for the overlaps.
+        cache: folder for the results.
         val_share: share of the frames.
         split: which side to use.
-        progress: told about the frames that are read.
+        progress: told about the frames that are read, and the pairs that are refined.
 
     Raises:
-        DatasetError: a sequence is broken, has no depth, poses or camera, or no overlapping pairs on this side.
+        DatasetError: a sequence is broken, has no depth, poses or camera, or no usable pairs on this side.
     """
     result = []
     for folder in config.folders:
@@ -74,16 +82,24 @@ def prepare_sequences(
         border = len(posed) - max(2, round(val_share * len(posed)))
         frames = posed[:border] if split == "train" else posed[border:]
         name = f"{_FORMAT} {folder.resolve()} {len(sequence)} {frames[:1]} {frames[-1:]} {config.max_gap}"
-        file = cache / "sequences" / f"{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}.safetensors"
-        pairs, overlaps = _load_overlaps(file) or _measure(file, sequence, frames, config.max_gap, progress)
         low, high = config.overlap
-        good = (overlaps >= low) & (overlaps <= high)
+        measured = _cached(cache, name, lambda s=sequence, f=frames: _measure(s, f, config.max_gap, progress))
+        good = (measured["overlaps"] >= low) & (measured["overlaps"] <= high)
+        side = f"{len(frames)} frames for {'training' if split == 'train' else 'validation'}"
         if not good.any():
             raise DatasetError(
-                f"{folder}: no two of its {len(frames)} frames for {'training' if split == 'train' else 'validation'} "
-                f"share {low:g} to {high:g} of what they see; widen data.sequences.overlap or raise max_gap"
+                f"{folder}: no two of its {side} share {low:g} to {high:g} of what they see; widen "
+                "data.sequences.overlap or raise max_gap"
             )
-        result.append(SequencePairs(sequence=sequence, pairs=pairs[good], overlaps=overlaps[good]))
+        found = {key: value[good] for key, value in measured.items()}
+        if config.refine:
+            found = _cached(cache, f"refined {low} {high} {name}", lambda s=sequence, f=found: _refine(s, f, progress))
+        if len(found["pairs"]) == 0:
+            raise DatasetError(
+                f"{folder}: images, depth and poses of no pair of its {side} fit together; if its poses are exact, set "
+                "data.sequences.refine to false"
+            )
+        result.append(SequencePairs(sequence=sequence, **found))
     return result
 
 
@@ -110,7 +126,7 @@ class RgbdPairs:
             chosen = self._sequences[number]
             row = draw_by_overlap(rng, chosen.overlaps)
             first, second = (self._frame(number, int(frame)) for frame in chosen.pairs[row])
-            pair = self._pair(rng, chosen.sequence, first, second)
+            pair = self._pair(rng, chosen.sequence, first, second, chosen.transforms[row])
             if pair is not None:
                 return pair
         raise DatasetError(
@@ -118,16 +134,18 @@ class RgbdPairs:
             "data.points or raise data.sequences.overlap"
         )
 
-    def _pair(self, rng: np.random.Generator, sequence: FrameSequence, first: Frame, second: Frame) -> Pair | None:
+    def _pair(
+        self, rng: np.random.Generator, sequence: FrameSequence, first: Frame, second: Frame, T_cam1_cam0: Array
+    ) -> Pair | None:
         config = self._config
         mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
         is_mirrored = rng.random() < config.views.flips
         views = []
-        for frame in (first, second):
+        for frame, T_cam0_cam in ((first, np.eye(4)), (second, inverse(T_cam1_cam0))):
             assert sequence.camera is not None
             source = (sequence.camera.width, sequence.camera.height)
             change = random_crop(rng, source, config.size, config.sequences.rotation_deg)
-            view = crop_frame(frame, sequence.camera.matrix, change, config.size, mix)
+            view = crop_frame(frame, T_cam0_cam, sequence.camera.matrix, change, config.size, mix)
             views.append(view.mirrored() if is_mirrored else view)
         return depth_pair(rng, views[0], views[1], config, config.sequences.tolerance)
 
@@ -163,13 +181,14 @@ def random_crop(rng: np.random.Generator, source: tuple[int, int], size: tuple[i
     return change
 
 
-def crop_frame(frame: Frame, K: Array, change: Array, size: tuple[int, int], mix: NDArray[np.float32]) -> DepthView:
+def crop_frame(
+    frame: Frame, T_world_cam: Array, K: Array, change: Array, size: tuple[int, int], mix: NDArray[np.float32]
+) -> DepthView:
     """The part of a frame that a similarity ``change`` (3, 3) shows, as a view of ``size`` (width, height).
 
     Depth is interpolated within surfaces; at depth edges and holes it is unknown. ``mix`` (3,) weighs the channels.
     """
     assert frame.depth is not None
-    assert frame.T_world_cam is not None
     scale = float(np.sqrt(np.linalg.det(change[:2, :2])))
     gray = np.asarray(cv2.transform(frame.image, mix[None]), np.uint8)
     ones = np.ones(gray.shape, np.uint8)
@@ -181,7 +200,7 @@ def crop_frame(frame: Frame, K: Array, change: Array, size: tuple[int, int], mix
     return DepthView(
         image=warp_image(gray, change, size, scale, cv2.BORDER_REFLECT_101),
         depth=np.where(is_known, smooth, 0.0).astype(np.float32),
-        T_world_cam=frame.T_world_cam,
+        T_world_cam=T_world_cam,
         K=change @ K,
         valid=valid,
     )
@@ -197,24 +216,25 @@ def _check(folder: Path, sequence: FrameSequence) -> None:
         raise DatasetError(f"{folder}: {posed} frames have a ground-truth pose, at least 4 are needed")
 
 
-def _load_overlaps(file: Path) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+def _cached(cache: Path, name: str, make: Callable[[], Table]) -> Table:
+    """A table from the cache, or a new one that is kept there; a damaged one is made again."""
+    file = cache / "sequences" / f"{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}.safetensors"
     try:
-        stored = load(file.read_bytes())
-        return stored["pairs"], stored["overlaps"]
-    except (SafetensorError, OSError, KeyError):
-        return None  # missing or damaged: measured again
+        return load(file.read_bytes())
+    except (SafetensorError, OSError):
+        table = make()
+        atomic_write_bytes(file, save(table))
+        return table
 
 
-def _measure(
-    file: Path, sequence: FrameSequence, frames: Sequence[int], max_gap: int, progress: Progress | None
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _measure(sequence: FrameSequence, frames: Sequence[int], max_gap: int, progress: Progress | None) -> Table:
     """Overlap of all pairs at most ``max_gap`` frames apart, from depth maps reduced to 80 pixels' width."""
     assert sequence.camera is not None
     camera = sequence.camera
     small = camera.resized(_GRID_WIDTH, max(1, round(_GRID_WIDTH * camera.height / camera.width)))
     blank = np.zeros((small.height, small.width), np.uint8)
     recent: dict[int, DepthView] = {}
-    pairs, overlaps = [], []
+    pairs, overlaps, transforms = [], [], []
     for done, index in enumerate(frames, start=1):
         frame = sequence[index]
         assert frame.depth is not None
@@ -227,12 +247,57 @@ def _measure(
             for a, b, first, second in ((other, index, seen, view), (index, other, view, seen)):
                 pairs.append((a, b))
                 overlaps.append(_share_seen(first, second))
+                transforms.append(inverse(second.T_world_cam) @ first.T_world_cam)
         recent[index] = view
         if progress is not None:
             progress(done, len(frames), f"overlap of frames of {sequence.name}")
-    result = np.array(pairs, np.int32).reshape(-1, 2), np.array(overlaps, np.float32)
-    atomic_write_bytes(file, save({"pairs": result[0], "overlaps": result[1]}))
-    return result
+    return _table(pairs, overlaps, transforms)
+
+
+def _refine(sequence: FrameSequence, found: Table, progress: Progress | None) -> Table:
+    """The pairs whose relative pose can be told from the images, with that pose; all overlaps equally frequent."""
+    assert sequence.camera is not None
+    extractor = create_extractor("compact", max_keypoints=KEYPOINTS)
+    ahead = found["pairs"][:, 0] < found["pairs"][:, 1]
+    candidates = {key: value[ahead] for key, value in found.items()}
+    chosen = _even_choice(candidates["overlaps"], _PAIRS_PER_FRAME * len(np.unique(candidates["pairs"])))
+    chosen = chosen[np.lexsort(candidates["pairs"][chosen].T[::-1])]  # by the first frame
+    keypoints: dict[int, FrameKeypoints] = {}
+    pairs, overlaps, transforms = [], [], []
+    for done, row in enumerate(chosen, start=1):
+        first, second = (int(index) for index in candidates["pairs"][row])
+        # What lies before the first frame is not needed any more.
+        keypoints = {index: known for index, known in keypoints.items() if index >= first}
+        for index in (first, second):
+            if index not in keypoints:
+                keypoints[index] = find_keypoints(sequence[index], extractor)
+        T = refine_relative_pose(keypoints[first], keypoints[second], sequence.camera, candidates["transforms"][row])
+        if T is not None:
+            pairs += [(first, second), (second, first)]
+            overlaps += [candidates["overlaps"][row]] * 2
+            transforms += [T, inverse(T)]
+        if progress is not None:
+            progress(done, len(chosen), f"poses of frames of {sequence.name}")
+    return _table(pairs, overlaps, transforms)
+
+
+def _even_choice(overlaps: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """At most ``count`` rows, such that different overlaps are about equally frequent."""
+    rng = np.random.default_rng(0)
+    bins = np.floor(overlaps * 10).astype(int)
+    rank = np.empty(len(overlaps))
+    for value in np.unique(bins):
+        rows = rng.permutation(np.flatnonzero(bins == value))
+        rank[rows] = np.arange(len(rows))
+    return np.argsort(rank, kind="stable")[:count]
+
+
+def _table(pairs: list[tuple[int, int]], overlaps: list[float], transforms: list[Array]) -> Table:
+    return {
+        "pairs": np.array(pairs, np.int32).reshape(-1, 2),
+        "overlaps": np.array(overlaps, np.float32),
+        "transforms": np.array(transforms, np.float64).reshape(-1, 4, 4),
+    }
 
 
 def _share_seen(view0: DepthView, view1: DepthView) -> float:
