@@ -2,7 +2,8 @@
 
 Motion capture drifts against the camera, poses are interpolated between other clocks, and some depth maps belong to a
 camera beside the one that took the images. Measured on TUM fr3_cabinet and 7-Scenes redkitchen, points that optical
-flow can follow lie 1 to 9 and 1 to 23 px from where recorded depth and poses put them, and 0.3 to 2 px after this.
+flow can follow lie 1 to 9 and 1 to 23 px from where recorded depth and poses put them, and mostly 0.3 to 2 px after
+this.
 """
 
 from __future__ import annotations
