@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from semkey.errors import ConfigError
-from semkey.training.config import STAGES, TrainConfig
+from semkey.training.config import TrainConfig
 from semkey.training.settings import override, read_yaml
+from semkey.training.stage_config import STAGES
 
 
 def test_the_defaults_are_those_of_the_guide() -> None:

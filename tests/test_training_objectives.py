@@ -11,8 +11,8 @@ from torch.utils.data import default_collate
 from semkey.losses.description import dual_softmax_loss
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
-from semkey.training.config import LOSSES, ObjectiveOptions
 from semkey.training.objectives import compute
+from semkey.training.stage_config import LOSSES, ObjectiveOptions
 from training_fakes import MODEL, SIDE, ShiftedPairs
 
 OPTIONS = ObjectiveOptions(max_keypoints=64)

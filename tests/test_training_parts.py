@@ -18,8 +18,8 @@ from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training import checkpointing
 from semkey.training.checkpointing import CheckpointFolder
 from semkey.training.config import TrainConfig, ValidationConfig
+from semkey.training.feeding import MicroBatches
 from semkey.training.history import History
-from semkey.training.loop import MicroBatches
 from semkey.training.optimisation import BatchNormStatistics, GradientSum, MovingAverage, clip, rate_factor
 from semkey.training.report import write_report
 from semkey.training.stages import freeze, plan_stage, shared_parameters

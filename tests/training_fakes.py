@@ -109,9 +109,9 @@ def only(stage: str, **settings: Any) -> dict[str, Any]:
 
 def step_gradients(devices: int) -> dict[str, list[torch.Tensor]]:
     """Gradients and then batch-norm statistics after each of 3 steps, by how gradients are combined; in process 0."""
-    from semkey.training.fit import _launch
+    from semkey.training.processes import launch
 
-    fabric = _launch(small_config(run={"devices": devices, "threads": 1}))
+    fabric = launch(small_config(run={"devices": devices, "threads": 1}))
     found = {mode: _joint_stage(fabric, mode) for mode in ("sum", "pcgrad")}
     return found if fabric.is_global_zero else {}
 

@@ -14,7 +14,8 @@ import torch
 
 from semkey import __version__
 from semkey.errors import CheckpointError, ConfigError
-from semkey.training.config import STAGES, StageName, TrainConfig
+from semkey.training.config import TrainConfig
+from semkey.training.stage_config import STAGES, StageName
 
 log = logging.getLogger(__name__)
 

@@ -2,223 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from semkey.errors import ConfigError
 from semkey.model.config import ModelConfig, Precision
 from semkey.training.data.config import DataConfig
-from semkey.training.settings import Settings, override, read_yaml, unknown_key
-
-StageName = Literal["descriptor", "detector", "reliability", "finetune"]
-STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")
-
-MATCHING_LOSSES = ("match_dual_softmax", "match_triplet", "match_nre", "relations")
-DETECTION_LOSSES = (
-    "heat",
-    "position",
-    "reprojection",
-    "anchor",
-    "repeatability",
-    "dispersity",
-    "peakiness",
-    "coverage",
-)
-RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
-PLACE_LOSSES = ("place",)
-LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
-"""Every loss that a stage can be given; see :mod:`semkey.training.objectives`."""
-
-DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", *RELIABILITY_LOSSES)
-"""Losses over keypoints that are detected in both views: they cost as much as all others together."""
-
-Gradients = Literal["sum", "kendall", "pcgrad", "cagrad"]
-DetectorMode = Literal["decoupled", "joint", "parallel"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveOptions(Settings):
-    """How losses are computed, whatever their weight.
-
-    Attributes:
-        max_keypoints: detected per view for the losses over keypoints.
-        jitter_px: standard deviation of noise on the points of view 1 that descriptors are read at, pixels: keypoints
-            are never detected exactly.
-        match_px: a match is right when it lies within this distance of the true place, pixels.
-        same_px: keypoints of both views closer than this show the same point (``reprojection``), pixels.
-        anchor_px: a keypoint belongs to a target within this distance (``anchor``), pixels.
-        strong: strength of targets that sub-pixel positions are learned from, in [0, 1].
-        exclusion_px: neighbours of the true match this close are no negatives, pixels.
-        softmax_temperature: of ``match_dual_softmax``.
-        nre_temperature: of ``match_nre``.
-        relation_temperature: of ``relations``.
-        triplet_margin: of ``match_triplet``.
-        window: side of the windows of ``repeatability`` and ``peakiness``, pixels, even.
-    """
-
-    max_keypoints: int = 384
-    jitter_px: float = 0.5
-    match_px: float = 3.0
-    same_px: float = 2.0
-    anchor_px: float = 1.5
-    strong: float = 0.3
-    exclusion_px: float = 5.0
-    softmax_temperature: float = 0.05
-    nre_temperature: float = 0.05
-    relation_temperature: float = 0.1
-    triplet_margin: float = 1.0
-    window: int = 16
-
-    def __post_init__(self) -> None:
-        if self.max_keypoints < 16:
-            raise ConfigError(f"max_keypoints is {self.max_keypoints}, must be at least 16")
-        if self.window < 2 or self.window % 2:
-            raise ConfigError(f"window is {self.window}, must be even and at least 2")
-        for name in ("match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig(Settings):
-    """One stage of training.
-
-    Attributes:
-        epochs: of ``pairs_per_epoch`` pairs each; 0 leaves the stage out.
-        learning_rate: after warm-up; falls along a cosine to 1 % at the end.
-        losses: weight of each loss by name; names that are not given keep their default, 0 switches one off.
-        detected_every: losses over detected keypoints are computed on every n-th step.
-        detected_from: ... and only once the stage has seen this many pairs: an untrained detector has no keypoints.
-    """
-
-    epochs: float = 1.0
-    learning_rate: float = 1e-4
-    losses: Mapping[str, float] = field(default_factory=dict)
-    detected_every: int = 1
-    detected_from: int = 0
-
-    allowed_losses = LOSSES
-
-    def __post_init__(self) -> None:
-        _require(self.epochs >= 0, f"epochs is {self.epochs}, must be 0 or more")
-        _require(0 < self.learning_rate < 1, f"learning_rate is {self.learning_rate}, must lie in (0, 1)")
-        _require(self.detected_every >= 1, f"detected_every is {self.detected_every}, must be at least 1")
-        for name, weight in self.losses.items():
-            if name not in LOSSES:
-                raise unknown_key("losses", name, LOSSES)
-            _require(weight >= 0, f"losses.{name} is {weight}, must be 0 or more")
-        foreign = [name for name in self.active_losses if name not in self.allowed_losses]
-        if foreign:
-            raise ConfigError(
-                f"losses.{foreign[0]} trains nothing in this stage, it can have: {', '.join(self.allowed_losses)}"
-            )
-        if self.epochs > 0 and not self.active_losses:
-            raise ConfigError("losses are all 0: give one a weight, or epochs 0 to leave the stage out")
-
-    @property
-    def active_losses(self) -> dict[str, float]:
-        """The losses with a weight above 0."""
-        return {name: weight for name, weight in self.losses.items() if weight > 0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DescriptorStage(StageConfig):
-    """Stage 1: trunk (stem, context, pyramid), descriptor and, with its loss, the place descriptor."""
-
-    epochs: float = 5.0
-    losses: Mapping[str, float] = field(default_factory=lambda: {"match_dual_softmax": 1.0, "place": 0.1})
-
-    allowed_losses = (*MATCHING_LOSSES, *PLACE_LOSSES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorStage(StageConfig):
-    """Stage 2: detail stem, detector, offset.
-
-    Attributes:
-        mode: ``decoupled`` freezes trunk and descriptor; ``joint`` trains everything on all losses; ``parallel`` trains
-            everything at once, but the detector's gradients do not enter the features that descriptors are made of.
-        gradients: how the gradients of the losses become one: ``sum`` of the weighted losses, ``pcgrad``, ``cagrad``
-            (of the weighted losses), or ``kendall`` (weights are learned, those given are their factors).
-    """
-
-    epochs: float = 10.0
-    losses: Mapping[str, float] = field(
-        default_factory=lambda: {"heat": 1.0, "position": 0.5, "reprojection": 1.0, "anchor": 1.0}
-    )
-    detected_from: int = 2000
-    mode: DetectorMode = "decoupled"
-    gradients: Gradients = "sum"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        active = self.active_losses
-        if self.mode == "decoupled":
-            foreign = [name for name in active if name not in DETECTION_LOSSES]
-            if foreign:
-                raise ConfigError(
-                    f"losses.{foreign[0]} trains nothing with mode 'decoupled': use mode 'joint' or 'parallel'"
-                )
-        elif self.epochs > 0 and not any(name in MATCHING_LOSSES for name in active):
-            raise ConfigError(
-                f"mode '{self.mode}' trains the descriptors too: give one of {', '.join(MATCHING_LOSSES)} a weight"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityStage(StageConfig):
-    """Stage 3: reliability alone on detached features; every other part is frozen, so matching cannot change."""
-
-    epochs: float = 3.0
-    learning_rate: float = 1e-5
-    losses: Mapping[str, float] = field(default_factory=lambda: {"reliability_bce": 1.0})
-
-    allowed_losses = RELIABILITY_LOSSES
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneStage(StageConfig):
-    """Stage 4: all parts together at a low rate; stops, and restores, when descriptors get worse.
-
-    Attributes:
-        gradients: see :class:`DetectorStage`.
-        tolerance: the stage stops when the descriptor accuracy on validation pairs falls below that before the stage by
-            more than this; the weights of the best validation that did not fall are restored.
-    """
-
-    epochs: float = 2.0
-    learning_rate: float = 1e-5
-    losses: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "match_dual_softmax": 1.0,
-            "heat": 1.0,
-            "position": 0.5,
-            "reprojection": 1.0,
-            "anchor": 1.0,
-            "reliability_bce": 1.0,
-        }
-    )
-    gradients: Gradients = "pcgrad"
-    tolerance: float = 0.005
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(0 <= self.tolerance < 1, f"tolerance is {self.tolerance}, must lie in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagesConfig(Settings):
-    """The stages, in the order they run."""
-
-    descriptor: DescriptorStage = field(default_factory=DescriptorStage)
-    detector: DetectorStage = field(default_factory=DetectorStage)
-    reliability: ReliabilityStage = field(default_factory=ReliabilityStage)
-    finetune: FinetuneStage = field(default_factory=FinetuneStage)
-
-    def get(self, name: StageName) -> StageConfig:
-        """The configuration of a stage by its name."""
-        return getattr(self, name)
+from semkey.training.settings import Settings, override, read_yaml, require
+from semkey.training.stage_config import ObjectiveOptions, StageName, StagesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,15 +42,15 @@ class OptimizerConfig(Settings):
     cagrad_c: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(self.micro_batch >= 1, f"micro_batch is {self.micro_batch}, must be at least 1")
+        require(self.micro_batch >= 1, f"micro_batch is {self.micro_batch}, must be at least 1")
         if self.batch_pairs < 1 or self.batch_pairs % self.micro_batch:
             raise ConfigError(
                 f"batch_pairs is {self.batch_pairs}, must be a multiple of micro_batch {self.micro_batch}"
             )
-        _require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}, must be positive")
-        _require(0 <= self.average < 1, f"average is {self.average}, must lie in [0, 1)")
-        _require(0 <= self.cagrad_c < 1, f"cagrad_c is {self.cagrad_c}, must lie in [0, 1)")
-        _require(self.warm_up >= 0 and self.max_not_finite >= 0, "warm_up and max_not_finite must be 0 or more")
+        require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}, must be positive")
+        require(0 <= self.average < 1, f"average is {self.average}, must lie in [0, 1)")
+        require(0 <= self.cagrad_c < 1, f"cagrad_c is {self.cagrad_c}, must lie in [0, 1)")
+        require(self.warm_up >= 0 and self.max_not_finite >= 0, "warm_up and max_not_finite must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +70,9 @@ class ValidationConfig(Settings):
     pictures: int = 4
 
     def __post_init__(self) -> None:
-        _require(self.pairs >= 1 and self.every >= 1, "pairs and every must be at least 1")
-        _require(self.keypoints >= 16, f"keypoints is {self.keypoints}, must be at least 16")
-        _require(0 <= self.pictures <= self.pairs, f"pictures is {self.pictures}, must lie in 0 to {self.pairs}")
+        require(self.pairs >= 1 and self.every >= 1, "pairs and every must be at least 1")
+        require(self.keypoints >= 16, f"keypoints is {self.keypoints}, must be at least 16")
+        require(0 <= self.pictures <= self.pairs, f"pictures is {self.pictures}, must lie in 0 to {self.pairs}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,9 +103,9 @@ class RunConfig(Settings):
 
     def __post_init__(self) -> None:
         for name in ("devices", "keep", "log_every"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, must be at least 1")
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, must be at least 1")
         for name in ("threads", "workers", "save_every", "cosines_every"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be 0 or more")
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,8 +141,8 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         if not self.name or any(not (c.isalnum() or c in "-_.") for c in self.name):
             raise ConfigError(f"name is '{self.name}': letters, digits, '-', '_' and '.' only, it becomes a file name")
-        _require(self.seed >= 0, f"seed is {self.seed}, must be 0 or more")
-        _require(self.pairs_per_epoch >= 1, f"pairs_per_epoch is {self.pairs_per_epoch}, must be at least 1")
+        require(self.seed >= 0, f"seed is {self.seed}, must be 0 or more")
+        require(self.pairs_per_epoch >= 1, f"pairs_per_epoch is {self.pairs_per_epoch}, must be at least 1")
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Self:
@@ -367,8 +160,3 @@ class TrainConfig(Settings):
     def steps(self, stage: StageName) -> int:
         """Steps of a stage."""
         return round(self.stages.get(stage).epochs * self.pairs_per_epoch / self.optimizer.batch_pairs)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +18,14 @@ from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoi
 from semkey.model.presets import presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.checkpointing import CheckpointFolder
-from semkey.training.config import STAGES, StageName, TrainConfig
+from semkey.training.config import TrainConfig
 from semkey.training.data.opening import open_data
 from semkey.training.data.pair import Pair
 from semkey.training.history import History
-from semkey.training.loop import StageEvents, StageLoop, StopRequest
-from semkey.training.optimisation import autocast_bfloat16
+from semkey.training.loop import StageEvents, StageLoop
+from semkey.training.processes import StopRequest, in_first, launch
 from semkey.training.report import write_report
+from semkey.training.stage_config import STAGES, StageName
 from semkey.training.stages import TRUNK, StagePlan, plan_stage
 from semkey.training.validation import Validation
 
@@ -130,8 +129,8 @@ def fit(
     """
     run = Path(out)
     names = _stages(config, stage)
-    fabric = _launch(config)
-    _in_first(fabric, lambda: _check_run(run, config, names, resume))
+    fabric = launch(config)
+    in_first(fabric, lambda: _check_run(run, config, names, resume))
     training = _Training(fabric, config, run, resume, events or TrainingEvents())
     training.open_pairs(train_pairs, val_pairs)
     with StopRequest() as stop:
@@ -170,7 +169,7 @@ class _Training:
             )
             return train, held_out
 
-        first = _in_first(self.fabric, open_both)
+        first = in_first(self.fabric, open_both)
         self.train_pairs, self.val_pairs = open_both() if first is None else first
 
     def held_out(self) -> list[Pair]:
@@ -300,58 +299,6 @@ def _stages(config: TrainConfig, stage: StageChoice) -> tuple[StageName, ...]:
     if config.steps(stage) == 0:
         raise ConfigError(f"stages.{stage}.epochs is 0: there is nothing to train")
     return (stage,)
-
-
-def _launch(config: TrainConfig) -> Fabric:
-    """Fabric with its processes running.
-
-    Raises:
-        ConfigError: Lightning Fabric is missing, or the device is not there.
-    """
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:
-        raise ConfigError("training needs Lightning Fabric: pip install 'semkey[train]'") from None
-    # Fabric reports on standard error what it found; the run's own log says it where it matters.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    run = config.run
-    is_gpu = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
-    if run.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"run.device is '{run.device}', must be auto, cpu or cuda")
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device is cuda, but torch sees no GPU: use auto or cpu")
-    if is_gpu and run.devices > torch.cuda.device_count():
-        raise ConfigError(f"run.devices is {run.devices}, torch sees {torch.cuda.device_count()} GPUs")
-    if not is_gpu and (run.threads or run.devices > 1):
-        torch.set_num_threads(run.threads or max(1, (os.cpu_count() or 1) // run.devices))
-    reduced = autocast_bfloat16(config.optimizer.precision, torch.device("cuda" if is_gpu else "cpu"))
-    fabric = Fabric(
-        accelerator="cuda" if is_gpu else "cpu",
-        devices=run.devices,
-        strategy="ddp" if run.devices > 1 else "auto",
-        precision="bf16-mixed" if reduced else "32-true",
-    )
-    fabric.launch()
-    return fabric
-
-
-def _in_first(fabric: Fabric, action: Callable[[], Any]) -> Any:
-    """Do something in the first process; where it fails, all fail. None in the others."""
-    result, failure = None, None
-    if fabric.is_global_zero:
-        try:
-            result = action()
-        except Exception as error:
-            if fabric.world_size == 1:
-                raise
-            failure = error
-    if fabric.world_size > 1:
-        message = fabric.broadcast(None if failure is None else str(failure))
-        if failure is not None:
-            raise failure
-        if message is not None:
-            sys.exit(2)
-    return result
 
 
 def _check_run(run: Path, config: TrainConfig, names: Sequence[StageName], resume: bool) -> None:

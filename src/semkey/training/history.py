@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semkey.images.writing import atomic_write_text
-from semkey.training.config import STAGES
+from semkey.training.stage_config import STAGES
 
 Row = dict[str, Any]
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from semkey.errors import ConfigError, SemkeyError
 from semkey.losses.gradients import KendallWeighting, cosine_matrix, flat_gradients, set_gradient
 from semkey.training.checkpointing import CheckpointFolder, random_state, restore_random_state
-from semkey.training.config import STAGES, FinetuneStage, TrainConfig
-from semkey.training.data.mixture import tune_worker
+from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
+from semkey.training.feeding import MicroBatches, next_batch, pair_loader
 from semkey.training.objectives import Batch, Objectives, compute
 from semkey.training.optimisation import (
     BatchNormStatistics,
@@ -32,6 +31,7 @@ from semkey.training.optimisation import (
     make_optimizer,
     rate_factor,
 )
+from semkey.training.stage_config import STAGES, FinetuneStage
 from semkey.training.stages import StagePlan, freeze, shared_parameters
 from semkey.training.validation import Validation, validate
 
@@ -50,22 +50,6 @@ _DESCRIPTOR_METRIC = "descriptor_accuracy"
 
 class NotFiniteError(SemkeyError):
     """Too many losses or gradients were NaN or infinite."""
-
-
-class MicroBatches(Sampler[list[int]]):
-    """Pair indices of the micro-batches that one of ``world`` processes computes, step after step without end."""
-
-    def __init__(self, plan: StagePlan, config: TrainConfig, first_step: int, rank: int, world: int) -> None:
-        self.first_pair, self.first_step, self.rank, self.world = plan.first_pair, first_step, rank, world
-        self.batch, self.size = config.optimizer.batch_pairs, config.optimizer.micro_batch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.first_step
-        while True:
-            for part in range(self.rank, self.batch // self.size, self.world):
-                start = self.first_pair + step * self.batch + part * self.size
-                yield list(range(start, start + self.size))
-            step += 1
 
 
 @dataclass(kw_only=True)
@@ -188,12 +172,14 @@ class StageLoop:
         if self.step == 0 and isinstance(self.plan.config, FinetuneStage):
             self.best = _copy(self.average.model)
             self.baseline = self._validate().get(_DESCRIPTOR_METRIC)
-        loader = self._loader(pairs)
-        own = len(range(self.fabric.global_rank, self.micro_batches, self.fabric.world_size))
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        order = MicroBatches(self.plan, self.config, self.step, rank, world)
+        loader = pair_loader(pairs, order, self.config.run.workers, self.fabric.device)
+        own = len(range(rank, self.micro_batches, world))
         self._sums = _Sums()
         while self.step < self.plan.steps and not self.is_stopped:
             before = time.monotonic()
-            batches = [_next(loader) for _ in range(own)]
+            batches = [next_batch(loader) for _ in range(own)]
             self._sums.waited += time.monotonic() - before
             wants_stop, wants_save = self._train_on(batches)
             self.step += 1
@@ -207,20 +193,6 @@ class StageLoop:
             self._restore_if_fallen()
         self.save()
         return True
-
-    def _loader(self, pairs: Dataset) -> Iterator[Batch]:
-        sampler = MicroBatches(self.plan, self.config, self.step, self.fabric.global_rank, self.fabric.world_size)
-        workers = self.config.run.workers
-        return iter(
-            DataLoader(
-                pairs,
-                batch_sampler=sampler,
-                num_workers=workers,
-                worker_init_fn=_start_worker,
-                prefetch_factor=4 if workers else None,
-                pin_memory=self.fabric.device.type == "cuda",
-            )
-        )
 
     def _rate_factor(self) -> float:
         warm_up = round(self.config.optimizer.warm_up / self.config.optimizer.batch_pairs)
@@ -379,52 +351,6 @@ class StageLoop:
     def _restore_if_fallen(self) -> None:
         if self.is_stopped and self.best is not None:
             self.average.model.load_state_dict(self.best)
-
-
-class StopRequest:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second one interrupts at once.
-
-    A context manager; outside the main thread it changes nothing.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread
-                break
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.is_set:
-            raise KeyboardInterrupt
-        self.is_set = True
-
-
-def _next(loader: Iterator[Batch]) -> Batch:
-    """The next batch; an error of a worker is told in its own words, without the traceback torch wraps it in."""
-    try:
-        return next(loader)
-    except SemkeyError as error:
-        lines = str(error).splitlines()
-        if len(lines) < 2 or not lines[0].startswith("Caught "):
-            raise
-        raise type(error)(lines[-1].partition(": ")[2] or lines[-1]) from error
-
-
-def _start_worker(number: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the workers go on until the trainer has finished its step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    tune_worker(number)
 
 
 def _means(values: dict[str, list[float]]) -> dict[str, float]:

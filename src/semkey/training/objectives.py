@@ -43,7 +43,7 @@ from semkey.model.config import ExtractionConfig
 from semkey.model.dkd import Peaks, read_windows
 from semkey.model.heads import score_from_log_probability
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
-from semkey.training.config import DETECTED_LOSSES, MATCHING_LOSSES, RELIABILITY_LOSSES, ObjectiveOptions
+from semkey.training.stage_config import DETECTED_LOSSES, MATCHING_LOSSES, RELIABILITY_LOSSES, ObjectiveOptions
 
 Batch = Mapping[str, torch.Tensor]
 Sides = tuple[DenseMaps, DenseMaps]

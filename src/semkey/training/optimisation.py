@@ -17,7 +17,8 @@ from semkey.losses.gradients import cagrad, flat_gradients, pcgrad
 from semkey.model.config import Precision
 from semkey.model.precision import cpu_has_bfloat16
 from semkey.model.semantic_detector import SemanticKeypointDetector
-from semkey.training.config import Gradients, OptimizerConfig
+from semkey.training.config import OptimizerConfig
+from semkey.training.stage_config import Gradients
 
 LAST_RATE = 0.01
 """The learning rate at the end of a stage, as a share of the highest."""

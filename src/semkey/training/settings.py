@@ -108,6 +108,12 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
+def require(holds: bool, message: str) -> None:
+    """Raise a ConfigError with the message unless something holds."""
+    if not holds:
+        raise ConfigError(message)
+
+
 def unknown_key(where: str, key: str, valid: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(key), valid, n=1)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from semkey.model.semantic_detector import SemanticKeypointDetector
-from semkey.training.config import (
+from semkey.training.config import TrainConfig
+from semkey.training.stage_config import (
     DETECTED_LOSSES,
     RELIABILITY_LOSSES,
     STAGES,
@@ -16,7 +17,6 @@ from semkey.training.config import (
     Gradients,
     StageConfig,
     StageName,
-    TrainConfig,
 )
 
 TRUNK = ("stem", "context", "pyramid")

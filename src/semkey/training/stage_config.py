@@ -1,0 +1,218 @@
+"""Configuration of the stages of training and of the losses they minimise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from semkey.errors import ConfigError
+from semkey.training.settings import Settings, require, unknown_key
+
+StageName = Literal["descriptor", "detector", "reliability", "finetune"]
+STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")
+
+MATCHING_LOSSES = ("match_dual_softmax", "match_triplet", "match_nre", "relations")
+DETECTION_LOSSES = (
+    "heat",
+    "position",
+    "reprojection",
+    "anchor",
+    "repeatability",
+    "dispersity",
+    "peakiness",
+    "coverage",
+)
+RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
+PLACE_LOSSES = ("place",)
+LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
+"""Every loss that a stage can be given; see :mod:`semkey.training.objectives`."""
+
+DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", *RELIABILITY_LOSSES)
+"""Losses over keypoints that are detected in both views: they cost as much as all others together."""
+
+Gradients = Literal["sum", "kendall", "pcgrad", "cagrad"]
+DetectorMode = Literal["decoupled", "joint", "parallel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveOptions(Settings):
+    """How losses are computed, whatever their weight.
+
+    Attributes:
+        max_keypoints: detected per view for the losses over keypoints.
+        jitter_px: standard deviation of noise on the points of view 1 that descriptors are read at, pixels: keypoints
+            are never detected exactly.
+        match_px: a match is right when it lies within this distance of the true place, pixels.
+        same_px: keypoints of both views closer than this show the same point (``reprojection``), pixels.
+        anchor_px: a keypoint belongs to a target within this distance (``anchor``), pixels.
+        strong: strength of targets that sub-pixel positions are learned from, in [0, 1].
+        exclusion_px: neighbours of the true match this close are no negatives, pixels.
+        softmax_temperature: of ``match_dual_softmax``.
+        nre_temperature: of ``match_nre``.
+        relation_temperature: of ``relations``.
+        triplet_margin: of ``match_triplet``.
+        window: side of the windows of ``repeatability`` and ``peakiness``, pixels, even.
+    """
+
+    max_keypoints: int = 384
+    jitter_px: float = 0.5
+    match_px: float = 3.0
+    same_px: float = 2.0
+    anchor_px: float = 1.5
+    strong: float = 0.3
+    exclusion_px: float = 5.0
+    softmax_temperature: float = 0.05
+    nre_temperature: float = 0.05
+    relation_temperature: float = 0.1
+    triplet_margin: float = 1.0
+    window: int = 16
+
+    def __post_init__(self) -> None:
+        if self.max_keypoints < 16:
+            raise ConfigError(f"max_keypoints is {self.max_keypoints}, must be at least 16")
+        if self.window < 2 or self.window % 2:
+            raise ConfigError(f"window is {self.window}, must be even and at least 2")
+        for name in ("match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Settings):
+    """One stage of training.
+
+    Attributes:
+        epochs: of ``pairs_per_epoch`` pairs each; 0 leaves the stage out.
+        learning_rate: after warm-up; falls along a cosine to 1 % at the end.
+        losses: weight of each loss by name; names that are not given keep their default, 0 switches one off.
+        detected_every: losses over detected keypoints are computed on every n-th step.
+        detected_from: ... and only once the stage has seen this many pairs: an untrained detector has no keypoints.
+    """
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    losses: Mapping[str, float] = field(default_factory=dict)
+    detected_every: int = 1
+    detected_from: int = 0
+
+    allowed_losses = LOSSES
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, f"epochs is {self.epochs}, must be 0 or more")
+        require(0 < self.learning_rate < 1, f"learning_rate is {self.learning_rate}, must lie in (0, 1)")
+        require(self.detected_every >= 1, f"detected_every is {self.detected_every}, must be at least 1")
+        for name, weight in self.losses.items():
+            if name not in LOSSES:
+                raise unknown_key("losses", name, LOSSES)
+            require(weight >= 0, f"losses.{name} is {weight}, must be 0 or more")
+        foreign = [name for name in self.active_losses if name not in self.allowed_losses]
+        if foreign:
+            raise ConfigError(
+                f"losses.{foreign[0]} trains nothing in this stage, it can have: {', '.join(self.allowed_losses)}"
+            )
+        if self.epochs > 0 and not self.active_losses:
+            raise ConfigError("losses are all 0: give one a weight, or epochs 0 to leave the stage out")
+
+    @property
+    def active_losses(self) -> dict[str, float]:
+        """The losses with a weight above 0."""
+        return {name: weight for name, weight in self.losses.items() if weight > 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorStage(StageConfig):
+    """Stage 1: trunk (stem, context, pyramid), descriptor and, with its loss, the place descriptor."""
+
+    epochs: float = 5.0
+    losses: Mapping[str, float] = field(default_factory=lambda: {"match_dual_softmax": 1.0, "place": 0.1})
+
+    allowed_losses = (*MATCHING_LOSSES, *PLACE_LOSSES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorStage(StageConfig):
+    """Stage 2: detail stem, detector, offset.
+
+    Attributes:
+        mode: ``decoupled`` freezes trunk and descriptor; ``joint`` trains everything on all losses; ``parallel`` trains
+            everything at once, but the detector's gradients do not enter the features that descriptors are made of.
+        gradients: how the gradients of the losses become one: ``sum`` of the weighted losses, ``pcgrad``, ``cagrad``
+            (of the weighted losses), or ``kendall`` (weights are learned, those given are their factors).
+    """
+
+    epochs: float = 10.0
+    losses: Mapping[str, float] = field(
+        default_factory=lambda: {"heat": 1.0, "position": 0.5, "reprojection": 1.0, "anchor": 1.0}
+    )
+    detected_from: int = 2000
+    mode: DetectorMode = "decoupled"
+    gradients: Gradients = "sum"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        active = self.active_losses
+        if self.mode == "decoupled":
+            foreign = [name for name in active if name not in DETECTION_LOSSES]
+            if foreign:
+                raise ConfigError(
+                    f"losses.{foreign[0]} trains nothing with mode 'decoupled': use mode 'joint' or 'parallel'"
+                )
+        elif self.epochs > 0 and not any(name in MATCHING_LOSSES for name in active):
+            raise ConfigError(
+                f"mode '{self.mode}' trains the descriptors too: give one of {', '.join(MATCHING_LOSSES)} a weight"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityStage(StageConfig):
+    """Stage 3: reliability alone on detached features; every other part is frozen, so matching cannot change."""
+
+    epochs: float = 3.0
+    learning_rate: float = 1e-5
+    losses: Mapping[str, float] = field(default_factory=lambda: {"reliability_bce": 1.0})
+
+    allowed_losses = RELIABILITY_LOSSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneStage(StageConfig):
+    """Stage 4: all parts together at a low rate; stops, and restores, when descriptors get worse.
+
+    Attributes:
+        gradients: see :class:`DetectorStage`.
+        tolerance: the stage stops when the descriptor accuracy on validation pairs falls below that before the stage by
+            more than this; the weights of the best validation that did not fall are restored.
+    """
+
+    epochs: float = 2.0
+    learning_rate: float = 1e-5
+    losses: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "match_dual_softmax": 1.0,
+            "heat": 1.0,
+            "position": 0.5,
+            "reprojection": 1.0,
+            "anchor": 1.0,
+            "reliability_bce": 1.0,
+        }
+    )
+    gradients: Gradients = "pcgrad"
+    tolerance: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.tolerance < 1, f"tolerance is {self.tolerance}, must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesConfig(Settings):
+    """The stages, in the order they run."""
+
+    descriptor: DescriptorStage = field(default_factory=DescriptorStage)
+    detector: DetectorStage = field(default_factory=DetectorStage)
+    reliability: ReliabilityStage = field(default_factory=ReliabilityStage)
+    finetune: FinetuneStage = field(default_factory=FinetuneStage)
+
+    def get(self, name: StageName) -> StageConfig:
+        """The configuration of a stage by its name."""
+        return getattr(self, name)
