@@ -66,7 +66,8 @@ def test_fingerprints_are_complete_and_json_ready(name: str) -> None:
     extraction = fingerprint["extraction"]
     assert extraction["max_keypoints"] == 50
     assert extraction["device"] == "cpu"
-    assert extraction["source"] == methods.source_hash()
+    sources = methods.NETWORK_SOURCES if name == "compact" else methods.SOURCES
+    assert extraction["source"] == methods.source_hash(sources)
     assert extraction["kind"] == ("semkey" if name == "compact" else "opencv")
     library = "torch" if name == "compact" else "opencv-python-headless"
     assert extraction["versions"][library].count(".") >= 2
@@ -95,15 +96,19 @@ def test_a_copy_of_the_weights_under_another_name_has_the_same_hash(tmp_path: Pa
 
 
 def test_the_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in methods.SOURCE_FOLDERS:
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.py").write_text("1")
+    for name in ("extractors/a.py", "geometry/a.py", "images/a.py", "model/heads.py", "model/features.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    (tmp_path / "model/preprocess.py").write_text("1")
     monkeypatch.setattr(methods, "files", lambda name: tmp_path)
     fresh = methods.source_hash.__wrapped__
-    before = fresh()
-    assert fresh() == before
-    (tmp_path / "model/a.py").write_text("2")
-    assert fresh() != before
+    network, others = fresh(methods.NETWORK_SOURCES), fresh(methods.SOURCES)
+    assert (fresh(methods.NETWORK_SOURCES), fresh(methods.SOURCES)) == (network, others)
+    (tmp_path / "model/heads.py").write_text("2")
+    assert fresh(methods.NETWORK_SOURCES) != network
+    assert fresh(methods.SOURCES) == others, "ORB does not depend on the network"
+    (tmp_path / "model/preprocess.py").write_text("2")
+    assert fresh(methods.SOURCES) != others
 
 
 @pytest.mark.parametrize(

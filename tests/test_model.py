@@ -312,3 +312,12 @@ def test_a_model_without_stride_2_maps_extracts_and_trains() -> None:
     assert len(features) > 0
     assert features.descriptors.shape == (len(features), 64)
     assert (features.keypoints <= torch.tensor([98.0, 69.0])).all()
+
+
+def test_no_keypoints_at_the_edge_of_an_image(detector: SemanticKeypointDetector) -> None:
+    scores = torch.rand(160, 200)
+    for border, kept in ((8, 8), (3, 3), (0, 2), (20, 10)):  # at least half the window, at most a sixteenth of the side
+        pixels = detector.detect(scores, ExtractionConfig(border=border, max_keypoints=5000)).pixels
+        assert pixels.min() == kept
+        assert pixels[:, 0].max() == 200 - 1 - kept
+        assert pixels[:, 1].max() == 160 - 1 - kept

@@ -27,8 +27,10 @@ MATCHER_SUFFIX = "+lightglue"
 LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
 """LightGlue is trained for one kind of features; these are the ones with released, freely licensed weights."""
 
-SOURCE_FOLDERS = ("extractors", "geometry", "images", "model")
-"""Parts of semkey whose code features depend on."""
+SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/preprocess.py")
+"""Files and folders of semkey that every extractor's features depend on."""
+NETWORK_SOURCES = (*SOURCES, "model")
+"""And those that semkey's own detectors depend on."""
 
 Matcher = Callable[[Features, Features], Matches]
 
@@ -123,7 +125,7 @@ def create_method(
         "max_keypoints": keypoints,
         "device": _device_name(settings, device),
         "versions": _versions(str(settings.get("kind", ""))),
-        "source": source_hash(),
+        "source": source_hash(NETWORK_SOURCES if settings.get("kind") == "semkey" else SOURCES),
     }
     if matcher_weights is None:
         matching = {"matcher": "mutual nearest neighbours", "min_similarity": min_similarity, "ratio": ratio}
@@ -197,13 +199,14 @@ def check_features(name: str, features: Features, size: tuple[int, int], max_key
 
 
 @cache
-def source_hash() -> str:
-    """A hash of the code of semkey that features depend on (file names and contents under ``SOURCE_FOLDERS``)."""
+def source_hash(sources: tuple[str, ...]) -> str:
+    """A hash of code of semkey (file names and contents), so that a change of it is not answered with old features."""
     root = Path(str(files("semkey")))
     digest = hashlib.sha256()
-    for folder in SOURCE_FOLDERS:
-        for path in sorted((root / folder).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for source in sources:
+        path = root / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -80,6 +80,8 @@ class ExtractionConfig(_Config):
         min_score: keypoints below this score are dropped, in [0, 1].
         nms_radius: a keypoint is the maximum of its (2 r + 1) x (2 r + 1) window, pixels, 1 to 3.
         window: side of the soft-argmax window, pixels, odd.
+        border: no keypoints closer than this to the edge of the image, pixels of the network's input. What the edge
+            cuts is found again at another place of the scene, and matches of it claim that the camera stands still.
         temperature: soft-argmax temperature on scores in [0, 1].
         max_side: larger images are scaled down so that their longer side has this many pixels.
         precision: of the convolutions: "float32", "bfloat16", or "auto": bfloat16 on a CPU with instructions for it,
@@ -90,6 +92,7 @@ class ExtractionConfig(_Config):
     min_score: float = 0.0
     nms_radius: int = 3
     window: int = 5
+    border: int = 8
     temperature: float = 0.1
     max_side: int = 1600
     precision: Precision = "auto"
@@ -103,6 +106,8 @@ class ExtractionConfig(_Config):
             raise ConfigError(f"nms_radius is {self.nms_radius}, must lie in 1 to 3")
         if self.window % 2 == 0 or self.window < 3:
             raise ConfigError(f"window is {self.window}, must be odd and at least 3")
+        if self.border < 0:
+            raise ConfigError(f"border is {self.border}, must be at least 0")
         if self.temperature <= 0.0:
             raise ConfigError(f"temperature is {self.temperature}, must be positive")
         if self.max_side < 32:

@@ -114,7 +114,14 @@ def read_windows(scores: torch.Tensor, pixels: torch.Tensor, side: int) -> torch
 
 
 def detect_peaks(
-    scores: torch.Tensor, *, radius: int, window: int, temperature: float, count: int, min_score: float = 0.0
+    scores: torch.Tensor,
+    *,
+    radius: int,
+    window: int,
+    temperature: float,
+    count: int,
+    min_score: float = 0.0,
+    border: int = 0,
 ) -> Peaks:
     """Maxima of a score map with sub-pixel positions.
 
@@ -125,8 +132,9 @@ def detect_peaks(
         temperature: of the soft-argmax.
         count: at most this many.
         min_score: maxima below it are dropped.
+        border: no maxima closer than this to the map's edge, pixels; at least half the window in any case.
     """
-    pixels = local_maxima(scores.detach(), radius, window // 2, count)
+    pixels = local_maxima(scores.detach(), radius, max(window // 2, border), count)
     peak_scores = scores[pixels[:, 1], pixels[:, 0]]
     if min_score > 0.0:
         strong = peak_scores >= min_score

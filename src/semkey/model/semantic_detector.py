@@ -128,6 +128,7 @@ class SemanticKeypointDetector(nn.Module):
             temperature=config.temperature,
             count=config.max_keypoints,
             min_score=config.min_score,
+            border=min(config.border, min(scores.shape) // 16),  # small images keep most of their area
         )
 
     def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
