@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from semkey.errors import ConfigError, SemkeyError
-from semkey.losses.gradients import KendallWeighting, cosine_matrix, flat_gradients, set_gradient
+from semkey.losses.gradients import KendallWeighting, flat_gradients, set_gradient
 from semkey.training.checkpointing import CheckpointFolder, random_state, restore_random_state
 from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
@@ -30,9 +30,10 @@ from semkey.training.optimisation import (
     clip,
     make_optimizer,
     rate_factor,
+    shared_cosines,
 )
 from semkey.training.stage_config import STAGES, FinetuneStage
-from semkey.training.stages import StagePlan, freeze, shared_parameters
+from semkey.training.stages import StagePlan, freeze
 from semkey.training.validation import Validation, validate
 
 if TYPE_CHECKING:
@@ -290,8 +291,7 @@ class StageLoop:
         every = self.config.run.cosines_every
         if not every or self.step % every or len(weighted) < 2:
             return
-        shared = shared_parameters(self.model)
-        matrix = cosine_matrix(flat_gradients(list(weighted.values()), shared))
+        matrix = shared_cosines(flat_gradients(list(weighted.values()), self.parameters))
         self.events.logged("cosines", self.step, {"names": list(weighted), "matrix": matrix.tolist()})
 
     def _after_step(self) -> None:

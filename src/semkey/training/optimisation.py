@@ -151,6 +151,20 @@ class GradientSum:
         return cagrad(mean, c) if self.mode == "cagrad" else mean[0]
 
 
+def shared_cosines(gradients: torch.Tensor) -> torch.Tensor:
+    """How far losses agree about the weights that they share.
+
+    Args:
+        gradients: (L, P), one row per loss.
+
+    Returns:
+        (L, L): cosine between every two gradients over the weights where neither is 0; NaN where there are none.
+        Weights that only one of two losses trains say nothing about a conflict, and would bring the cosine nearer to 0.
+    """
+    lengths = gradients.square() @ (gradients != 0).to(gradients.dtype).T
+    return (gradients @ gradients.T) / (lengths * lengths.T).sqrt()
+
+
 def clip(gradient: torch.Tensor, longest: float) -> torch.Tensor:
     """A gradient (P,) shortened to ``longest`` where it is longer."""
     return gradient * torch.clamp(longest / gradient.norm().clamp(min=1e-12), max=1.0)

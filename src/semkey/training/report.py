@@ -139,8 +139,8 @@ def _cosines(history: History) -> Section | None:
     if not stages:
         return None
     text = (
-        "Cosine between the gradients of every two losses in the weights they share, mean over the stage. Below 0 two"
-        " losses pull against each other; 0 where one of them has no gradient there."
+        "Cosine between the gradients of every two losses over the weights that both train, mean over the stage. Below"
+        " 0 two losses pull against each other; empty where they share no weights, so that they cannot."
     )
     figure, panels = _panels(len(stages), min(2, len(stages)), 3.4)
     for stage, axes in zip(stages, panels, strict=True):

@@ -91,9 +91,3 @@ def freeze(model: SemanticKeypointDetector, plan: StagePlan) -> list[nn.Paramete
     for part in plan.parts:
         model.get_submodule(part).train().requires_grad_(True)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def shared_parameters(model: SemanticKeypointDetector) -> list[nn.Parameter]:
-    """Parameters in which losses can disagree: those of the trunk, where it learns, else all that learn."""
-    trunk = [p for part in TRUNK for p in model.get_submodule(part).parameters() if p.requires_grad]
-    return trunk or [p for p in model.parameters() if p.requires_grad]
