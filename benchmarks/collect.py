@@ -1,0 +1,242 @@
+"""Results of `benchmarks/run.sh`: into benchmarks/results, without rows of pairs, and into the tables of the docs.
+
+    python benchmarks/collect.py runs/benchmarks      # take over the results of a run
+    python benchmarks/collect.py                      # only write the tables anew
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in README.md and docs/results.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from semkey.evaluation.results import Evaluation, SetResult
+from semkey.images.writing import atomic_write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+KINDS = ("planar", "redkitchen", "cabinet", "homographies", "reliability", "localisation", "speed")
+KINDS += ("cabinet-odometry", "redkitchen-odometry")
+NAMES = {
+    "compact": "**semkey compact**",
+    "orb": "ORB",
+    "sift": "RootSIFT",
+    "xfeat": "XFeat",
+    "aliked-t16": "ALIKED-T16",
+    "aliked-n16": "ALIKED-N16",
+    "aliked-n16rot": "ALIKED-N16rot",
+    "aliked-n32": "ALIKED-N32",
+    "aliked-n16+lightglue": "ALIKED-N16 + LightGlue",
+    "disk+lightglue": "DISK + LightGlue",
+}
+HEADLINE = ("compact", "aliked-n16", "aliked-t16", "xfeat", "sift", "orb")
+
+
+def collect(run: Path) -> None:
+    """Copy the results of a run without their rows, which are large."""
+    for kind in KINDS:
+        source = run / kind / "results.json"
+        if source.exists():
+            evaluation = Evaluation.read(source)
+            results = {
+                method: {name: replace(result, rows=(), curves={}) for name, result in sets.items()}
+                for method, sets in evaluation.results.items()
+            }
+            replace(evaluation, results=results, curve_labels={}).write(RESULTS / f"{kind}.json")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def figures(result: SetResult | None, names: Sequence[str], *, scale: float = 100.0, digits: int = 1) -> str:
+    """Metrics joined by slashes; a dash where there are none."""
+    if result is None:
+        return "-"
+    return " / ".join(f"{scale * result.metrics[name]:.{digits}f}" for name in names)
+
+
+class Tables:
+    """The tables by name, made of the committed results."""
+
+    def __init__(self, results: Path) -> None:
+        self.evaluations = {
+            kind: Evaluation.read(results / f"{kind}.json") for kind in KINDS if (results / f"{kind}.json").exists()
+        }
+
+    def result(self, kind: str, method: str, set_name: str) -> SetResult | None:
+        """One method on the set whose name ends in ``set_name``."""
+        sets = self.evaluations[kind].results.get(method, {})
+        return next((result for name, result in sets.items() if name.endswith(set_name)), None)
+
+    def methods(self, kind: str) -> list[str]:
+        """Methods in the order of :data:`NAMES`."""
+        return [name for name in NAMES if name in self.evaluations[kind].results]
+
+    def accuracy(self) -> str:
+        """AUC on all pairs."""
+        header = ["method", "planar, 11 pairs, homography AUC@3/5/10 px", "200 homographies of photos, AUC@1/3/5 px"]
+        header += [f"redkitchen, {gap} apart, pose AUC@5/10/20°" for gap in (10, 20, 40)]
+        header += [f"fr3_cabinet, {gap} apart, pose AUC@5/10/20°" for gap in (1, 2, 3)]
+        homography, pose = "auc_poselib@{}", [f"auc@{angle}" for angle in (5, 10, 20)]
+        rows = []
+        for method in self.methods("planar"):
+            row = [NAMES[method]]
+            row.append(figures(self.result("planar", method, "together"), [homography.format(t) for t in (3, 5, 10)]))
+            row.append(figures(self.result("homographies", method, "val"), [homography.format(t) for t in (1, 3, 5)]))
+            row += [figures(self.result("redkitchen", method, f"gap-{gap}"), pose) for gap in (10, 20, 40)]
+            row += [figures(self.result("cabinet", method, f"gap-{gap}"), pose) for gap in (1, 2, 3)]
+            rows.append(row)
+        return table(header, rows)
+
+    def headline(self) -> str:
+        """The accuracy of the README: pose AUC at 10 degrees only."""
+        header = ["method", "planar, homography AUC@3/5/10 px", "200 homographies of photos, AUC@1/3/5 px"]
+        header += ["redkitchen, 10/20/40 frames apart, pose AUC@10°", "fr3_cabinet, 1/2/3 frames apart, pose AUC@10°"]
+        rows = []
+        for method in HEADLINE:
+            row = [NAMES[method]]
+            row.append(figures(self.result("planar", method, "together"), [f"auc_poselib@{t}" for t in (3, 5, 10)]))
+            row.append(figures(self.result("homographies", method, "val"), [f"auc_poselib@{t}" for t in (1, 3, 5)]))
+            for kind, gaps in (("redkitchen", (10, 20, 40)), ("cabinet", (1, 2, 3))):
+                row.append(" / ".join(figures(self.result(kind, method, f"gap-{gap}"), ["auc@10"]) for gap in gaps))
+            rows.append(row)
+        return table(header, rows)
+
+    def matching(self) -> str:
+        """Keypoints and matches on the homographies."""
+        columns = [
+            ("repeatability @3 px, %", "repeatability@3", 100.0, 1),
+            ("localisation error, px", "localisation_error", 1.0, 3),
+            ("MMA @3 px, %", "mma@3", 100.0, 1),
+            ("matching score @3 px, %", "matching_score@3", 100.0, 1),
+            ("correct matches @1 px", "correct@1", 1.0, 0),
+            ("correct matches @3 px", "correct@3", 1.0, 0),
+        ]
+        rows = [
+            [NAMES[method]]
+            + [
+                figures(self.result("homographies", method, "val"), [name], scale=scale, digits=digits)
+                for _, name, scale, digits in columns
+            ]
+            for method in self.methods("homographies")
+        ]
+        return table(["method", *(column[0] for column in columns)], rows)
+
+    def inliers(self) -> str:
+        """Matches per pair of the posed sequences."""
+        header = ["method"] + [f"redkitchen, {gap} apart, inliers" for gap in (10, 20, 40)]
+        header += [f"fr3_cabinet, {gap} apart, inliers / correct @4 px" for gap in (1, 2, 3)]
+        rows = []
+        for method in self.methods("redkitchen"):
+            row = [NAMES[method]]
+            for gap in (10, 20, 40):
+                result = self.result("redkitchen", method, f"gap-{gap}")
+                row.append(figures(result, ["inliers"], scale=1, digits=0))
+            for gap in (1, 2, 3):
+                result = self.result("cabinet", method, f"gap-{gap}")
+                row.append(figures(result, ["inliers", "correct@4"], scale=1, digits=0))
+            rows.append(row)
+        return table(header, rows)
+
+    def localisation(self) -> str:
+        """Share within 1 px and median error per pattern."""
+        patterns = ("l-corner", "x-junction", "y-junction", "blob")
+        rows = []
+        for method in self.methods("localisation"):
+            row = [NAMES[method]]
+            for pattern in patterns:
+                result = self.result("localisation", method, pattern)
+                assert result is not None
+                values = result.metrics
+                row.append(f"{100 * values['within_1px']:.0f} % / {values['median_px']:.2f} / {values['bias_px']:.2f}")
+            rows.append(row)
+        return table(["method", *(f"{name}: within 1 px / median / bias, px" for name in patterns)], rows)
+
+    def speed(self) -> str:
+        """Time, ratio and memory at 640x480."""
+        rows = []
+        for method in self.methods("speed"):
+            result = self.result("speed", method, "640x480")
+            assert result is not None
+            values = result.metrics
+            low, high = result.intervals.get("extract_ratio", (float("nan"), float("nan")))
+            rows.append(
+                [
+                    NAMES[method],
+                    f"{values['extract_ms']:.1f}",
+                    f"{values['extract_ratio']:.2f} ({low:.2f} to {high:.2f})",
+                    f"{values['match_ms']:.1f}",
+                    f"{values['memory_mb']:.0f}",
+                ]
+            )
+        return table(["method", "extraction, ms", "ratio to XFeat", "matching, ms", "memory, MB"], rows)
+
+    def odometry(self) -> str:
+        """Errors and share of frames tracked of the RGB-D odometry."""
+        rows = []
+        for kind, sequence in (
+            ("cabinet-odometry", "TUM fr3_cabinet, 58 frames 0.67 s apart"),
+            ("redkitchen-odometry", "7-Scenes redkitchen, 334 frames"),
+        ):
+            for method in self.methods(kind):
+                values = next(iter(self.evaluations[kind].results[method].values())).metrics
+                rpe = [values["rpe_trans_rmse_m"], values["rpe_rot_rmse_deg"]]
+                ate = f"{values['ate_rmse_m']:.4f}"
+                row = [
+                    sequence,
+                    NAMES[method],
+                    f"{100 * values['tracked']:.1f} %",
+                    ate,
+                    f"{rpe[0]:.4f}",
+                    f"{rpe[1]:.2f}",
+                ]
+                rows.append(row)
+        return table(["sequence", "features", "tracked", "ATE RMSE, m", "RPE, m", "RPE, °"], rows)
+
+    def reliability(self) -> str:
+        """How well scores and reliabilities rank."""
+        columns = [
+            ("AUROC of score", "auroc_score", 1.0, 3),
+            ("of reliability", "auroc_reliability", 1.0, 3),
+            ("of their product", "auroc_product", 1.0, 3),
+            ("precision of the best 512 by score, %", "precision_by_score", 100.0, 1),
+            ("by score x reliability, %", "precision_by_product", 100.0, 1),
+        ]
+        rows = []
+        for method in self.methods("reliability"):
+            for name, result in self.evaluations["reliability"].results[method].items():
+                cells = [figures(result, [key], scale=scale, digits=digits) for _, key, scale, digits in columns]
+                rows.append([NAMES[method], name, *cells])
+        return table(["method", "set", *(column[0] for column in columns)], rows)
+
+
+def fill(text: str, make: Callable[[str], str]) -> str:
+    """The text with every marked table replaced by ``make(name)``."""
+    pattern = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{make(found[2])}\n{found[3]}", text)
+
+
+def pages(results: Path = RESULTS) -> Mapping[Path, str]:
+    """What the pages should say."""
+    tables = Tables(results)
+    return {page: fill(page.read_text(encoding="utf-8"), lambda name: getattr(tables, name)()) for page in PAGES}
+
+
+def main() -> None:
+    """Collect and write."""
+    if len(sys.argv) > 1:
+        collect(Path(sys.argv[1]))
+    for page, text in pages().items():
+        atomic_write_text(page, text)
+
+
+if __name__ == "__main__":
+    main()

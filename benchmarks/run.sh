@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Every table of the README and docs/results.md: semkey eval on all development data.
+#
+#   bash benchmarks/run.sh [OUT [NAME...]]   OUT: where runs and cached features go (default runs/benchmarks); resumes there
+#                                            NAME: planar redkitchen cabinet homographies reliability localisation
+#                                                  speed cabinet-odometry redkitchen-odometry
+#
+# SEMKEY_SHARED is the folder of the development data (default ../shared), SEMKEY_WEIGHTS one with the weights of DISK
+# and LightGlue, METHODS and MATCHERS the methods.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=${1:-runs/benchmarks}
+data=${SEMKEY_SHARED:-../shared}/data
+methods=${METHODS:-compact,orb,sift,xfeat,aliked-t16,aliked-n16,aliked-n16rot,aliked-n32}
+matchers=${MATCHERS-,aliked-n16+lightglue,disk+lightglue}
+PATH="$PWD/.venv/bin:$PATH"
+
+names=("${@:2}")
+if [ ${#names[@]} -eq 0 ]; then 
+    names=(planar redkitchen cabinet homographies reliability localisation speed cabinet-odometry redkitchen-odometry)
+fi
+cabinet=$data/tum/rgbd_dataset_freiburg3_cabinet_subsampled
+redkitchen=$data/7scenes/redkitchen/seq-01
+
+odometry() { # NAME SEQUENCE
+    local feature
+    for feature in compact orb sift; do
+        semkey slam "$2" --features "$feature" --out "$out/slam-$1/$feature"
+    done
+    semkey eval trajectory "$out/slam-$1"/{compact,orb,sift}/trajectory.txt "$2" --out "$out/$1"
+}
+
+for name in "${names[@]}"; do
+    to=(--out "$out/$name")
+    pairs=(--methods "$methods$matchers" --cache "$out/cache" "${to[@]}")
+    case $name in
+    planar) semkey eval planar "$data/planar" --together "${pairs[@]}" ;;
+    redkitchen) semkey eval posed-pairs "$redkitchen" --gaps 10,20,40 --stride 4 "${pairs[@]}" ;;
+    cabinet) semkey eval posed-pairs "$cabinet" --gaps 1,2,3 "${pairs[@]}" ;;
+    homographies) semkey eval homographies "$data/photos/val" --count 200 --methods "$methods" --cache "$out/cache" "${to[@]}" ;;
+    reliability)
+        semkey eval reliability "$data/photos/val" "$data/planar" --count 200 --methods "$methods" --cache "$out/cache" "${to[@]}"
+        ;;
+    localisation) semkey eval localisation --methods "$methods" "${to[@]}" ;;
+    speed) semkey eval speed "$redkitchen"/frame-0003*.color.jpg --methods "$methods" --reference xfeat --threads 2 "${to[@]}" ;;
+    cabinet-odometry) odometry "$name" "$cabinet" ;;
+    redkitchen-odometry) odometry "$name" "$redkitchen" ;;
+    *) echo "unknown name $name" >&2 && exit 2 ;;
+    esac
+done
+python benchmarks/collect.py "$out"
