@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -91,11 +93,11 @@ def test_a_single_peak_is_found_below_a_third_of_a_pixel(x: float, y: float) -> 
 def test_positions_follow_flips_and_quarter_turns() -> None:
     scores = sum(blob(41, 30, c) for c in [(8.3, 7.8), (25.6, 20.1), (33.2, 9.9)])
     assert isinstance(scores, torch.Tensor)
-    options = {"radius": 3, "window": 5, "temperature": 0.1, "count": 3}
-    plain = detect_peaks(scores, **options).keypoints
-    flipped = detect_peaks(scores.flip(1), **options).keypoints
+    detect = functools.partial(detect_peaks, radius=3, window=5, temperature=0.1, count=3)
+    plain = detect(scores).keypoints
+    flipped = detect(scores.flip(1)).keypoints
     torch.testing.assert_close(flipped, torch.stack([40 - plain[:, 0], plain[:, 1]], dim=1), atol=1e-4, rtol=0)
-    turned = detect_peaks(torch.rot90(scores, 1, (0, 1)), **options).keypoints
+    turned = detect(torch.rot90(scores, 1, (0, 1))).keypoints
     torch.testing.assert_close(turned, torch.stack([plain[:, 1], 40 - plain[:, 0]], dim=1), atol=1e-4, rtol=0)
 
 
