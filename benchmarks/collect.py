@@ -34,7 +34,7 @@ NAMES = {
     "aliked-n16+lightglue": "ALIKED-N16 + LightGlue",
     "disk+lightglue": "DISK + LightGlue",
 }
-HEADLINE = ("compact", "aliked-n16", "aliked-t16", "xfeat", "sift", "orb")
+HEADLINE = ("compact", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
 
 
 def collect(run: Path) -> None:

@@ -73,7 +73,7 @@ def test_dlt_from_four_points_goes_through_them() -> None:
 
 
 def test_dlt_equals_kornia(rng: np.random.Generator) -> None:
-    kornia = pytest.importorskip("kornia", reason="kornia comes with the benchmark extra")
+    kornia = pytest.importorskip("kornia", reason="kornia comes with the extra 'peers'")
     import torch
 
     points0, points1, _ = plane(rng, outliers=5)
