@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.evaluation.results import Evaluation, SetResult
-from semkey.evaluation.trajectory import (
-    GroundTruth,
-    TrajectoryConfig,
-    evaluate_trajectory,
-    name_estimates,
-    read_ground_truth,
-    trajectory_pictures,
-)
+from semkey.evaluation.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
+from semkey.evaluation.trajectory_input import GroundTruth, name_estimates, read_ground_truth
 from semkey.geometry.transforms import make_transform, se3_exp
 from semkey.metrics import Trajectory, relative_pose_errors, write_tum_trajectory
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs

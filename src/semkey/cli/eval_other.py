@@ -151,13 +151,8 @@ def trajectory(
 
         semkey eval trajectory orb.txt compact.txt groundtruth.txt --alignment sim3
     """
-    from semkey.evaluation.trajectory import (
-        TrajectoryConfig,
-        evaluate_trajectory,
-        name_estimates,
-        read_ground_truth,
-        trajectory_pictures,
-    )
+    from semkey.evaluation.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
+    from semkey.evaluation.trajectory_input import name_estimates, read_ground_truth
     from semkey.metrics.trajectory import read_tum_trajectory
 
     config = TrajectoryConfig(
