@@ -74,3 +74,26 @@ def subpixel_loss(windows: torch.Tensor, shifts: torch.Tensor, temperature: floa
     if len(windows) == 0:
         return windows.sum()
     return (soft_argmax(windows, temperature) - shifts).abs().sum(dim=-1).mean()
+
+
+def success_loss(probabilities: torch.Tensor, success: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy between the probability of each detected keypoint and whether it served its purpose.
+
+    A keypoint's probability is the mass of the 3 x 3 pixels around its maximum. Where a keypoint is found again and
+    matched it rises, elsewhere it falls, so that the strongest keypoints are those that last. DISK (Tyszkiewicz et al.
+    2020) and DaD (Edstedt et al. 2025) reach the same by policy gradients; known labels allow the plain cross-entropy.
+
+    Args:
+        probabilities: (N, k * k) of the window around each maximum, row by row, k odd and at least 3.
+        success: (N,) in [0, 1], without gradients.
+
+    Returns:
+        Scalar; 0 without keypoints.
+    """
+    if len(probabilities) == 0:
+        return probabilities.sum()
+    side = round(probabilities.shape[-1] ** 0.5)
+    first = side // 2 - 1
+    middle = probabilities.unflatten(-1, (side, side))[:, first : first + 3, first : first + 3]
+    mass = middle.sum(dim=(1, 2)).clamp(1e-6, 1.0 - 1e-6)
+    return F.binary_cross_entropy(mass, success.to(mass))

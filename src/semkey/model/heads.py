@@ -40,6 +40,11 @@ def score_from_log_probability(log_probability: torch.Tensor) -> torch.Tensor:
     return (1.0 + 0.1 * log_probability).clamp(min=0.0)
 
 
+def probability_from_score(score: torch.Tensor) -> torch.Tensor:
+    """The probability that a score in [0, 1] stands for; what :func:`score_from_log_probability` turns back."""
+    return torch.exp(10.0 * (score - 1.0))
+
+
 class SDDH(nn.Module):
     """Sparse deformable descriptor head (ALIKED, Zhao et al. 2023, section III-C).
 

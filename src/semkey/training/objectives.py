@@ -12,6 +12,7 @@
 | ``anchor`` | distance of keypoints to their targets, L1: without it all may drift the same way | |
 | ``repeatability`` | cosine between windows of both views' score maps | R2D2, eq. 1 |
 | ``dispersity`` | spread of the scores around keypoints | ALIKE, III-D |
+| ``success`` | probability of keypoints: found again within ``same_px``, and matched right? | DISK, DaD |
 | ``peakiness`` | one minus (maximum - mean) of windows | R2D2, eq. 2 |
 | ``coverage`` | expected share of empty 32x32 cells | |
 | ``reliability_bce`` | will the match be right? cross-entropy on detached features | |
@@ -29,27 +30,16 @@ import torch
 from semkey.losses.description import dual_softmax_loss, place_loss, triplet_loss
 from semkey.losses.detection import cell_cross_entropy, render_targets, subpixel_loss
 from semkey.losses.nre import sparse_nre_loss
-from semkey.losses.peaks import coverage_loss, dispersity_loss, peakiness_loss
-from semkey.losses.reliability import (
-    average_precision,
-    match_success,
-    position_labels,
-    reliability_ap_loss,
-    reliability_bce_loss,
-)
-from semkey.losses.repeatability import cosine_repeatability_loss, mutual_nearest
-from semkey.losses.warping import dense_warp, project_points
-from semkey.model.config import ExtractionConfig
-from semkey.model.dkd import Peaks, read_windows
+from semkey.losses.peaks import coverage_loss, peakiness_loss
+from semkey.losses.repeatability import cosine_repeatability_loss
+from semkey.losses.warping import dense_warp
+from semkey.model.dkd import read_windows
 from semkey.model.heads import score_from_log_probability
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
-from semkey.training.stage_config import DETECTED_LOSSES, MATCHING_LOSSES, RELIABILITY_LOSSES, ObjectiveOptions
-
-Batch = Mapping[str, torch.Tensor]
-Sides = tuple[DenseMaps, DenseMaps]
+from semkey.training.detected import Batch, Sides, detected_losses, exact_places
+from semkey.training.stage_config import DETECTED_LOSSES, MATCHING_LOSSES, ObjectiveOptions
 
 _WINDOW = 5
-_FEWEST_KEYPOINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +92,7 @@ def compute(
     if wanted & {"repeatability", "peakiness", "coverage"}:
         losses |= _map_losses(sides, batch, wanted, options)
     if wanted & set(DETECTED_LOSSES):
-        detected, figures = _detected_losses(model, sides, batch, wanted, options)
+        detected, figures = detected_losses(model, sides, batch, wanted, options)
         losses |= detected
     if "place" in wanted:
         places = model.place(maps.coarse)
@@ -184,7 +174,7 @@ def _target_losses(sides: Sides, batch: Batch, wanted: set[str], options: Object
         if "position" in wanted:
             windows, shifts = [], []
             for row, target in enumerate(targets):
-                points = _strong(target, options)
+                points = exact_places(target, batch["is_scene"][row], options)
                 pixels = points.round().long()
                 windows.append(read_windows(score_from_log_probability(log_probability[row]), pixels, _WINDOW))
                 shifts.append(points - pixels)
@@ -197,11 +187,6 @@ def _targets(row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions (N, 2) and strengths (N,) of one view's targets without the padding."""
     used = row[row[:, 2] > 0]
     return used[:, :2], used[:, 2]
-
-
-def _strong(row: torch.Tensor, options: ObjectiveOptions) -> torch.Tensor:
-    """Positions (N, 2) of the targets that are sure enough to learn sub-pixel positions from."""
-    return row[row[:, 2] > options.strong, :2]
 
 
 def _map_losses(sides: Sides, batch: Batch, wanted: set[str], options: ObjectiveOptions) -> dict[str, torch.Tensor]:
@@ -220,86 +205,3 @@ def _map_losses(sides: Sides, batch: Batch, wanted: set[str], options: Objective
         parts = [coverage_loss(m, valid=batch[f"valid{i}"]) for i, m in enumerate(maps)]
         losses["coverage"] = (parts[0] + parts[1]) / 2
     return losses
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Detections:
-    """Keypoints of one view: those on valid pixels, refined (N, 2), with their peaks' rows that were kept."""
-
-    maps: DenseMaps
-    keypoints: torch.Tensor
-    peaks: Peaks
-    kept: torch.Tensor
-
-
-def _detect(
-    model: SemanticKeypointDetector, maps: DenseMaps, valid: torch.Tensor, options: ObjectiveOptions
-) -> _Detections:
-    extraction = ExtractionConfig(max_keypoints=options.max_keypoints)
-    peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]), extraction)
-    kept = valid[peaks.pixels[:, 1], peaks.pixels[:, 0]]
-    return _Detections(maps=maps, keypoints=model.refine(maps.detail, peaks)[kept], peaks=peaks, kept=kept)
-
-
-def _detected_losses(
-    model: SemanticKeypointDetector, sides: Sides, batch: Batch, wanted: set[str], options: ObjectiveOptions
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """Losses over detected keypoints, each the mean over what the batch has for it, and the figures."""
-    parts: dict[str, list[torch.Tensor]] = {name: [] for name in DETECTED_LOSSES if name in wanted}
-    rows: list[tuple[float, float, float]] = []
-    for row in range(len(batch["image0"])):
-        views = [_detect(model, side.image(row), batch[f"valid{i}"][row], options) for i, side in enumerate(sides)]
-        for index, view in enumerate(views):
-            if "anchor" in wanted:
-                gaps = view.keypoints[:, None] - _strong(batch[f"targets{index}"][row], options)
-                near = gaps.detach().norm(dim=-1) < options.anchor_px
-                if bool(near.any()):
-                    parts["anchor"].append(gaps[near].abs().sum(dim=1).mean())
-            if "dispersity" in wanted and bool(view.kept.any()):
-                scores = view.peaks.windows[view.kept]
-                parts["dispersity"].append(dispersity_loss(scores, view.peaks.scores[view.kept]))
-        if min(len(view.keypoints) for view in views) < _FEWEST_KEYPOINTS:
-            continue
-        projected, seen = project_points(views[0].keypoints, batch["H10"][row], batch["warp10"][row])
-        if "reprojection" in wanted:
-            index0, index1 = mutual_nearest(projected[seen], views[1].keypoints, options.same_px)
-            if len(index0) > 0:
-                gaps = projected[seen][index0] - views[1].keypoints[index1]
-                parts["reprojection"].append(gaps.abs().sum(dim=1).mean())
-        if bool(batch["is_scene"][row]) and bool(seen.any()):
-            rows.append(_reliability_losses(model, views, projected.detach(), seen, parts, options))
-    zero = sides[0].log_probability.sum() * 0.0
-    losses = {name: torch.stack(part).mean() if part else zero for name, part in parts.items()}
-    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else []
-    return losses, dict(zip(("repeat", "precision", "matches"), means, strict=False))
-
-
-def _reliability_losses(
-    model: SemanticKeypointDetector,
-    views: list[_Detections],
-    projected: torch.Tensor,
-    seen: torch.Tensor,
-    parts: dict[str, list[torch.Tensor]],
-    options: ObjectiveOptions,
-) -> tuple[float, float, float]:
-    """Add one pair's reliability losses to ``parts``; returns its repeatability, precision and right matches."""
-    keypoints = [view.keypoints.detach() for view in views]
-    with torch.no_grad():
-        own, other = (model.describe(v.maps, k[None])[0] for v, k in zip(views, keypoints, strict=True))
-        right = match_success(own, other, projected, keypoints[1], max_distance=options.match_px) & seen
-        similarity = own @ other.T
-        best = similarity.argmax(dim=1)
-        matches = int((similarity.argmax(dim=0)[best] == torch.arange(len(best), device=best.device)).sum())
-        distance = torch.cdist(projected[seen], keypoints[1]).min(dim=1).values
-    if any(name in parts for name in RELIABILITY_LOSSES):
-        logits = model.reliability(views[0].maps.grid, keypoints[0][None])[0]
-        if "reliability_bce" in parts:
-            parts["reliability_bce"].append(reliability_bce_loss(logits[seen], right[seen]))
-        if "reliability_ap" in parts:
-            labels, valid = position_labels(
-                projected[seen], keypoints[1], positive_px=options.match_px, negative_px=options.exclusion_px
-            )
-            precision = average_precision(similarity[seen], labels, valid=valid)
-            parts["reliability_ap"].append(reliability_ap_loss(precision, torch.sigmoid(logits[seen])).mean())
-    repeat = float((distance < options.match_px).float().mean())
-    return repeat, float(right.sum()) / max(matches, 1), float(right.sum())

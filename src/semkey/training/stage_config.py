@@ -20,6 +20,7 @@ DETECTION_LOSSES = (
     "anchor",
     "repeatability",
     "dispersity",
+    "success",
     "peakiness",
     "coverage",
 )
@@ -28,7 +29,7 @@ PLACE_LOSSES = ("place",)
 LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
 """Every loss that a stage can be given; see :mod:`semkey.training.objectives`."""
 
-DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", *RELIABILITY_LOSSES)
+DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", "success", *RELIABILITY_LOSSES)
 """Losses over keypoints that are detected in both views: they cost as much as all others together."""
 
 Gradients = Literal["sum", "kendall", "pcgrad", "cagrad"]
@@ -47,6 +48,8 @@ class ObjectiveOptions(Settings):
         same_px: keypoints of both views closer than this show the same point (``reprojection``), pixels.
         anchor_px: a keypoint belongs to a target within this distance (``anchor``), pixels.
         strong: strength of targets that sub-pixel positions are learned from, in [0, 1].
+        exact_positions: learn sub-pixel positions from drawn shapes alone (``position``, ``anchor``), whose corners are
+            known exactly; a teacher's keypoints lie a pixel off and say only that there is one.
         exclusion_px: neighbours of the true match this close are no negatives, pixels.
         softmax_temperature: of ``match_dual_softmax``.
         nre_temperature: of ``match_nre``.
@@ -61,6 +64,7 @@ class ObjectiveOptions(Settings):
     same_px: float = 2.0
     anchor_px: float = 1.5
     strong: float = 0.3
+    exact_positions: bool = False
     exclusion_px: float = 5.0
     softmax_temperature: float = 0.05
     nre_temperature: float = 0.05

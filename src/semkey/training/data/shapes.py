@@ -1,4 +1,4 @@
-"""Drawn pictures of polygons, checkerboards and dots whose corners and centres are known exactly.
+"""Drawn pictures of polygons, checkerboards, junctions and dots whose corners and centres are known exactly.
 
 The idea is SuperPoint's synthetic shapes (DeTone et al. 2018, section 4), with area-sampled edges so that positions
 hold to a few hundredths of a pixel. Pixel centres are at integers.
@@ -147,6 +147,34 @@ def add_checkerboard(canvas: Canvas) -> None:
     canvas.add_keypoints(mapped[:, :2] / mapped[:, 2:])
 
 
+def add_junction(canvas: Canvas) -> None:
+    """Two to five edges that meet in a point and fade out around it: L, Y, X and beyond."""
+    rng = canvas.rng
+    center, radius = rng.uniform([4, 4], np.array(canvas.size) - 5), rng.uniform(14, 36)
+    found = canvas.samples(center[None], radius + 1)
+    sectors = int(rng.integers(2, 6))
+    angles = np.sort(rng.uniform(0, 2 * np.pi, sectors))
+    gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
+    if found is None or gaps.min() < 0.5 or (sectors == 2 and abs(gaps[0] - np.pi) < 0.5):
+        return
+    box, x, y = found
+    across, along = x - center[0], y - center[1]
+    grays = _distinct_grays(rng, sectors)
+    sector = np.searchsorted(angles, np.arctan2(along, across) % (2 * np.pi)) % sectors
+    distance = np.hypot(across, along) / radius
+    cover = np.clip(2.0 - 2.0 * distance, 0.0, 1.0)
+    canvas.paint(box, area_mean(cover), area_mean(grays[sector]))
+    canvas.add_keypoints(center[None])
+
+
+def _distinct_grays(rng: np.random.Generator, count: int) -> Array:
+    """Grey values of sectors in turn; neighbours differ by 30 at least."""
+    while True:
+        grays = rng.uniform(0, 255, count)
+        if np.abs(grays - np.roll(grays, 1)).min() >= 30:
+            return grays
+
+
 def add_dots(canvas: Canvas) -> None:
     """A few round spots, each a keypoint at its centre."""
     rng = canvas.rng
@@ -172,7 +200,7 @@ def draw_shapes(rng: np.random.Generator, width: int = 480, height: int = 400) -
         The grey picture (height, width) uint8 and its keypoints (N, 2) float64, pixels x y.
     """
     canvas = Canvas(rng, width, height)
-    makers = [add_polygon, add_polygon, add_checkerboard, add_dots]
+    makers = [add_polygon, add_polygon, add_checkerboard, add_junction, add_junction, add_dots]
     for _ in range(int(rng.integers(10, 28))):
         makers[int(rng.integers(len(makers)))](canvas)
     image = np.clip(np.rint(canvas.image), 0, 255).astype(np.uint8)
