@@ -43,8 +43,10 @@ class ModelConfig(_Config):
         detail_stride: its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
+        detector_channels: channels of the score head.
         descriptor_dim: descriptor width D.
         descriptor_positions: deformable samples M per keypoint (SDDH).
+        descriptor_stride: of the map that they are read from, 4 or 8 (faster).
         global_dim: width G of the global descriptor.
     """
 
@@ -54,19 +56,29 @@ class ModelConfig(_Config):
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
+    detector_channels: int = 64
     descriptor_dim: int = 64
     descriptor_positions: int = 16
+    descriptor_stride: int = 4
     global_dim: int = 256
 
     def __post_init__(self) -> None:
         if self.backbone != "none":
             raise ConfigError(f"backbone '{self.backbone}' is not known, this version has: none")
-        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        widths = (
+            *self.stem_channels,
+            self.detail_channels,
+            *self.context_channels,
+            self.grid_channels,
+            self.detector_channels,
+        )
         widths = (*widths, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
+        if self.descriptor_stride not in (4, 8):
+            raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):
             raise ConfigError(f"channel counts must be whole numbers from 1 to 4096, got {widths}")
 
