@@ -76,7 +76,7 @@ def _first_maxima(
     """Of flat ``pixels`` with their ``values``, strongest first, those that no equal one precedes in their window."""
     values, order = torch.sort(values, descending=True, stable=True)
     pixels = pixels[order]
-    height, width = inner.shape
+    width = inner.shape[1]
     # Only exact ties are left to break: a pixel with an equal one before it in its window is no maximum.
     steps = torch.arange(-radius, radius + 1, device=inner.device)
     down, right = (
