@@ -118,12 +118,13 @@ def detected_losses(
     photos = max(float(batch["is_photo"].sum()), 1.0)
     for row in range(count):
         is_photo = bool(batch["is_photo"][row])
-        images, keypoints = [], []
+        images, keypoints, kept = [], [], []
         for index, side in enumerate(sides):
             image = side.image(row)
             peaks = model.detect(score_from_log_probability(image.log_probability[0, 0]), EXTRACTION)
             inside = batch[f"valid{index}"][row][peaks.pixels[:, 1], peaks.pixels[:, 0]]
             images.append(image)
+            kept.append(peaks.select(inside))
             keypoints.append(model.refine(image.detail, peaks)[inside])
             gaps = keypoints[-1][:, None] - _strong(batch[f"targets{index}"][row])
             near = gaps.detach().norm(dim=-1) < ANCHOR_PX
@@ -147,7 +148,7 @@ def detected_losses(
             seen = ((projected > 2) & (projected < size - 3)).all(dim=1)
         if not is_photo or not bool(seen.any()):
             continue
-        logits = model.reliability(images[0].grid, keypoints[0].detach()[None])[0]
+        logits = model.rate(images[0], keypoints[0], kept[0])
         reliability.append(F.binary_cross_entropy_with_logits(logits[seen], right[seen].float()))
         figures["repeat"] += float((nearest_distance[seen] < MATCH_PX).float().mean()) / photos
         figures["precision"] += float(right.sum() / is_match.sum().clamp(min=1)) / photos
