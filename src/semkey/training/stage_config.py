@@ -172,7 +172,7 @@ class ReliabilityStage(StageConfig):
     """Stage 3: reliability alone on detached features; every other part is frozen, so matching cannot change."""
 
     epochs: float = 3.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-5
     losses: Mapping[str, float] = field(default_factory=lambda: {"reliability_bce": 1.0})
 
     allowed_losses = RELIABILITY_LOSSES
