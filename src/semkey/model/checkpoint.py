@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 FORMAT = "semkey-detector-1"
+
+_RELIABILITY = "reliability."
 
 
 def save_checkpoint(model: SemanticKeypointDetector, path: str | Path) -> str:
@@ -46,13 +49,33 @@ def load_checkpoint(path: str | Path, sha256: str | None = None) -> SemanticKeyp
     return model
 
 
-def load_weights(model: SemanticKeypointDetector, path: str | Path) -> None:
-    """Copy a checkpoint's tensors into an existing detector of the same configuration."""
+def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str | None = None) -> bool:
+    """Copy a checkpoint's tensors into an existing detector of the same configuration.
+
+    The reliability head may be of another kind: it reads from the others and they do not from it. Then the detector
+    keeps its own, and all else is copied.
+
+    Args:
+        model: takes the tensors.
+        path: a .safetensors file written by :func:`save_checkpoint`.
+        sha256: expected hash (hex); None accepts any.
+
+    Returns:
+        Whether the reliability head was copied too.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`; or made for another configuration.
+    """
     path = Path(path)
-    config, tensors = _read(path, None)
-    if config != model.config:
+    config, tensors = _read(path, sha256)
+    is_whole = config.reliability == model.config.reliability
+    if replace(config, reliability=model.config.reliability) != model.config:
         raise CheckpointError(f"{path}: made for {config}, not for {model.config}")
+    if not is_whole:
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(_RELIABILITY)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(_RELIABILITY)} | own
     _assign(model, tensors, path)
+    return is_whole
 
 
 def _read(path: Path, sha256: str | None) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
@@ -74,7 +97,7 @@ def _read(path: Path, sha256: str | None) -> tuple[ModelConfig, dict[str, torch.
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no semkey detector (format is {metadata.get('format')!r}, expected {FORMAT!r})")
     try:
-        return ModelConfig.from_mapping(json.loads(metadata["config"])), tensors
+        return ModelConfig.from_stored(json.loads(metadata["config"])), tensors
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
 

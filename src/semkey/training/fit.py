@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch.utils.data import Dataset
 
-from semkey.errors import ConfigError, InputError
+from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.images.writing import atomic_write_text
-from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from semkey.model.checkpoint import load_weights, save_checkpoint
 from semkey.model.presets import presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.checkpointing import CheckpointFolder
@@ -325,13 +325,13 @@ def _check_run(run: Path, config: TrainConfig, names: Sequence[StageName], resum
 def _initialise(model: SemanticKeypointDetector, source: str) -> None:
     """Copy the weights of a preset or checkpoint."""
     preset = presets().get(source)
-    if preset is None:
-        load_weights(model, source)
-        return
-    loaded = load_checkpoint(preset.path, preset.sha256)
-    if loaded.config != model.config:
-        raise ConfigError(f"init is '{source}', which was made for {loaded.config}, not for {model.config}")
-    model.load_state_dict(loaded.state_dict())
+    path, sha256 = (source, None) if preset is None else (preset.path, preset.sha256)
+    try:
+        is_whole = load_weights(model, path, sha256)
+    except CheckpointError as error:
+        raise (error if preset is None else ConfigError(f"init is '{source}': {error}")) from None
+    if not is_whole:
+        log.warning("%s has another reliability head: that part starts anew, train stage reliability", source)
 
 
 def _summary_writer(run: Path) -> Any:
