@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -131,6 +133,30 @@ def test_extraction_claims_what_training_rates(model: SemanticKeypointDetector) 
     keypoints = model.refine(maps.detail, peaks)
     assert keypoints.requires_grad
     torch.testing.assert_close(torch.sigmoid(model.rate(maps, keypoints, peaks)), features.reliability)
+
+
+def test_fitting_the_head_of_finished_weights_changes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that fits it from what the head reads: labels both views, keeps all else bit for bit."""
+    fit_reliability = pytest.importorskip("fit_reliability")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).uniform(0, 255, (120, 160, 3))
+    cv2.imwrite(str(photos / "a.png"), cv2.GaussianBlur(noise, (0, 0), 1.5).astype(np.uint8))
+    save_checkpoint(detector("grid"), tmp_path / "old.safetensors")
+    arguments = [str(tmp_path / "old.safetensors"), str(photos), str(tmp_path / "new.safetensors")]
+    options = ["--pairs", "2", "--steps", "20", "--batch", "64"]
+    monkeypatch.setattr("sys.argv", ["fit_reliability.py", *arguments, *options])
+    fit_reliability.main()
+    old, new = load_file(arguments[0]), load_file(arguments[2])
+    others = [name for name in old if not name.startswith("reliability.")]
+    assert all(torch.equal(old[name], new[name]) for name in others)
+    assert set(others) == {name for name in new if not name.startswith("reliability.")}
+    before, after = (load_checkpoint(path).eval().extract(photos / "a.png") for path in (arguments[0], arguments[2]))
+    assert torch.equal(before.keypoints, after.keypoints)
+    assert torch.equal(before.descriptors, after.descriptors)
+    assert len(after.reliability.unique()) > 10
 
 
 def test_validation_judges_the_head() -> None:

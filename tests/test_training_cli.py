@@ -119,4 +119,4 @@ def test_tensorboard_is_optional(
 def test_the_presets_can_be_read(path: Path) -> None:
     config = TrainConfig.load(path)
     assert config.name == path.stem
-    assert any(config.steps(name) for name in ("descriptor", "detector"))
+    assert any(config.steps(name) for name in ("descriptor", "detector", "reliability"))

@@ -82,17 +82,28 @@ class KeypointReliabilityHead(nn.Module):
         """
         if len(keypoints) == 0:
             return keypoints.new_zeros(0)
-        with torch.no_grad():
-            points, scores = keypoints[None], peaks.scores.float()
-            around = self._window(log_probability[0, 0], peaks.pixels) - scores[:, None]
-            standing = torch.stack([scores, scores - scores.mean(), scores - scores.min()], dim=1)
-            inputs = [
-                10.0 * around,
-                10.0 * standing,
-                sample_map(fine, points, self.fine_stride)[0].float(),
-                sample_map(detail, points[:, :, None] + self.patch, self.detail_stride)[0].flatten(1).float(),
-            ]
-        return self.layers(torch.cat(inputs, dim=1)).float()[:, 0]
+        return self.layers(self.inputs(log_probability, fine, detail, keypoints, peaks)).float()[:, 0]
+
+    @torch.no_grad()
+    def inputs(
+        self,
+        log_probability: torch.Tensor,
+        fine: torch.Tensor,
+        detail: torch.Tensor,
+        keypoints: torch.Tensor,
+        peaks: Peaks,
+    ) -> torch.Tensor:
+        """What :meth:`forward` gives to the perceptron, of at least one keypoint: (N, K) float32, K inputs."""
+        points, scores = keypoints[None], peaks.scores.float()
+        around = self._window(log_probability[0, 0], peaks.pixels) - scores[:, None]
+        standing = torch.stack([scores, scores - scores.mean(), scores - scores.min()], dim=1)
+        parts = [
+            10.0 * around,
+            10.0 * standing,
+            sample_map(fine, points, self.fine_stride)[0].float(),
+            sample_map(detail, points[:, :, None] + self.patch, self.detail_stride)[0].flatten(1).float(),
+        ]
+        return torch.cat(parts, dim=1)
 
     def _window(self, log_probability: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Scores (N, 15 * 15) around pixels (N, 2); beyond the map its border is repeated."""
@@ -101,4 +112,6 @@ class KeypointReliabilityHead(nn.Module):
         rows = (pixels[:, 1, None] + steps).clamp(0, height - 1)
         columns = (pixels[:, 0, None] + steps).clamp(0, width - 1)
         indices = rows[:, :, None] * width + columns[:, None, :]
-        return score_from_log_probability(log_probability.reshape(-1).take(indices.flatten(1)).float())
+        # index_select of flat indices: a third of the time of indexing with them
+        values = log_probability.reshape(-1).index_select(0, indices.reshape(-1)).reshape(len(pixels), -1)
+        return score_from_log_probability(values.float())
