@@ -24,6 +24,7 @@ KINDS = ("planar", "redkitchen", "cabinet", "homographies", "reliability", "loca
 KINDS += ("cabinet-odometry", "redkitchen-odometry")
 NAMES = {
     "compact": "**semkey compact**",
+    "nano": "**semkey nano**",
     "orb": "ORB",
     "sift": "RootSIFT",
     "xfeat": "XFeat",
@@ -34,7 +35,7 @@ NAMES = {
     "aliked-n16+lightglue": "ALIKED-N16 + LightGlue",
     "disk+lightglue": "DISK + LightGlue",
 }
-HEADLINE = ("compact", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
+HEADLINE = ("compact", "nano", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
 
 
 def collect(run: Path) -> None:
@@ -101,7 +102,7 @@ class Tables:
         header = ["method", "planar, homography AUC@3/5/10 px", "200 homographies of photos, AUC@1/3/5 px"]
         header += ["redkitchen, 10/20/40 frames apart, pose AUC@10°", "fr3_cabinet, 1/2/3 frames apart, pose AUC@10°"]
         rows = []
-        for method in HEADLINE:
+        for method in (name for name in HEADLINE if name in self.evaluations["planar"].results):
             row = [NAMES[method]]
             row.append(figures(self.result("planar", method, "together"), [f"auc_poselib@{t}" for t in (3, 5, 10)]))
             row.append(figures(self.result("homographies", method, "val"), [f"auc_poselib@{t}" for t in (1, 3, 5)]))
