@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
-from semkey.extractors.peer_weights import file_sha256, find_weights, load_weights_file
+from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor, extractor_names
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match

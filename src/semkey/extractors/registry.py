@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from semkey.downloads import file_sha256
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
-from semkey.extractors.peer_weights import file_sha256
 from semkey.extractors.peers import PEERS
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.model.features import Features
