@@ -67,8 +67,9 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
         if name.startswith("pyramid.semantic."):
             value.zero_()
         elif name == "place.project.weight" and name in source and value.shape[1] > source[name].shape[1]:
+            known = source.pop(name)
             value.zero_()
-            value[:, : source[name].shape[1]] = source.pop(name)
+            value[:, : known.shape[1]] = known
         elif name in source and source[name].shape == value.shape:
             value.copy_(source.pop(name))
         else:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from semkey.backbones.specs import BACKBONES
 from semkey.errors import CheckpointError, ConfigError
-from semkey.model.checkpoint import load_checkpoint
-from semkey.model.config import ExtractionConfig
+from semkey.model.building import random_detector
+from semkey.model.checkpoint import load_checkpoint, read_config
+from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
@@ -71,13 +73,16 @@ def load(
     """A trained detector, ready to extract.
 
     Args:
-        preset_or_path: a preset's name (``compact``) or the path of a .safetensors checkpoint.
+        preset_or_path: a preset's name (``compact``; :func:`preset_names` has all) or the path of a .safetensors
+            checkpoint. A preset over a backbone reads its official weights, and downloads them where they are not on
+            this machine.
         max_keypoints: at most this many keypoints per image.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         **extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, e.g. ``min_score=0.05``.
 
     Raises:
-        CheckpointError: unknown preset, or a checkpoint that is missing, damaged or made for another network.
+        CheckpointError: unknown preset, one whose heads do not ship, or a checkpoint that is missing, damaged or made
+            for another network.
         ConfigError: unknown or invalid setting or device.
     """
     settings = ExtractionConfig.from_mapping({"max_keypoints": max_keypoints, **extraction})
@@ -89,8 +94,46 @@ def load(
     elif isinstance(preset_or_path, Path) or name.endswith(".safetensors") or Path(name).is_file():
         model = load_checkpoint(preset_or_path)
     else:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else ""
-        raise CheckpointError(f"unknown preset '{name}'{hint} (presets: {', '.join(known)}; or a .safetensors path)")
+        raise CheckpointError(_why_not(name))
     model.extraction = settings
     return model.optimize().to(target)
+
+
+def load_random(
+    preset: str, *, max_keypoints: int = 1024, device: str | torch.device = "auto"
+) -> SemanticKeypointDetector:
+    """The network of a preset with random weights, backbone included: for measurements of speed and memory.
+
+    Raises:
+        CheckpointError: unknown preset.
+        ConfigError: unknown device, or a package is missing.
+    """
+    if preset not in preset_names():
+        raise CheckpointError(_why_not(preset))
+    known = presets()
+    config = read_config(known[preset].path) if preset in known else ModelConfig(backbone=preset)
+    model = random_detector(config, ExtractionConfig(max_keypoints=max_keypoints))
+    return model.optimize().to(select_device(device))
+
+
+def preset_names() -> list[str]:
+    """Detectors by name: those that ship, then those whose heads have to be trained first."""
+    return [*presets(), *(name for name in BACKBONES if name not in presets())]
+
+
+def training_command(preset: str) -> str:
+    """The command that trains the heads of a preset that ships without."""
+    config = "vit-tiny" if preset == "vit-tiny" else "dinov2"
+    change = "" if preset == "vit-tiny" else f" --set name={preset} --set model.backbone={preset}"
+    return f"semkey train configs/{config}.yaml --set data.photos=PHOTOS{change} --out runs/{preset}"
+
+
+def _why_not(name: str) -> str:
+    if name in BACKBONES:
+        return (
+            f"preset '{name}' ships without trained heads; train them with `{training_command(name)}`, then load "
+            f"runs/{name}/{name}.safetensors"
+        )
+    near = difflib.get_close_matches(name, preset_names(), n=1)
+    hint = f", did you mean '{near[0]}'?" if near else ""
+    return f"unknown preset '{name}'{hint} (presets: {', '.join(preset_names())}; or a .safetensors path)"
