@@ -267,7 +267,18 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 # -- the command line ----------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "cv2", "matplotlib", "scipy", "kornia", "poselib", "yaml", "lightning_fabric", "tensorboard", "transformers"}
+HEAVY = {
+    "torch",
+    "cv2",
+    "matplotlib",
+    "scipy",
+    "kornia",
+    "poselib",
+    "yaml",
+    "lightning_fabric",
+    "tensorboard",
+    "transformers",
+}
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

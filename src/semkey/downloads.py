@@ -1,7 +1,7 @@
 """Weights that do not come with the package: the folders they are looked for in, and their download.
 
-A download goes over https to a partial file beside its target, which an interrupted one is continued from; it is renamed
-when it is whole and its SHA-256 is right. Programs show progress by :func:`report_downloads`.
+A download goes over https to a partial file beside its target, which an interrupted one is continued from; it is
+renamed when it is whole and its SHA-256 is right. Programs show progress by :func:`report_downloads`.
 """
 
 from __future__ import annotations

@@ -127,9 +127,7 @@ class Backbone(nn.Module):
                 for layer in self.layers
             ]
             first = last.shape[1] - rows * columns  # class and register tokens come first
-            maps = tuple(
-                state[:, first:].transpose(1, 2).reshape(len(images), -1, rows, columns) for state in states
-            )
+            maps = tuple(state[:, first:].transpose(1, 2).reshape(len(images), -1, rows, columns) for state in states)
             return BackboneFeatures(maps=maps, class_token=last[:, 0], patch=self.patch)
 
     def train(self, mode: bool = True) -> Self:

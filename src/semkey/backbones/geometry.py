@@ -1,8 +1,8 @@
 """Where tokens lie: an image is continued to the patch grid, never stretched, and maps are read at true places.
 
-Token (i, j) of a network with patches of p pixels covers pixels p i .. p i + p - 1 and p j .. p j + p - 1, so its centre
-lies at (p - 1) / 2 + p i. An image whose side is no multiple of p is continued to the right and below by its last column
-and row; no pixel moves.
+Token (i, j) of a network with patches of p pixels covers pixels p i .. p i + p - 1 and p j .. p j + p - 1, so its
+centre lies at (p - 1) / 2 + p i. An image whose side is no multiple of p is continued to the right and below by its
+last column and row; no pixel moves.
 """
 
 from __future__ import annotations

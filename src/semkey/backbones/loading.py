@@ -50,9 +50,9 @@ def load_backbone(
 ) -> Backbone:
     """A backbone with its official weights, on the CPU.
 
-    A preset's file is looked for in ``weights``, ``$SEMKEY_WEIGHTS``, ``$SEMKEY_SHARED/weights``, the cache folder and the
-    hub's own cache (``$HF_HOME``), as ``NAME.safetensors`` or ``REPOSITORY/model.safetensors``; last, it is downloaded from
-    the hub at a fixed revision. Watch a download with :func:`semkey.downloads.report_downloads`.
+    A preset's file is looked for in ``weights``, ``$SEMKEY_WEIGHTS``, ``$SEMKEY_SHARED/weights``, the cache folder and
+    the hub's own cache (``$HF_HOME``), as ``NAME.safetensors`` or ``REPOSITORY/model.safetensors``; last, it is
+    downloaded from the hub at a fixed revision. Watch a download with :func:`semkey.downloads.report_downloads`.
 
     Args:
         name: a preset (:data:`semkey.backbones.specs.BACKBONES`), ``owner/name`` or ``owner/name@revision`` of a ViT,
@@ -99,8 +99,7 @@ def random_backbone(name_or_architecture: str | Architecture, layers: Sequence[i
     if isinstance(name_or_architecture, str):
         if name_or_architecture not in BACKBONES:
             raise ConfigError(
-                f"no preset '{name_or_architecture}'{preset_hint(name_or_architecture)}: "
-                f"{', '.join(BACKBONES)}"
+                f"no preset '{name_or_architecture}'{preset_hint(name_or_architecture)}: {', '.join(BACKBONES)}"
             )
         name, architecture = name_or_architecture, BACKBONES[name_or_architecture].architecture
     else:
@@ -124,7 +123,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         tensors = canonical_tensors(load_file(path))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}): delete it, or put a whole one there"
+            f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]}): delete it, or put a whole one "
+            "there"
         ) from None
     if any(not bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise CheckpointError(f"{path}: holds NaN or infinite weights")
@@ -196,8 +196,8 @@ def _fetch(preset: BackbonePreset, accept_licence: bool) -> _Weights:
     except DownloadError as error:
         gated = ": its owner lets in only accounts that have asked for it, set HF_TOKEN" if _is_refused(error) else ""
         raise CheckpointError(
-            f"the weights of '{preset.name}' ({source.megabytes} MB) are not on this machine and {error}{gated}; without "
-            f"network, put {url} as {preset.name}.safetensors into the folder that $SEMKEY_WEIGHTS names, or into "
+            f"the weights of '{preset.name}' ({source.megabytes} MB) are not on this machine and {error}{gated}; "
+            f"without network, put {url} as {preset.name}.safetensors into the folder that $SEMKEY_WEIGHTS names, or into "
             f"{cache_folder()}"
         ) from None
     _note_hash(target, url, got.sha256, got.commit or source.revision)
@@ -215,19 +215,21 @@ def _check_licence(preset: BackbonePreset, accepted: bool) -> None:
     named = {word.strip().lower() for word in os.environ.get(ACCEPT_VARIABLE, "").split(",")}
     if not accepted and "dinov3" not in named:
         raise CheckpointError(
-            f"the weights of '{preset.name}' are under the {DINOV3_LICENCE} ({DINOV3_LICENCE_URL}), which is not an open "
-            f"one: read it, and if you accept it set {ACCEPT_VARIABLE}=dinov3"
+            f"the weights of '{preset.name}' are under the {DINOV3_LICENCE} ({DINOV3_LICENCE_URL}), which is not an "
+            f"open one: read it, and if you accept it set {ACCEPT_VARIABLE}=dinov3"
         )
     log.warning("the weights of '%s' are under the %s: %s", preset.name, DINOV3_LICENCE, DINOV3_LICENCE_URL)
 
 
-# -- folders and other networks of the hub -------------------------------------------------------------------------------
+# -- folders and other networks of the hub ------------------------------------------------------------------------------
 
 
 def _read_folder(folder: Path) -> Architecture:
     for name in ("config.json", WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: no such file; a backbone's folder has config.json and {WEIGHTS_FILE}")
+            raise CheckpointError(
+                f"{folder / name}: no such file; a backbone's folder has config.json and {WEIGHTS_FILE}"
+            )
     processor = folder / "preprocessor_config.json"
     return read_architecture(
         _read_json(folder / "config.json"), _read_json(processor) if processor.is_file() else {}, str(folder)
@@ -248,8 +250,8 @@ def _from_hub(repository: str, revision: str) -> tuple[Architecture, _Weights]:
             if name == "preprocessor_config.json" and "404" in error.reason:
                 continue  # the usual colours of that kind of network
             raise CheckpointError(
-                f"'{repository}' is not on this machine and {error}; without network, name a folder with config.json and "
-                f"{WEIGHTS_FILE} instead, or put them into {folder}"
+                f"'{repository}' is not on this machine and {error}; without network, name a folder with config.json "
+                f"and {WEIGHTS_FILE} instead, or put them into {folder}"
             ) from None
         commit = got.commit or commit
         if name == WEIGHTS_FILE:

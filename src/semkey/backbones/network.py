@@ -118,7 +118,9 @@ def read_architecture(config: Mapping[str, Any], processor: Mapping[str, Any], s
         ratio = int(config.get("mlp_ratio", 4))
         options = {"qkv_bias": config.get("qkv_bias", True)} if family != "dinov3" else {}
         if family == "dinov3":
-            options = {name: config[name] for name in ("rope_theta", "query_bias", "key_bias", "value_bias") if name in config}
+            options = {
+                name: config[name] for name in ("rope_theta", "query_bias", "key_bias", "value_bias") if name in config
+            }
         return Architecture(
             family=family,
             patch=_side(config.get("patch_size", 16)),

@@ -254,8 +254,8 @@ def check_backbone_name(name: str) -> None:
     if name in BACKBONES or Path(name).is_dir() or HUB_NAME.fullmatch(name):
         return
     raise ConfigError(
-        f"backbone '{name}' is not known{preset_hint(name)}: none, {', '.join(BACKBONES)}, owner/name of a ViT on the hub, "
-        "or a folder with config.json and model.safetensors"
+        f"backbone '{name}' is not known{preset_hint(name)}: none, {', '.join(BACKBONES)}, owner/name of a ViT on the "
+        "hub, or a folder with config.json and model.safetensors"
     )
 
 

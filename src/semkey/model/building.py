@@ -73,6 +73,8 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
         elif name in source and source[name].shape == value.shape:
             value.copy_(source.pop(name))
         else:
-            raise ConfigError(f"a network without '{name}' of that shape cannot be grown: {other.config}, {model.config}")
+            raise ConfigError(
+                f"a network without '{name}' of that shape cannot be grown: {other.config}, {model.config}"
+            )
     if source:
         raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")

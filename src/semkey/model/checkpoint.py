@@ -1,7 +1,7 @@
 """Checkpoints: safetensors with the network's configuration in the header; read with hash and key checks.
 
-A backbone's weights are not in them. The header says which backbone it was, by name, revision and hash of its tensors, and
-a detector is only put together with that one.
+A backbone's weights are not in them. The header says which backbone it was, by name, revision and hash of its tensors,
+and a detector is only put together with that one.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def load_checkpoint(
         weights: folders where the backbone's weights are looked for first.
 
     Raises:
-        CheckpointError: missing, unreadable, another hash, another format, foreign, missing or misshapen tensors, or its
-            backbone cannot be had or is another one.
+        CheckpointError: missing, unreadable, another hash, another format, foreign, missing or misshapen tensors, or
+            its backbone cannot be had or is another one.
         ConfigError: its backbone needs a package that is missing.
     """
     path = Path(path)

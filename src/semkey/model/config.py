@@ -39,11 +39,11 @@ class ModelConfig(_Config):
     """Shapes of the network; stored in every checkpoint.
 
     Attributes:
-        backbone: frozen backbone: a preset (``vit-tiny``, ``dinov2-base-reg``, ...), ``owner/name`` of a ViT on the hub or
-            a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
+        backbone: frozen backbone: a preset (``vit-tiny``, ``dinov2-base-reg``, ...), ``owner/name`` of a ViT on the hub
+            or a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
         backbone_layers: which of its layers feed the pyramid, counted from 1; empty for four at equal distances.
-        branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the network
-            without one; "semantic" leaves the convolutions out, but for those that read positions inside a cell.
+        branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
+            network without one; "semantic" leaves the convolutions out, but for those that read positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
         detail_channels: channels of the detail stem, which positions are read from.
         detail_stride: its stride, 2 or 4 (faster).

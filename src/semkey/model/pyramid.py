@@ -30,9 +30,7 @@ class FeaturePyramid(nn.Module):
         semantic: channels of the backbone's maps; empty where there is none.
     """
 
-    def __init__(
-        self, stem: Sequence[int], coarse: Sequence[int], channels: int, semantic: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, stem: Sequence[int], coarse: Sequence[int], channels: int, semantic: Sequence[int] = ()) -> None:
         super().__init__()
         # A 1 x 1 convolution after space-to-depth is a convolution whose kernel and stride are the block's side.
         self.lateral2 = nn.Conv2d(stem[0], channels, 4, stride=4) if len(stem) == 3 else None

@@ -75,13 +75,14 @@ class SemanticKeypointDetector(nn.Module):
     """Keypoints, descriptors and reliability from one image.
 
     Parts, each a module of its own: ``backbone`` (frozen; None for ``compact``), ``stem``, ``context``, ``pyramid``,
-    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``. Stem and context are None where only
-    the backbone is read.
+    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``. Stem and context are None where
+    only the backbone is read.
 
     Args:
         config: shapes of the network.
         extraction: how keypoints are chosen.
-        backbone: the one that ``config`` names, where it uses one; :func:`semkey.model.building.build_detector` loads it.
+        backbone: the one that ``config`` names, where it uses one; :func:`semkey.model.building.build_detector` loads
+            it.
 
     Raises:
         ConfigError: the configuration uses a backbone and none, or one with other layers, was given.
