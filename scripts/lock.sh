@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes requirements.lock from pyproject.toml (runtime, benchmark and dev), for every supported Python and platform.
+# Writes requirements.lock from pyproject.toml (runtime and dev), for every supported Python and platform.
 # Pins already in the lock are kept where they still fit: `make lock` after adding a dependency,
 # `make lock ARGS=--upgrade` for the newest of everything, `make lock ARGS="--upgrade-package rich"` for one.
 set -eu

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import Outcome, Run
 from semkey.runtime import tune_process
 
 tune_process()  # before any test module imports torch: the tests run several times faster on a busy machine
@@ -28,6 +29,24 @@ def shared() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process."""
+    from semkey.cli.main import main
+
+    def run_main(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        code = caught.value.code
+        return Outcome(
+            code=code if isinstance(code, int) else 0 if code is None else 1, out=captured.out, err=captured.err
+        )
+
+    return run_main
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,41 +13,14 @@ import numpy as np
 import pytest
 from skimage import data
 
+from command_line import Outcome, Run
 from semkey import __version__
-from semkey.cli.main import main
 from semkey.geometry.homography import corner_error
 from semkey.images import read_image, write_image
 
 COMMANDS = ["detect", "match", "slam", "demo", "render-room", "info", "eval"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 RUN_MAIN = "from semkey.cli.main import main; main()"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process; returns exit code, stdout and stderr (of C libraries too)."""
-
-    def run_main(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        code = caught.value.code
-        return Outcome(
-            code=code if isinstance(code, int) else 0 if code is None else 1, out=captured.out, err=captured.err
-        )
-
-    return run_main
 
 
 @pytest.fixture(scope="module")

@@ -104,3 +104,11 @@ def test_positions_follow_flips_and_quarter_turns() -> None:
 def test_min_score_drops_weak_peaks() -> None:
     scores = blob(40, 30, (10, 10)) + 0.3 * blob(40, 30, (28, 18))
     assert len(detect_peaks(scores, radius=3, window=5, temperature=0.1, count=9, min_score=0.5).scores) == 1
+
+
+def test_only_the_strongest_of_many_maxima_are_sorted_and_the_result_is_the_same() -> None:
+    torch.manual_seed(0)
+    levels = torch.randint(0, 40, (120, 160)).float() / 40  # many exact ties
+    few, all_of_them = local_maxima(levels, 1, 0, 30), local_maxima(levels, 1, 0, 10_000)
+    assert len(all_of_them) > 2 * (30 + 64)
+    torch.testing.assert_close(few, all_of_them[:30], rtol=0, atol=0)

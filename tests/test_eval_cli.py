@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from semkey.cli.main import main
+from command_line import Run
 from semkey.evaluation.results import Evaluation
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.images import write_image
@@ -29,31 +27,6 @@ LISTENING_MAIN = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from semkey.cli.main import main; main()"
 )
 KINDS = ["planar", "posed-pairs", "homographies", "reliability", "localisation", "speed", "trajectory"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process; returns exit code, stdout and stderr."""
-
-    def run_main(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        code = caught.value.code
-        return Outcome(code=code if isinstance(code, int) else 0, out=captured.out, err=captured.err)
-
-    return run_main
 
 
 @pytest.fixture(scope="module")

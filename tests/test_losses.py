@@ -54,7 +54,7 @@ def test_cell_cross_entropy_leaves_out_invalid_cells_and_scales_crowded_ones() -
 
 def test_a_constant_score_map_escapes() -> None:
     """From a constant map, 200 steps find the target; the peak stands where it should."""
-    head = ScoreHead(4)
+    head = ScoreHead(4, 64)
     target = render_targets(torch.tensor([[11.3, 4.8]]), torch.tensor([0.9]), (8, 16))[None]
     logits = torch.zeros(1, 64, 1, 2, requires_grad=True)
     nothing = torch.zeros_like(logits)

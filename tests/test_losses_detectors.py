@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from semkey.losses.detection import success_loss
 from semkey.losses.peaks import coverage_loss, dispersity_loss, peakiness_loss
 from semkey.losses.repeatability import cosine_repeatability_loss, mutual_nearest, reprojection_loss
 from semkey.losses.warping import dense_warp, project_points
 from semkey.model.dkd import detect_peaks
+from semkey.model.heads import probability_from_score, score_from_log_probability
 
 
 def identity_warp(height: int, width: int) -> torch.Tensor:
@@ -304,3 +306,48 @@ def test_a_small_constant_map_is_a_minimum_of_repeatability_and_dispersity_but_n
     assert terms(constant + noise)[0] > terms(constant)[0]
     assert terms(constant)[2] == pytest.approx(1.0)
     assert terms(constant + noise)[2] < 1.0 - 4e-4
+
+
+# -- success -------------------------------------------------------------------------------------------------------
+
+
+def window(middle: float, around: float, far: float) -> torch.Tensor:
+    """A 5 x 5 window of probabilities: its centre, the 8 pixels around, the 16 further out."""
+    values = torch.full((5, 5), far, dtype=torch.float64)
+    values[1:4, 1:4] = around
+    values[2, 2] = middle
+    return values.reshape(1, 25)
+
+
+def test_success_by_hand() -> None:
+    mass = 0.3 + 8 * 0.05
+    lasting, lost = torch.tensor([True]), torch.tensor([False])
+    assert success_loss(window(0.3, 0.05, 0.9), lasting).item() == pytest.approx(-math.log(mass))
+    assert success_loss(window(0.3, 0.05, 0.0), lost).item() == pytest.approx(-math.log(1 - mass))
+
+
+def test_success_raises_what_lasts_and_lowers_the_rest() -> None:
+    windows = torch.cat([window(0.2, 0.01, 0.01)] * 2).requires_grad_()
+    success_loss(windows, torch.tensor([True, False])).backward()
+    assert windows.grad is not None
+    middle = windows.grad.reshape(2, 5, 5)[:, 1:4, 1:4]
+    assert (middle[0] < 0).all()
+    assert (middle[1] > 0).all()
+    assert windows.grad.abs().sum() == middle.abs().sum()  # pixels further out are not touched
+
+
+def test_success_is_finite_at_the_ends_and_zero_for_nothing() -> None:
+    windows = torch.cat([window(0.0, 0.0, 0.0), window(1.0, 0.0, 0.0)])
+    assert success_loss(windows, torch.tensor([True, False])).isfinite()
+    assert success_loss(torch.zeros(0, 25), torch.zeros(0)).item() == 0.0
+
+
+def test_success_gradient() -> None:
+    windows = torch.rand(4, 25, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 30
+    labels = torch.tensor([1.0, 0.0, 1.0, 0.5], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda w: success_loss(w, labels), windows.requires_grad_())
+
+
+def test_a_score_stands_for_its_probability() -> None:
+    probability = torch.tensor([1.0, 0.5, 1e-3, 1e-4])
+    torch.testing.assert_close(probability_from_score(score_from_log_probability(probability.log())), probability)

@@ -15,7 +15,7 @@ from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.features import Features
 from semkey.model.heads import score_from_log_probability
-from semkey.model.layers import sample_map
+from semkey.model.layers import cells_to_image, image_to_cells, merge_cells, sample_map
 from semkey.model.precision import cpu_has_bfloat16, uses_bfloat16
 from semkey.model.preprocess import PreparedImage, prepare, to_gray, to_original_pixels
 from semkey.model.semantic_detector import SemanticKeypointDetector
@@ -321,3 +321,19 @@ def test_no_keypoints_at_the_edge_of_an_image(detector: SemanticKeypointDetector
         assert pixels.min() == kept
         assert pixels[:, 0].max() == 200 - 1 - kept
         assert pixels[:, 1].max() == 160 - 1 - kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_cells_are_those_of_torch(side: int, dtype: torch.dtype) -> None:
+    image = torch.randn(2, 1, 32, 48).to(dtype)
+    cells = image_to_cells(image, side)
+    torch.testing.assert_close(cells, torch.nn.functional.pixel_unshuffle(image, side), rtol=0, atol=0)
+    assert cells.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(cells_to_image(cells, side), image, rtol=0, atol=0)
+    torch.testing.assert_close(merge_cells(cells, side, 8), image_to_cells(image, 8), rtol=0, atol=0)
+
+
+def test_cells_pass_gradients_on() -> None:
+    image = torch.randn(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda i: merge_cells(image_to_cells(i, 4), 4, 8), image)

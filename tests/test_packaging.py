@@ -256,7 +256,7 @@ def test_only_the_command_line_prints() -> None:
 def test_no_file_names_a_folder_of_one_machine() -> None:
     pattern = re.compile(r"(?<![\w.])/(home|root|work|Users|opt)/\w")
     suffixes = {".py", ".sh", ".md", ".toml", ".lock"}
-    folders = ("src", "tests", "scripts", "benchmarks", "training", "docs")
+    folders = ("src", "tests", "scripts", "benchmarks", "docs")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
     files += [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "requirements.lock"]
     wrong = [

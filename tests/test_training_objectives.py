@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import default_collate
 
+from semkey.errors import ConfigError
 from semkey.losses.description import dual_softmax_loss
+from semkey.model.checkpoint import save_checkpoint
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.training.config import TrainConfig
+from semkey.training.imitation import Guide
 from semkey.training.objectives import compute
-from semkey.training.stage_config import LOSSES, ObjectiveOptions
-from training_fakes import MODEL, SIDE, ShiftedPairs
+from semkey.training.stage_config import IMITATION_LOSSES, LOSSES, ObjectiveOptions
+from training_fakes import MODEL, SIDE, ShiftedPairs, small_config
 
 OPTIONS = ObjectiveOptions(max_keypoints=64)
 
@@ -36,7 +41,7 @@ def run(model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], decoupl
     return model(torch.cat([batch["image0"], batch["image1"]]), decoupled=decoupled)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in IMITATION_LOSSES])
 def test_each_loss_is_finite_and_has_a_gradient(
     model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], name: str
 ) -> None:
@@ -152,3 +157,64 @@ def test_decoupled_detection_leaves_the_descriptors_features(
     learned = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in model.pyramid.parameters())
     assert learned == trunk_learns
     assert any(p.grad is not None for p in model.detail.parameters())
+
+
+def test_exact_positions_are_those_of_shapes_alone(
+    model: SemanticKeypointDetector, batch: dict[str, torch.Tensor]
+) -> None:
+    maps, weights = run(model, batch), {"position": 1.0, "anchor": 1.0}
+    exact = ObjectiveOptions(max_keypoints=64, exact_positions=True)
+    of_scenes = compute(model, maps, batch, weights, exact).losses
+    assert all(float(value.detach()) == 0.0 for value in of_scenes.values())
+    shapes = batch | {"is_scene": torch.zeros(2)}
+    torch.testing.assert_close(
+        compute(model, maps, shapes, weights, exact).losses, compute(model, maps, batch, weights, OPTIONS).losses
+    )
+
+
+def test_success_of_shapes_asks_for_the_place_and_of_scenes_for_the_match_as_well(
+    model: SemanticKeypointDetector, batch: dict[str, torch.Tensor]
+) -> None:
+    """With descriptors that are all the same nothing matches, so every keypoint of a scene has failed."""
+    maps = run(model, batch)
+    model.describe = lambda maps, keypoints: torch.ones(*keypoints.shape[:2], 4) / 2  # type: ignore[method-assign]
+    weights = {"success": 1.0}
+    scenes = compute(model, maps, batch, weights, OPTIONS).losses["success"]
+    shapes = compute(model, maps, batch | {"is_scene": torch.zeros(2)}, weights, OPTIONS).losses["success"]
+    assert float(shapes.detach()) > float(scenes.detach())  # the untrained probabilities are small: failing is expected
+
+
+def test_a_guide_is_imitated_perfectly_by_itself(
+    model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "guide.safetensors"
+    save_checkpoint(model.eval(), path)
+    guide = Guide(str(path), model.config, torch.device("cpu"))
+    images = torch.cat([batch["image0"], batch["image1"]])
+    maps, weights = run(model, batch), {"imitate_scores": 1.0, "imitate_descriptors": 1.0}
+    own = compute(model, maps, batch, weights, OPTIONS, (guide, guide.maps(images))).losses
+    assert abs(float(own["imitate_descriptors"].detach())) < 1e-4
+    torch.manual_seed(5)
+    other = SemanticKeypointDetector(model.config).eval()
+    others = compute(other, run(other, batch), batch, weights, OPTIONS, (guide, guide.maps(images))).losses
+    for name, value in others.items():
+        assert float(value.detach()) > float(own[name].detach()) + 1e-4
+    torch.stack(list(others.values())).sum().backward()
+    assert all(p.grad is None for p in guide.model.parameters())
+    assert any(p.grad is not None for p in other.stem.parameters())
+
+
+def test_a_guide_has_to_fit(model: SemanticKeypointDetector, tmp_path: Path) -> None:
+    path = tmp_path / "guide.safetensors"
+    save_checkpoint(model, path)
+    wider = ModelConfig.from_mapping(MODEL | {"descriptor_dim": 32})
+    with pytest.raises(ConfigError, match="width 16, the model to train has 32"):
+        Guide(str(path), wider, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"imitate_scores needs guide"):
+        small_config(stages={"detector": {"losses": {"imitate_scores": 1.0}}})
+
+
+def test_nano_learns_from_compact() -> None:
+    config = TrainConfig.load("configs/nano.yaml")
+    assert config.guide == "compact"
+    assert config.model.descriptor_dim == ModelConfig().descriptor_dim  # so that descriptors of both can be matched

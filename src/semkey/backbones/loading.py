@@ -197,8 +197,8 @@ def _fetch(preset: BackbonePreset, accept_licence: bool) -> _Weights:
         gated = ": its owner lets in only accounts that have asked for it, set HF_TOKEN" if _is_refused(error) else ""
         raise CheckpointError(
             f"the weights of '{preset.name}' ({source.megabytes} MB) are not on this machine and {error}{gated}; "
-            f"without network, put {url} as {preset.name}.safetensors into the folder that $SEMKEY_WEIGHTS names, or into "
-            f"{cache_folder()}"
+            f"without network, put {url} as {preset.name}.safetensors into the folder that $SEMKEY_WEIGHTS names, or "
+            f"into {cache_folder()}"
         ) from None
     _note_hash(target, url, got.sha256, got.commit or source.revision)
     return _Weights(path=target, revision=source.revision)
@@ -221,7 +221,7 @@ def _check_licence(preset: BackbonePreset, accepted: bool) -> None:
     log.warning("the weights of '%s' are under the %s: %s", preset.name, DINOV3_LICENCE, DINOV3_LICENCE_URL)
 
 
-# -- folders and other networks of the hub ------------------------------------------------------------------------------
+# -- folders and other networks of the hub -----------------------------------------------------------------------------
 
 
 def _read_folder(folder: Path) -> Architecture:

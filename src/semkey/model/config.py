@@ -43,14 +43,16 @@ class ModelConfig(_Config):
             or a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
         backbone_layers: which of its layers feed the pyramid, counted from 1; empty for four at equal distances.
         branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
-            network without one; "semantic" leaves the convolutions out, but for those that read positions inside a cell.
+            network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
         detail_channels: channels of the detail stem, which positions are read from.
         detail_stride: its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
+        detector_channels: channels of the score head.
         descriptor_dim: descriptor width D.
         descriptor_positions: deformable samples M per keypoint (SDDH).
+        descriptor_stride: of the map that they are read from, 4 or 8 (faster).
         global_dim: width G of the global descriptor.
     """
 
@@ -62,8 +64,10 @@ class ModelConfig(_Config):
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
+    detector_channels: int = 64
     descriptor_dim: int = 64
     descriptor_positions: int = 16
+    descriptor_stride: int = 4
     global_dim: int = 256
 
     def __post_init__(self) -> None:
@@ -73,12 +77,20 @@ class ModelConfig(_Config):
             raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
-        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        widths = (
+            *self.stem_channels,
+            self.detail_channels,
+            *self.context_channels,
+            self.grid_channels,
+            self.detector_channels,
+        )
         widths = (*widths, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
+        if self.descriptor_stride not in (4, 8):
+            raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):
             raise ConfigError(f"channel counts must be whole numbers from 1 to 4096, got {widths}")
 

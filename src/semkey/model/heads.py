@@ -8,28 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semkey.model.layers import ConvBlock, sample_map
-from semkey.model.pyramid import FINE_STRIDE
+from semkey.model.layers import ConvBlock, cells_to_image, sample_map
 from semkey.model.stem import GRID_STRIDE
 
 
 class ScoreHead(nn.Module):
     """Keypoint log-probabilities at full resolution from a grid: each cell gives one logit per pixel it covers.
 
-    3 x 3 -> 64, 3 x 3 -> 64, 1 x 1 -> 8 * 8, plus the detail stem's logits: the grid says whether a place is worth a
+    3 x 3, 3 x 3, 1 x 1 -> 8 * 8, plus the detail stem's logits: the grid says whether a place is worth a
     keypoint, the detail where its corner lies. A softmax over a cell's 64 logits and a constant 0 for "no keypoint
     here" (as SuperPoint's dustbin, DeTone et al. 2018) makes them probabilities; depth-to-space puts them in place.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(ConvBlock(channels, 64), ConvBlock(64, 64), nn.Conv2d(64, GRID_STRIDE**2, 1))
+        last = nn.Conv2d(hidden, GRID_STRIDE**2, 1)
+        self.layers = nn.Sequential(ConvBlock(channels, hidden), ConvBlock(hidden, hidden), last)
 
     def forward(self, grid: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) and (B, 64, h, w) -> log-probabilities (B, 1, 8 h, 8 w), float32, at most 0."""
         logits = self.layers(grid).float() + detail.float()
         # log(1 + sum exp) is the softplus of the log-sum-exp
-        return F.pixel_shuffle(logits - F.softplus(torch.logsumexp(logits, dim=1, keepdim=True)), GRID_STRIDE)
+        return cells_to_image(logits - F.softplus(torch.logsumexp(logits, dim=1, keepdim=True)), GRID_STRIDE)
 
 
 def score_from_log_probability(log_probability: torch.Tensor) -> torch.Tensor:
@@ -49,20 +49,21 @@ class SDDH(nn.Module):
     """Sparse deformable descriptor head (ALIKED, Zhao et al. 2023, section III-C).
 
     A 3 x 3 patch around the keypoint predicts M sample positions; the features there go through SELU and are summed
-    with learned matrices. Works in pixels on the stride-4 map. ALIKED's 1 x 1 convolution of the samples is the
-    pyramid's last one here: it commutes with bilinear sampling, and on the map it costs less.
+    with learned matrices. Works in pixels on the pyramid's map for descriptors (stride ``stride``). ALIKED's 1 x 1
+    convolution of the samples is the pyramid's last one here: it commutes with bilinear sampling, and on the map it
+    costs less.
     """
 
     patch: torch.Tensor
 
-    def __init__(self, channels: int, dim: int, positions: int) -> None:
+    def __init__(self, channels: int, dim: int, positions: int, stride: int) -> None:
         super().__init__()
-        self.positions = positions
+        self.positions, self.stride = positions, stride
         self.offsets = nn.Sequential(
             nn.Linear(9 * channels, 2 * positions), nn.SELU(inplace=True), nn.Linear(2 * positions, 2 * positions)
         )
         self.aggregate = nn.Linear(positions * channels, dim, bias=False)
-        steps = torch.tensor([-1.0, 0.0, 1.0]) * FINE_STRIDE
+        steps = torch.tensor([-1.0, 0.0, 1.0]) * stride
         patch = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(9, 2)
         self.register_buffer("patch", patch, persistent=False)
 
@@ -70,18 +71,18 @@ class SDDH(nn.Module):
         """Describe keypoints.
 
         Args:
-            fine: (B, C, H/4, W/4) map of the pyramid.
+            fine: (B, C, H/s, W/s) map of the pyramid.
             keypoints: (B, N, 2) pixels of the full-resolution input.
 
         Returns:
             (B, N, D) float32, unit norm.
         """
         batch, count, _ = keypoints.shape
-        reach = max(fine.shape[-2:]) * FINE_STRIDE / 4.0
-        patch = sample_map(fine, keypoints[:, :, None] + self.patch, FINE_STRIDE)
-        offsets = self.offsets(patch.flatten(2)) * FINE_STRIDE
+        reach = max(fine.shape[-2:]) * self.stride / 4.0
+        patch = sample_map(fine, keypoints[:, :, None] + self.patch, self.stride)
+        offsets = self.offsets(patch.flatten(2)) * self.stride
         offsets = offsets.float().clamp(-reach, reach).reshape(batch, count, self.positions, 2)
-        samples = sample_map(fine, keypoints[:, :, None] + offsets, FINE_STRIDE)
+        samples = sample_map(fine, keypoints[:, :, None] + offsets, self.stride)
         samples = F.selu(samples)
         descriptors = self.aggregate(samples.flatten(2))
         return F.normalize(descriptors.float(), dim=-1, eps=1e-6)

@@ -136,7 +136,8 @@ def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
     # unit variance makes exposure and contrast irrelevant; the floor keeps sensor noise of a blank image small
     image = (image - image.mean()) / image.std(correction=0).clamp(min=0.02)
     pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
-    image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
+    if any(pad):
+        image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
     return PreparedImage(tensor=image, valid_size=(valid_width, valid_height), original_size=(width, height))
 
 

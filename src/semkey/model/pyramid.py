@@ -13,8 +13,6 @@ from semkey.backbones.geometry import resample
 from semkey.model.layers import ConvBlock
 from semkey.model.stem import GRID_STRIDE
 
-FINE_STRIDE = 4
-
 
 class FeaturePyramid(nn.Module):
     """Fuses strides 2 (if there is one), 4, 8 (stem), 16, 32 (context) and a backbone's layers.
@@ -24,21 +22,30 @@ class FeaturePyramid(nn.Module):
     the true places of the cells.
 
     Args:
-        stem: channels of the stem's maps; empty where there is none.
+        stem: channels of the stem's maps, finest first; empty where there is none.
         coarse: channels of the context's maps; empty where there is none.
-        channels: of the fused maps.
+        channels: of both results.
+        fine_stride: of the map that descriptors are read from, 4 or 8 (faster).
         semantic: channels of the backbone's maps; empty where there is none.
     """
 
-    def __init__(self, stem: Sequence[int], coarse: Sequence[int], channels: int, semantic: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        stem: Sequence[int],
+        coarse: Sequence[int],
+        channels: int,
+        fine_stride: int = 4,
+        semantic: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.fine_stride, self.fine_index = fine_stride, -2 if fine_stride == 4 else -1
         # A 1 x 1 convolution after space-to-depth is a convolution whose kernel and stride are the block's side.
         self.lateral2 = nn.Conv2d(stem[0], channels, 4, stride=4) if len(stem) == 3 else None
         self.lateral4 = nn.Conv2d(stem[-2], channels, 2, stride=2) if stem else None
         self.lateral8 = nn.Conv2d(stem[-1], channels, 1) if stem else None
         self.coarse = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarse)
         self.fuse = ConvBlock(channels, channels)
-        self.fine = nn.Conv2d(stem[-2], channels, 1) if stem else None
+        self.fine = nn.Conv2d(stem[self.fine_index], channels, 1) if stem else None
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
         self.semantic = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in semantic)
 
@@ -58,7 +65,7 @@ class FeaturePyramid(nn.Module):
             size: H and W, pixels; needed with a backbone.
 
         Returns:
-            ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/4, W/4).
+            ``grid`` (B, channels, H/8, W/8) and ``fine`` (B, channels, H/s, W/s) for the fine stride s.
         """
         parts = []
         if self.lateral4 is not None and self.lateral8 is not None:
@@ -72,12 +79,14 @@ class FeaturePyramid(nn.Module):
             cells = (size[0] // GRID_STRIDE, size[1] // GRID_STRIDE)
             parts.append(resample(_sum(laterals), semantic.patch, GRID_STRIDE, cells))
         grid = self.fuse(_sum(parts))
-        scale = GRID_STRIDE // FINE_STRIDE
+        scale = GRID_STRIDE // self.fine_stride
         fine = _resize(self.fine_from_grid(grid), (scale * grid.shape[-2], scale * grid.shape[-1]))
-        return grid, fine if self.fine is None else self.fine(stem[-2]) + fine
+        return grid, fine if self.fine is None else self.fine(stem[self.fine_index]) + fine
 
 
 def _resize(feature_map: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    if tuple(feature_map.shape[-2:]) == tuple(size):
+        return feature_map
     return F.interpolate(feature_map, size=tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -45,7 +45,7 @@ class DenseMaps:
     Attributes:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
-        fine: (B, C, H/4, W/4) features that descriptors are sampled from.
+        fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
         detail: (B, C, H/s, W/s) features of the detail stem (stride s), which sub-pixel offsets are read from.
         coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
     """
@@ -105,10 +105,12 @@ class SemanticKeypointDetector(nn.Module):
         coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
         self.stem = Stem(stem) if stem else None
         self.context = Context(stem[-1], self.config.context_channels) if stem else None
-        self.pyramid = FeaturePyramid(stem, coarse, channels, semantic)
+        self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
         self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
-        self.detector = ScoreHead(channels)
-        self.descriptor = SDDH(channels, self.config.descriptor_dim, self.config.descriptor_positions)
+        self.detector = ScoreHead(channels, self.config.detector_channels)
+        self.descriptor = SDDH(
+            channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
+        )
         self.offset = OffsetHead(self.config.detail_channels, self.config.detail_stride)
         self.reliability = ReliabilityHead(channels)
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
@@ -221,7 +223,7 @@ class SemanticKeypointDetector(nn.Module):
                     colors = torch.cat(views)
                 reduced = uses_bfloat16(self.extraction.precision, self.device)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-                    maps = self(batch.contiguous(memory_format=torch.channels_last), colors)
+                    maps = self(batch.bfloat16() if reduced else batch, colors)
                 maps = maps.map(torch.Tensor.float)
                 for row, index in enumerate(part):
                     results[index] = self._features(maps.image(row), prepared[index])

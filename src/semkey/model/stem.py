@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semkey.model.layers import ConvBlock, Downsample, ResidualBlock
+from semkey.model.layers import Cells, ConvBlock, Downsample, ResidualBlock, merge_cells
 
 GRID_STRIDE = 8
 
@@ -26,10 +26,10 @@ class Stem(nn.Module):
         self.stride2: nn.Module | None = None
         if len(channels) == 3:
             first = channels[0]
-            self.stride2 = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(4, first), ConvBlock(first, first))
+            self.stride2 = nn.Sequential(Cells(2), ConvBlock(4, first), ConvBlock(first, first))
             self.stride4 = nn.Sequential(Downsample(first, second), ResidualBlock(second))
         else:
-            self.stride4 = nn.Sequential(nn.PixelUnshuffle(4), ConvBlock(16, second), ResidualBlock(second))
+            self.stride4 = nn.Sequential(Cells(4), ConvBlock(16, second), ConvBlock(second, second))
         self.stride8 = nn.Sequential(Downsample(second, third), ResidualBlock(third))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -70,9 +70,7 @@ class DetailStem(nn.Module):
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.layers = nn.Sequential(
-            nn.PixelUnshuffle(stride), ConvBlock(stride**2, channels), ConvBlock(channels, channels)
-        )
+        self.layers = nn.Sequential(Cells(stride), ConvBlock(stride**2, channels), ConvBlock(channels, channels))
         self.features = nn.Conv2d(channels, channels, 3, padding=1)
         self.logits = nn.Conv2d(channels, stride**2, 3, padding=1)
 
@@ -88,5 +86,4 @@ class DetailStem(nn.Module):
         """
         detail = self.layers(image)
         logits = self.logits(F.relu(detail + self.features(detail)))
-        # the numbers of a cell are its pixels: to full resolution, then to the cells of the grid
-        return detail, F.pixel_unshuffle(F.pixel_shuffle(logits, self.stride), GRID_STRIDE)
+        return detail, merge_cells(logits, self.stride, GRID_STRIDE)

@@ -11,7 +11,7 @@ from semkey.errors import ConfigError
 from semkey.model.config import ModelConfig, Precision
 from semkey.training.data.config import DataConfig
 from semkey.training.settings import Settings, override, read_yaml, require
-from semkey.training.stage_config import ObjectiveOptions, StageName, StagesConfig
+from semkey.training.stage_config import IMITATION_LOSSES, STAGES, ObjectiveOptions, StageName, StagesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,7 @@ class TrainConfig(Settings):
         name: of the result, ``RUN/<name>.safetensors``.
         seed: of the first weights, the pairs and every other random choice.
         init: preset or checkpoint whose weights the first stage starts from; None starts from random ones.
+        guide: preset or checkpoint that the losses ``imitate_scores`` and ``imitate_descriptors`` imitate.
         pairs_per_epoch: length of an epoch.
         model: shapes of the network.
         data: what it sees, see :class:`semkey.training.data.config.DataConfig`.
@@ -129,6 +130,7 @@ class TrainConfig(Settings):
     name: str = "compact"
     seed: int = 0
     init: str | None = None
+    guide: str | None = None
     pairs_per_epoch: int = 8000
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -142,6 +144,12 @@ class TrainConfig(Settings):
         if not self.name or any(not (c.isalnum() or c in "-_.") for c in self.name):
             raise ConfigError(f"name is '{self.name}': letters, digits, '-', '_' and '.' only, it becomes a file name")
         require(self.seed >= 0, f"seed is {self.seed}, must be 0 or more")
+        if self.guide is None:
+            for name in STAGES:
+                stage = self.stages.get(name)
+                imitating = [loss for loss in IMITATION_LOSSES if loss in stage.active_losses]
+                if imitating and stage.epochs > 0:
+                    raise ConfigError(f"stages.{name}.losses.{imitating[0]} needs guide: a preset or a checkpoint")
         require(self.pairs_per_epoch >= 1, f"pairs_per_epoch is {self.pairs_per_epoch}, must be at least 1")
 
     @classmethod

@@ -21,6 +21,7 @@ from semkey.training.checkpointing import CheckpointFolder, random_state, restor
 from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
 from semkey.training.feeding import MicroBatches, next_batch, pair_loader
+from semkey.training.imitation import Guide, wants_guide
 from semkey.training.objectives import Batch, Objectives, compute
 from semkey.training.optimisation import (
     BatchNormStatistics,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLASSIFICATION = ("match_dual_softmax", "match_nre", "relations", "heat", "reliability_bce", "place")
+CLASSIFICATION = ("match_dual_softmax", "match_nre", "relations", "heat", "imitate_scores", "reliability_bce", "place")
 """Losses that are cross-entropies, for Kendall weighting."""
 
 _DESCRIPTOR_METRIC = "descriptor_accuracy"
@@ -128,6 +129,9 @@ class StageLoop:
         self.baseline: float | None = None
         self.best: dict[str, torch.Tensor] | None = None
         self.bfloat16 = autocast_bfloat16(config.optimizer.precision, fabric.device)
+        self.guide: Guide | None = None
+        if config.guide is not None and wants_guide(plan.config.active_losses):
+            self.guide = Guide(config.guide, config.model, fabric.device)
         self._saved_at = time.monotonic()
         self._sums = _Sums()
 
@@ -255,7 +259,8 @@ class StageLoop:
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
             maps = self.model(images, decoupled=self.plan.decoupled)
-        return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives)
+            guide = None if self.guide is None else (self.guide, self.guide.maps(images))
+        return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
 
     def _update(
         self,

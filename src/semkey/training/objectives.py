@@ -15,6 +15,8 @@
 | ``success`` | probability of keypoints: found again within ``same_px``, and matched right? | DISK, DaD |
 | ``peakiness`` | one minus (maximum - mean) of windows | R2D2, eq. 2 |
 | ``coverage`` | expected share of empty 32x32 cells | |
+| ``imitate_scores`` | cross-entropy per cell with the guide's probabilities | |
+| ``imitate_descriptors`` | one minus the cosine of own and the guide's descriptors | |
 | ``reliability_bce`` | will the match be right? cross-entropy on detached features | |
 | ``reliability_ap`` | R2D2's AP loss, descriptors detached | R2D2, eq. 6 |
 | ``place`` | InfoNCE between the views' place descriptors, on detached features | |
@@ -37,6 +39,7 @@ from semkey.model.dkd import read_windows
 from semkey.model.heads import score_from_log_probability
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 from semkey.training.detected import Batch, Sides, detected_losses, exact_places
+from semkey.training.imitation import Guide
 from semkey.training.stage_config import DETECTED_LOSSES, MATCHING_LOSSES, ObjectiveOptions
 
 _WINDOW = 5
@@ -60,6 +63,7 @@ def compute(
     batch: Batch,
     weights: Mapping[str, float],
     options: ObjectiveOptions | None = None,
+    guide: tuple[Guide, DenseMaps] | None = None,
 ) -> Objectives:
     """Losses of a batch of B pairs.
 
@@ -73,6 +77,7 @@ def compute(
         batch: collated pairs, see :mod:`semkey.training.data.pair`.
         weights: by name of the loss.
         options: details; None takes the defaults.
+        guide: what is imitated, and its maps of the same images.
 
     Returns:
         The losses, and, where losses over detected keypoints are among them, the figures ``repeat`` (share of view 0's
@@ -94,6 +99,8 @@ def compute(
     if wanted & set(DETECTED_LOSSES):
         detected, figures = detected_losses(model, sides, batch, wanted, options)
         losses |= detected
+    if guide is not None:
+        losses |= guide[0].losses(model, maps, guide[1], batch, wanted)
     if "place" in wanted:
         places = model.place(maps.coarse)
         losses["place"] = place_loss(places[:half], places[half:])

@@ -12,7 +12,7 @@ from semkey.training.settings import Settings, require, unknown_key
 StageName = Literal["descriptor", "detector", "reliability", "finetune"]
 STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")
 
-MATCHING_LOSSES = ("match_dual_softmax", "match_triplet", "match_nre", "relations")
+MATCHING_LOSSES = ("match_dual_softmax", "match_triplet", "match_nre", "relations", "imitate_descriptors")
 DETECTION_LOSSES = (
     "heat",
     "position",
@@ -23,9 +23,13 @@ DETECTION_LOSSES = (
     "success",
     "peakiness",
     "coverage",
+    "imitate_scores",
 )
 RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
 PLACE_LOSSES = ("place",)
+IMITATION_LOSSES = ("imitate_scores", "imitate_descriptors")
+"""Losses that need a guide, see :mod:`semkey.training.imitation`."""
+
 LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
 """Every loss that a stage can be given; see :mod:`semkey.training.objectives`."""
 

@@ -96,7 +96,8 @@ def render_views(
 
     Returns:
         ``images`` (V, H, W) uint8 grey, or (V, H, W, 3) RGB, ``depths`` (V, H, W) float32, ``poses`` (V, 4, 4)
-        T_world_cam, ``K`` (V, 3, 3) float64, ``pairs`` (N, 2) int32 of views that overlap and ``overlaps`` (N,) float32.
+        T_world_cam, ``K`` (V, 3, 3) float64, ``pairs`` (N, 2) int32 of views that overlap and ``overlaps`` (N,)
+        float32.
     """
     rng = np.random.default_rng([seed, 11])
     is_low = rng.random() < config.low_texture

@@ -1,6 +1,6 @@
 """Copy a trained checkpoint into the package and record its hash.
 
-    python training/publish.py RUN/compact.safetensors [--blend EARLIER.safetensors --share 0.7]
+    python scripts/publish.py RUN/compact.safetensors [--name compact] [--blend EARLIER.safetensors --share 0.7]
 
 With ``--blend`` the published weights lie ``--share`` of the way from the earlier checkpoint to the first one.
 The file is read back through the checks every user's load goes through before it replaces the shipped one.

@@ -1,0 +1,78 @@
+"""Learning from a trained detector: a small network imitates the score map and the descriptors of a larger one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from semkey.errors import ConfigError
+from semkey.losses.detection import cell_cross_entropy
+from semkey.model.checkpoint import load_checkpoint
+from semkey.model.config import ModelConfig
+from semkey.model.presets import presets
+from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.training.stage_config import IMITATION_LOSSES
+
+
+class Guide:
+    """A frozen detector and how to imitate it.
+
+    Args:
+        source: name of a preset, or path of a checkpoint.
+        learner: shapes of the network that imitates it; descriptors must have the same width.
+        device: where to compute.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        ConfigError: descriptors differ in width.
+    """
+
+    def __init__(self, source: str, learner: ModelConfig, device: torch.device) -> None:
+        preset = presets().get(source)
+        model = load_checkpoint(preset.path, preset.sha256) if preset else load_checkpoint(source)
+        if model.config.descriptor_dim != learner.descriptor_dim:
+            raise ConfigError(
+                f"guide {source} has descriptors of width {model.config.descriptor_dim}, the model to train has"
+                f" {learner.descriptor_dim}: set model.descriptor_dim"
+            )
+        self.model = model.optimize().to(device)
+
+    def losses(
+        self,
+        model: SemanticKeypointDetector,
+        maps: DenseMaps,
+        guide_maps: DenseMaps,
+        batch: Mapping[str, torch.Tensor],
+        wanted: set[str],
+    ) -> dict[str, torch.Tensor]:
+        """Those of :data:`IMITATION_LOSSES` that are wanted.
+
+        Args:
+            model: that learns.
+            maps: its maps of 2B images, view 0 of each pair, then view 1.
+            guide_maps: of the guide for the same images.
+            batch: the pairs; their points are where descriptors are compared.
+            wanted: names of losses.
+        """
+        losses: dict[str, torch.Tensor] = {}
+        if "imitate_scores" in wanted:
+            targets = guide_maps.log_probability[:, 0].exp()
+            valid = torch.ones_like(targets, dtype=torch.bool)
+            losses["imitate_scores"] = cell_cross_entropy(maps.log_probability[:, 0], targets, valid)
+        if "imitate_descriptors" in wanted:
+            points = torch.cat([batch["points0"], batch["points1"]])
+            with torch.no_grad():
+                targets = self.model.describe(guide_maps, points)
+            losses["imitate_descriptors"] = 1.0 - (model.describe(maps, points) * targets).sum(dim=-1).mean()
+        return losses
+
+    @torch.no_grad()
+    def maps(self, images: torch.Tensor) -> DenseMaps:
+        """Dense float32 maps of the guide, in the precision of the surrounding autocast."""
+        return self.model(images).map(torch.Tensor.float)
+
+
+def wants_guide(weights: Mapping[str, float]) -> bool:
+    """Whether any of the losses needs a guide."""
+    return any(weights.get(name, 0.0) > 0 for name in IMITATION_LOSSES)
