@@ -120,7 +120,7 @@ class Backbone(nn.Module):
             options = {"interpolate_pos_encoding": True} if self.architecture.family == "vit" else {}
             outputs: Any = self.network(padded, output_hidden_states=True, **options)
             last: torch.Tensor = outputs.last_hidden_state
-            norm = getattr(self.network, "norm", None) or self.network.layernorm
+            norm: Any = getattr(self.network, "norm", None) or self.network.layernorm
             # hidden_states[0] are the embeddings, and whether the last entry is normalised differs between networks
             states = [
                 last if layer == self.architecture.layers else norm(outputs.hidden_states[layer])
