@@ -12,7 +12,6 @@ from semkey.backbones.geometry import grid_size, pad_to_patches, resample, token
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
 
 from backbone_fakes import FAMILIES, tiny_backbone
-
 from semkey.backbones.loading import load_backbone
 
 

@@ -1,4 +1,4 @@
-"""The transformers: names of published tensors, a hand-written reference, positions, layers, and that they are frozen."""
+"""The transformers: names of published tensors, a reference by hand, positions, layers, and that they are frozen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from semkey.errors import CheckpointError, ConfigError
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
 
 from backbone_fakes import FAMILIES, tiny, tiny_backbone
-
 from semkey.backbones.loading import load_backbone, random_backbone, read_tensors
 from semkey.backbones.network import build_network, read_architecture
 

@@ -22,7 +22,6 @@ from semkey.errors import CheckpointError, ConfigError
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
 
 from backbone_fakes import tiny, write_folder
-
 from semkey.backbones.loading import load_backbone, read_tensors
 from semkey.backbones.naming import content_hash
 
@@ -143,7 +142,7 @@ def test_the_licence_of_dinov3_is_stated_before_any_download(preset, monkeypatch
     assert {name for name, licence in licences.items() if licence != "Apache-2.0"} == {"dinov3-small", "dinov3-base"}
 
 
-# -- the hub ------------------------------------------------------------------------------------------------------------
+# -- the hub -----------------------------------------------------------------------------------------------------------
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
@@ -217,7 +216,7 @@ def test_gated_and_missing_repositories(preset, hub, monkeypatch) -> None:
         load_backbone("toy")
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 def test_names_are_checked(tmp_path: Path) -> None:

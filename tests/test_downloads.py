@@ -7,6 +7,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -21,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class _Handler(http.server.BaseHTTPRequestHandler):
     """``/file`` knows ranges, ``/whole`` does not, ``/cut`` breaks off, ``/hub`` redirects to another host name."""
 
-    requests: list[tuple[str, dict[str, str]]] = []
+    requests: ClassVar[list[tuple[str, dict[str, str]]]] = []
 
     def do_GET(self) -> None:
         type(self).requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))

@@ -124,6 +124,7 @@ def download(
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise CheckpointError(f"{url}: weights are fetched over https only")
     partial = target.with_name(f".{target.name}.{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}.part")
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
@@ -142,7 +143,7 @@ def download(
                 )
             partial.replace(target)
     except DownloadError:
-        _drop_if_empty(partial)
+        _drop_if_empty(partial, missing)
         raise
     except OSError as error:
         raise CheckpointError(
@@ -220,11 +221,12 @@ def _copy(response: IO[bytes], file: IO[bytes], start: int, total: int, name: st
             log.info("%s: %.0f of %.0f MB", name, done / 1e6, total / 1e6)
 
 
-def _drop_if_empty(partial: Path) -> None:
-    """Leave nothing behind where nothing came."""
+def _drop_if_empty(partial: Path, made: Sequence[Path]) -> None:
+    """Leave nothing behind where nothing came: no empty file, and none of the folders ``made`` for it."""
     try:
         if partial.stat().st_size == 0:
             partial.unlink()
-            partial.parent.rmdir()
+            for folder in made:
+                folder.rmdir()
     except OSError:
         return

@@ -240,7 +240,8 @@ def _from_hub(repository: str, revision: str) -> tuple[Architecture, _Weights]:
     """Architecture and weights of a network of the hub; they are kept under the name and the revision asked for."""
     folder = cache_folder() / "hub" / f"{repository.replace('/', '--')}@{revision.replace('/', '-')}"
     commit = ""
-    for name in ("config.json", "preprocessor_config.json", WEIGHTS_FILE):
+    wanted = ("config.json", "preprocessor_config.json", WEIGHTS_FILE)  # the last one says that all are there
+    for name in wanted if not (folder / WEIGHTS_FILE).is_file() else ():
         target, url = folder / name, _hub_url(repository, revision, name)
         if target.is_file():
             continue

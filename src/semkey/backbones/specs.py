@@ -251,7 +251,7 @@ def check_backbone_name(name: str) -> None:
     Raises:
         ConfigError: it is no preset, no ``owner/name`` and no folder.
     """
-    if name in BACKBONES or Path(name).is_dir() or HUB_NAME.fullmatch(name):
+    if name in BACKBONES or (name and Path(name).is_dir()) or HUB_NAME.fullmatch(name):
         return
     raise ConfigError(
         f"backbone '{name}' is not known{preset_hint(name)}: none, {', '.join(BACKBONES)}, owner/name of a ViT on the "
