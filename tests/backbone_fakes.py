@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.loading import random_backbone
 from semkey.backbones.specs import Architecture, Family
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 MODEL_TYPES = {"vit": "vit", "dinov2": "dinov2", "dinov2-reg": "dinov2_with_registers", "dinov3": "dinov3_vit"}
 FAMILIES: tuple[Family, ...] = ("vit", "dinov2", "dinov2-reg", "dinov3")
@@ -58,7 +58,7 @@ def write_folder(folder: Path, family: Family = "dinov2-reg", *, seed: int = 0) 
     return folder
 
 
-def gray_to_rgb(images: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) of any range -> (B, 3, H, W) in [0, 1]."""
-    low, high = images.min(), images.max()
-    return ((images - low) / (high - low)).expand(-1, 3, -1, -1)
+def backbone_of(model: SemanticKeypointDetector) -> Backbone:
+    """The backbone of a detector that has one."""
+    assert model.backbone is not None
+    return model.backbone

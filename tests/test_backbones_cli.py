@@ -50,10 +50,10 @@ def test_vocabulary_and_places(net: Path, photos: Path, tmp_path: Path, capsys) 
     assert words.is_file()
     sequence = tmp_path / "sequence"
     rng = np.random.default_rng(1)
-    pictures = [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(3)]
+    pictures = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(3)]
     for index, place in enumerate((0, 1, 2, 1, 0)):
         write_image(sequence / f"frame-{index:06d}.color.png", pictures[place])
-        write_image(sequence / f"frame-{index:06d}.depth.png", np.full((48, 64), 1000, np.uint16))
+        write_image(sequence / f"frame-{index:06d}.depth.png", np.full((480, 640), 1000, np.uint16))
         pose = np.eye(4)
         pose[0, 3] = place
         np.savetxt(sequence / f"frame-{index:06d}.pose.txt", pose)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_the_hash_of_tensors_does_not_depend_on_their_spelling(shared: Path) -> 
 def test_positions_are_interpolated_as_the_library_does(family) -> None:
     """With blocks that change nothing, a token is its patch plus its position: compared with the library's own call."""
     backbone = tiny_backbone(family)
-    network = backbone.network
+    network: Any = backbone.network
     with torch.no_grad():
         network.embeddings.position_embeddings.normal_()
     seen: list[torch.Tensor] = []

@@ -75,8 +75,8 @@ class SemanticKeypointDetector(nn.Module):
     """Keypoints, descriptors and reliability from one image.
 
     Parts, each a module of its own: ``backbone`` (frozen; None for ``compact``), ``stem``, ``context``, ``pyramid``,
-    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``. Stem and context are None where
-    only the backbone is read.
+    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``. Stem and context are empty
+    where only the backbone is read.
 
     Args:
         config: shapes of the network.
@@ -103,8 +103,8 @@ class SemanticKeypointDetector(nn.Module):
         channels = self.config.grid_channels
         stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
         coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
-        self.stem = Stem(stem) if stem else None
-        self.context = Context(stem[-1], self.config.context_channels) if stem else None
+        self.stem = Stem(stem)
+        self.context = Context(stem, self.config.context_channels)
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
         self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
         self.detector = ScoreHead(channels, self.config.detector_channels)
@@ -147,8 +147,8 @@ class SemanticKeypointDetector(nn.Module):
         Raises:
             InputError: there is a backbone, and neither ``colors`` nor ``semantic``.
         """
-        stem: tuple[torch.Tensor, ...] = () if self.stem is None else self.stem(images)
-        coarse: tuple[torch.Tensor, ...] = () if self.context is None else self.context(stem[-1])
+        stem = self.stem(images)
+        coarse = self.context(stem)
         if self.backbone is None:
             semantic = None
         elif semantic is None:

@@ -68,11 +68,8 @@ class Guide:
         return losses
 
     @torch.no_grad()
-    def maps(self, images: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> DenseMaps:
-        """Dense float32 maps of the guide for the images of a batch, in the precision of the surrounding autocast."""
-        colors = None
-        if self.model.backbone is not None:
-            colors = torch.cat([batch["color0"], batch["color1"]]).float() / 255.0
+    def maps(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> DenseMaps:
+        """Dense float32 maps of the guide, in the precision of the surrounding autocast."""
         return self.model(images, colors).map(torch.Tensor.float)
 
 

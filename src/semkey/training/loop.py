@@ -264,7 +264,7 @@ class StageLoop:
         with self.fabric.autocast():
             semantic = None if self.feed is None else self.feed.training_views(batch)
             maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled)
-            guide = None if self.guide is None else (self.guide, self.guide.maps(images, batch))
+            guide = None if self.guide is None else (self.guide, self.guide.maps(images, _colors(batch)))
         return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
 
     def _update(
@@ -362,6 +362,13 @@ class StageLoop:
     def _restore_if_fallen(self) -> None:
         if self.is_stopped and self.best is not None:
             self.average.model.load_state_dict(self.best)
+
+
+def _colors(batch: Batch) -> torch.Tensor | None:
+    """Both views in colour, in [0, 1], if the pairs have them."""
+    if "color0" not in batch:
+        return None
+    return torch.cat([batch["color0"], batch["color1"]]).float() / 255.0
 
 
 def _means(values: dict[str, list[float]]) -> dict[str, float]:

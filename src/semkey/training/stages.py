@@ -92,7 +92,5 @@ def freeze(model: SemanticKeypointDetector, plan: StagePlan) -> list[nn.Paramete
     """
     model.eval().requires_grad_(False)
     for part in plan.parts:
-        module = getattr(model, part)
-        if module is not None:  # a network over a backbone alone has no stem
-            module.train().requires_grad_(True)
+        model.get_submodule(part).train().requires_grad_(True)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
