@@ -273,3 +273,19 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     images = torch.rand(1, 3, 56, 56)
     assert torch.equal(first(images).maps[-1], again(images).maps[-1])
     assert not torch.equal(first(images).maps[-1], other(images).maps[-1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reduced_weights_compute_what_autocast_does(family) -> None:
+    images = torch.rand(1, 3, 70, 84)
+    backbone = tiny_backbone(family)
+    exact = backbone(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = backbone(images)
+    bytes_before = backbone.weight_bytes
+    found = backbone.reduce()(images)
+    for own, other, whole in zip(found.maps, wanted.maps, exact.maps, strict=True):
+        assert torch.equal(own, other)
+        assert float(F.cosine_similarity(own.float().flatten(), whole.flatten(), dim=0)) > 0.999
+    assert backbone.weight_bytes < 0.8 * bytes_before
+    assert copy.deepcopy(backbone).is_reduced

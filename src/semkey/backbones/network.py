@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from semkey.backbones import attention
 from semkey.backbones.naming import assign_names
 from semkey.backbones.specs import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture, Family, Triple
 from semkey.errors import ConfigError
@@ -50,7 +51,9 @@ def build_network(architecture: Architecture, tensors: Mapping[str, torch.Tensor
         CheckpointError: the weights are of another network.
     """
     library = import_transformers()
+    attention.register()
     common = {
+        "attn_implementation": attention.NAME,
         "hidden_size": architecture.width,
         "num_hidden_layers": architecture.layers,
         "num_attention_heads": architecture.heads,

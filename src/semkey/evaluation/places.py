@@ -305,7 +305,7 @@ class _SharedFeatures:
     """Features of a backbone; those of the image that it saw last are kept for the next method."""
 
     def __init__(self, backbone: Backbone, bfloat16: bool) -> None:
-        self.backbone, self.bfloat16 = backbone, bfloat16
+        self.backbone, self.bfloat16 = backbone.reduce() if bfloat16 else backbone, bfloat16
         self._last: tuple[NDArray[np.uint8], BackboneFeatures] | None = None
 
     def __call__(self, image: NDArray[np.uint8]) -> BackboneFeatures:

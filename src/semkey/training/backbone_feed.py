@@ -26,7 +26,7 @@ class BackboneFeed:
     """
 
     def __init__(self, backbone: Backbone, config: DataConfig, *, bfloat16: bool) -> None:
-        self.backbone, self.bfloat16 = backbone, bfloat16
+        self.backbone, self.bfloat16 = backbone.reduce() if bfloat16 else backbone, bfloat16
         self.everything_recurs = config.repeat > 0
         self.cache: BackboneCache | None = None
         if config.keep_features and backbone.identity.content:

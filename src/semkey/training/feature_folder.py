@@ -70,6 +70,8 @@ def cache_features(
         InputError: the cache cannot be written.
         ConfigError: the backbone has random weights.
     """
+    if bfloat16:
+        backbone.reduce()
     store = BackboneCache(cache / FEATURES_FOLDER, backbone, bfloat16=bfloat16)
     bad = 0
     for done, (total, image) in enumerate(_images(folder, cache, size), start=1):
