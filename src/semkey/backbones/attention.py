@@ -1,6 +1,6 @@
 """Attention of the transformers: torch's own, but on a CPU in bfloat16 in products of whole heads.
 
-Torch's fused attention computes in float32 there whatever it is given. A head's scores of a thousand tokens take 2 MB in
+Torch's fused attention takes the same time there in both precisions. A head's scores of a thousand tokens are 2 MB in
 bfloat16: they stay in the cache, and matrix products in bfloat16 are several times faster. Measured on one core for one
 layer of 1025 tokens and 6 heads: 20 ms against 8 ms.
 """

@@ -40,10 +40,20 @@ class LearnedExtractor:
         settings: everything that results depend on besides the versions of the libraries; JSON-ready.
     """
 
-    def __init__(self, name: str, *, max_keypoints: int, device: str, random_weights: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_keypoints: int,
+        device: str,
+        weights: Sequence[Path] = (),
+        random_weights: bool = False,
+    ) -> None:
         self.name = name
-        make = load_random if random_weights else load
-        self._detector = make(name, max_keypoints=max_keypoints, device=device)
+        if random_weights:
+            self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
+        else:
+            self._detector = load(name, max_keypoints=max_keypoints, device=device, weights=weights)
         extraction, backbone = self._detector.extraction, self._detector.backbone
         reduced = uses_bfloat16(extraction.precision, self._detector.device)
         self.settings: dict[str, Any] = {
@@ -98,8 +108,8 @@ def create_extractor(
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
-        weights: folders where the released weights of peers are looked for first (see
-            :func:`semkey.extractors.peer_weights.find_weights`).
+        weights: folders where the released weights of peers and backbones are looked for first (see
+            :func:`semkey.extractors.peer_weights.find_weights`, :func:`semkey.backbones.loading.load_backbone`).
         random_weights: presets of semkey get random weights: enough to measure their speed.
 
     Returns:
@@ -120,7 +130,9 @@ def create_extractor(
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
     if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX):
         is_random = random_weights and name in preset_names()
-        return LearnedExtractor(name, max_keypoints=max_keypoints, device=device, random_weights=is_random)
+        return LearnedExtractor(
+            name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=is_random
+        )
     if ":" in name:
         return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
     registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -72,6 +73,7 @@ def load(
     *,
     max_keypoints: int = 1024,
     device: str | torch.device = "auto",
+    weights: Sequence[Path] = (),
     **extraction: object,
 ) -> SemanticKeypointDetector:
     """A trained detector, ready to extract.
@@ -82,6 +84,7 @@ def load(
             this machine.
         max_keypoints: at most this many keypoints per image.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        weights: folders where the weights of a backbone are looked for first.
         **extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, e.g. ``min_score=0.05``.
 
     Raises:
@@ -94,9 +97,9 @@ def load(
     name = str(preset_or_path)
     known = presets()
     if name in known:
-        model = load_checkpoint(known[name].path, known[name].sha256)
+        model = load_checkpoint(known[name].path, known[name].sha256, weights=weights)
     elif isinstance(preset_or_path, Path) or name.endswith(".safetensors") or Path(name).is_file():
-        model = load_checkpoint(preset_or_path)
+        model = load_checkpoint(preset_or_path, weights=weights)
     else:
         raise CheckpointError(_why_not(name))
     model.extraction = settings
