@@ -137,7 +137,8 @@ def test_the_shipped_compact_grows_into_a_hybrid(shared) -> None:
     compact = presets()["compact"]
     plain = load_checkpoint(compact.path, compact.sha256).eval()
     hybrid = build_detector(ModelConfig(backbone="vit-tiny")).eval()
-    grow_from(hybrid, plain)
+    same_head = plain.config.reliability == hybrid.config.reliability
+    assert grow_from(hybrid, plain) == same_head
     image, colors = views(64, 96)
     assert torch.equal(hybrid(image, colors).log_probability, plain(image).log_probability)
 

@@ -272,7 +272,9 @@ def test_precision_follows_the_processor(tmp_path: Path) -> None:
 def test_reliability_does_not_train_the_rest() -> None:
     model = SemanticKeypointDetector().train()
     maps = model(torch.randn(2, 1, 64, 64))
-    model.reliability(maps.grid, torch.rand(2, 5, 2) * 60).sum().backward()
+    peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
+    keypoints = model.refine(maps.detail[:1], peaks)
+    model.rate(maps.image(0), keypoints, peaks).sum().backward()
     assert all(p.grad is not None for p in model.reliability.parameters())
     assert all(p.grad is None for p in model.stem.parameters())
     assert all(p.grad is None for p in model.pyramid.parameters())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from semkey.cli.eval_common import (
     split_names,
     split_numbers,
 )
+from semkey.cli.eval_sets import folder_layout, joined, posed_sets, resized, unique_names
 
 if TYPE_CHECKING:
     from semkey.evaluation.pairs import PairSet
@@ -106,7 +106,7 @@ def planar(
     sets = [found for path in data for found in planar_sets(path, exclude_hpatches=exclude_hpatches)]
     run_pair_kind(
         protocol,
-        _joined(_resized(unique_names(sets), resize), together),
+        joined(resized(unique_names(sets), resize), together),
         chosen,
         out=out,
         cache=open_cache(out, cache, no_cache),
@@ -188,7 +188,7 @@ def posed_pairs(
     )
     run_pair_kind(
         protocol,
-        _joined(sets, together),
+        joined(sets, together),
         chosen,
         out=out,
         cache=open_cache(out, cache, no_cache),
@@ -299,13 +299,13 @@ def reliability(
     chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
     sets: list[PairSet] = []
     for path in data:
-        layout = eval_other.folder_layout(path)
+        layout = folder_layout(path)
         if layout == "planar":
-            sets += _resized(planar_sets(path), resize)
+            sets += resized(planar_sets(path), resize)
         elif layout == "sequence":
             sets += posed_sets([path], None, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
         else:
-            sets += _resized([random_homography_set(path, count=count, seed=seed)], resize)
+            sets += resized([random_homography_set(path, count=count, seed=seed)], resize)
     run_pair_kind(
         protocol,
         unique_names(sets),
@@ -317,72 +317,6 @@ def reliability(
         unit="(share of co-visible keypoints without a right match)",
         pictures=pictures,
     )
-
-
-def posed_sets(
-    data: Sequence[Path],
-    images: Path | None,
-    *,
-    gaps: Sequence[int],
-    stride: int,
-    min_overlap: float,
-    resize: str | None,
-    camera: str | None = None,
-    use_depth: bool | None = None,
-) -> list[PairSet]:
-    """Sets of sequences (folders) and pair lists (files).
-
-    Raises:
-        ConfigError: a pair list without ``--images``.
-    """
-    from semkey.datasets import parse_camera
-    from semkey.errors import ConfigError
-    from semkey.evaluation.image_sources import parse_resize
-    from semkey.evaluation.pair_lists import pair_list_sets
-    from semkey.evaluation.posed_data import posed_sequence_sets
-
-    sets: list[PairSet] = []
-    for path in data:
-        if not path.is_file():
-            found = posed_sequence_sets(
-                path,
-                gaps=gaps,
-                stride=stride,
-                min_overlap=min_overlap,
-                camera=None if camera is None else parse_camera(camera),
-                use_depth=use_depth,
-            )
-            sets += _resized(found, resize)
-            continue
-        if images is None:
-            raise ConfigError(f"{path} is a pair list: say with --images where its images lie")
-        sets += pair_list_sets(path, images, resize=None if resize is None else parse_resize(resize))
-    return unique_names(sets)
-
-
-def unique_names(sets: Sequence[PairSet]) -> list[PairSet]:
-    """The sets, with a number behind the name where several have the same."""
-    seen: dict[str, int] = {}
-    named = []
-    for pair_set in sets:
-        seen[pair_set.name] = seen.get(pair_set.name, 0) + 1
-        number = seen[pair_set.name]
-        named.append(pair_set if number == 1 else replace(pair_set, name=f"{pair_set.name} ({number})"))
-    return named
-
-
-def _joined(sets: list[PairSet], together: bool) -> list[PairSet]:
-    from semkey.evaluation import pairs
-
-    return [pairs.together(sets)] if together else sets
-
-
-def _resized(sets: Sequence[PairSet], resize: str | None) -> list[PairSet]:
-    from semkey.evaluation.image_sources import parse_resize, resized_set
-
-    if resize is None:
-        return list(sets)
-    return [resized_set(pair_set, parse_resize(resize)) for pair_set in sets]
 
 
 app.command("localisation")(eval_other.localisation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 import typer
 
@@ -22,9 +21,6 @@ from semkey.cli.eval_common import (
     progress_bar,
     split_names,
 )
-
-_PLANAR_FILES = ("H_1_*", "H1to*p", "*_H_A_to_B.txt")
-_SEQUENCE_FILES = ("rgb.txt", "groundtruth.txt", "frame-*.pose.txt")
 
 
 class AlignmentChoice(StrEnum):
@@ -212,16 +208,6 @@ def convert_megadepth(
 
     count = convert(folder, out)
     typer.echo(f"{count} pairs written to {out}")
-
-
-def folder_layout(path: Path) -> Literal["planar", "sequence", "photos"]:
-    """What kind of pairs a folder gives, by the files that tell."""
-    if any(next(path.glob(pattern), None) is not None for pattern in _SEQUENCE_FILES):
-        return "sequence"
-    below = (*_PLANAR_FILES, *(f"*/{pattern}" for pattern in _PLANAR_FILES), "*/*/H_1_*")
-    if any(next(path.glob(pattern), None) is not None for pattern in below):
-        return "planar"
-    return "photos"
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:

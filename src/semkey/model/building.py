@@ -13,6 +13,9 @@ from semkey.errors import ConfigError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
+RELIABILITY = "reliability."
+"""Tensors of the reliability head, which nothing else reads from: another kind of it can be trained on its own."""
+
 
 def load_backbone_of(config: ModelConfig, *, weights: Sequence[Path] = ()) -> Backbone | None:
     """The backbone that a configuration uses, with its official weights; None where it uses none.
@@ -49,20 +52,29 @@ def random_detector(config: ModelConfig, extraction: ExtractionConfig | None = N
 
 
 @torch.no_grad()
-def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) -> None:
+def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) -> bool:
     """Copy the weights of a detector without a backbone into a hybrid one, which then computes the same.
 
     What the backbone adds starts from zero: its laterals, and its part of the place descriptor. Training goes on from
-    there.
+    there. A reliability head of another kind is left as it is.
 
     Args:
         model: whose configuration uses a backbone beside the convolutions.
         other: of the same widths.
 
+    Returns:
+        Whether the reliability head was copied too.
+
     Raises:
         ConfigError: the two differ in more than the backbone.
     """
     source, target = other.state_dict(), model.state_dict()
+    is_whole = other.config.reliability == model.config.reliability
+    if not is_whole:
+        source, target = (
+            {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)}
+            for tensors in (source, target)
+        )
     for name, value in target.items():
         if name.startswith("pyramid.semantic."):
             value.zero_()
@@ -78,3 +90,4 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
             )
     if source:
         raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")
+    return is_whole

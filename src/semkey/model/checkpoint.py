@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from semkey.backbones.backbone import Backbone, BackboneIdentity
 from semkey.errors import CheckpointError, ConfigError
-from semkey.model.building import load_backbone_of
+from semkey.model.building import RELIABILITY, load_backbone_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -70,14 +70,35 @@ def load_checkpoint(
     return model
 
 
-def load_weights(model: SemanticKeypointDetector, path: str | Path) -> None:
-    """Copy a checkpoint's tensors into an existing detector of the same configuration."""
+def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str | None = None) -> bool:
+    """Copy a checkpoint's tensors into an existing detector of the same configuration.
+
+    The reliability head may be of another kind: it reads from the others and they do not from it. Then the detector
+    keeps its own, and all else is copied.
+
+    Args:
+        model: takes the tensors.
+        path: a .safetensors file written by :func:`save_checkpoint`.
+        sha256: expected hash (hex); None accepts any.
+
+    Returns:
+        Whether the reliability head was copied too.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`; or made for another configuration.
+    """
     path = Path(path)
-    stored = _read(path, None)
-    if stored.config != model.config:
+    stored = _read(path, sha256)
+    is_whole = stored.config.reliability == model.config.reliability
+    if replace(stored.config, reliability=model.config.reliability) != model.config:
         raise CheckpointError(f"{path}: made for {stored.config}, not for {model.config}")
     _check_backbone(model, stored, path)
-    _assign(model, stored.tensors, path)
+    tensors = stored.tensors
+    if not is_whole:
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(RELIABILITY)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)} | own
+    _assign(model, tensors, path)
+    return is_whole
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -119,7 +140,7 @@ def _read(path: Path, sha256: str | None) -> _Stored:
     try:
         identity = json.loads(metadata["backbone"]) if "backbone" in metadata else None
         return _Stored(
-            config=ModelConfig.from_mapping(json.loads(metadata["config"])),
+            config=ModelConfig.from_stored(json.loads(metadata["config"])),
             tensors=tensors,
             backbone=None if identity is None else BackboneIdentity(**identity),
         )

@@ -12,6 +12,7 @@ from semkey.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Branches = Literal["hybrid", "fine", "semantic"]
+Reliability = Literal["keypoint", "grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class ModelConfig(_Config):
         descriptor_positions: deformable samples M per keypoint (SDDH).
         descriptor_stride: of the map that they are read from, 4 or 8 (faster).
         global_dim: width G of the global descriptor.
+        reliability: which head predicts it: "keypoint" reads scores and features around the keypoint, "grid" the fused
+            map alone; files without this key have the latter, see :func:`ModelConfig.from_stored`.
     """
 
     backbone: str = "none"
@@ -69,6 +72,12 @@ class ModelConfig(_Config):
     descriptor_positions: int = 16
     descriptor_stride: int = 4
     global_dim: int = 256
+    reliability: Reliability = "keypoint"
+
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> Self:
+        """From a checkpoint's mapping; files from before there was a choice do not name their reliability head."""
+        return cls.from_mapping({"reliability": "grid", **values})
 
     def __post_init__(self) -> None:
         if self.branches not in get_args(Branches):
@@ -77,14 +86,10 @@ class ModelConfig(_Config):
             raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
-        widths = (
-            *self.stem_channels,
-            self.detail_channels,
-            *self.context_channels,
-            self.grid_channels,
-            self.detector_channels,
-        )
-        widths = (*widths, self.descriptor_dim, self.descriptor_positions, self.global_dim)
+        if self.reliability not in get_args(Reliability):
+            raise ConfigError(f"reliability is '{self.reliability}', must be one of {', '.join(get_args(Reliability))}")
+        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        widths = (*widths, self.detector_channels, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):

@@ -30,6 +30,15 @@ class Peaks:
     scores: torch.Tensor
     windows: torch.Tensor
 
+    def select(self, indices: torch.Tensor) -> Peaks:
+        """The maxima at ``indices`` ((M,) integer or (N,) boolean), in that order."""
+        return Peaks(
+            pixels=self.pixels[indices],
+            keypoints=self.keypoints[indices],
+            scores=self.scores[indices],
+            windows=self.windows[indices],
+        )
+
 
 def local_maxima(scores: torch.Tensor, radius: int, border: int, count: int) -> torch.Tensor:
     """Pixels that are the maximum of their (2 radius + 1)^2 window, strongest first.

@@ -1,4 +1,4 @@
-"""The heads over the fused pyramid: score map, descriptors, sub-pixel offsets, reliability, global descriptor."""
+"""The heads over the fused pyramid: score map, descriptors, sub-pixel offsets, global descriptor."""
 
 from __future__ import annotations
 
@@ -126,21 +126,6 @@ class OffsetHead(nn.Module):
         patch = sample_map(detail, keypoints[:, :, None] + self.patch, self.stride).flatten(2)
         logits = self.layers(torch.cat([patch, window_scores.to(patch.dtype)], dim=-1))
         return logits.float().softmax(dim=-1) @ self.candidates
-
-
-class ReliabilityHead(nn.Module):
-    """Probability that a keypoint's match is right; 1 x 1 -> 64 -> 1 on detached features.
-
-    Detached, so that training it cannot change matching.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(channels, 64, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 1, 1))
-
-    def forward(self, grid: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) and (B, N, 2) pixels -> logits (B, N), float32."""
-        return sample_map(self.layers(grid.detach()).float(), keypoints, GRID_STRIDE)[..., 0]
 
 
 class GlobalHead(nn.Module):

@@ -18,7 +18,6 @@ from semkey.model.heads import (
     SDDH,
     GlobalHead,
     OffsetHead,
-    ReliabilityHead,
     ScoreHead,
     score_from_log_probability,
 )
@@ -35,6 +34,7 @@ from semkey.model.preprocess import (
     to_rgb,
 )
 from semkey.model.pyramid import FeaturePyramid
+from semkey.model.reliability import GridReliabilityHead, KeypointReliabilityHead
 from semkey.model.stem import Context, DetailStem, Stem
 
 
@@ -112,7 +112,13 @@ class SemanticKeypointDetector(nn.Module):
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
         self.offset = OffsetHead(self.config.detail_channels, self.config.detail_stride)
-        self.reliability = ReliabilityHead(channels)
+        self.reliability = (
+            GridReliabilityHead(channels)
+            if self.config.reliability == "grid"
+            else KeypointReliabilityHead(
+                channels, self.config.descriptor_stride, self.config.detail_channels, self.config.detail_stride
+            )
+        )
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
 
     @property
@@ -183,6 +189,21 @@ class SemanticKeypointDetector(nn.Module):
         """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
+    def rate(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:
+        """Reliability of all keypoints of one image, before the sigmoid.
+
+        Args:
+            maps: of the image, a batch of one.
+            keypoints: (N, 2) pixels of the network's input, refined.
+            peaks: the N maxima that they were refined from.
+
+        Returns:
+            (N,) float32; gradients reach the reliability head alone.
+        """
+        if isinstance(self.reliability, GridReliabilityHead):
+            return self.reliability(maps.grid, keypoints.detach()[None])[0]
+        return self.reliability(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+
     def extract(self, image: ImageLike) -> Features:
         """Keypoints of one image.
 
@@ -239,7 +260,7 @@ class SemanticKeypointDetector(nn.Module):
         return Features(
             keypoints=to_original_pixels(keypoints, image),
             scores=peaks.scores,
-            reliability=torch.sigmoid(self.reliability(maps.grid, keypoints[None])[0]),
+            reliability=torch.sigmoid(self.rate(maps, keypoints, peaks)),
             descriptors=self.describe(maps, keypoints[None])[0],
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,

@@ -14,6 +14,7 @@ import torch
 
 from semkey import __version__
 from semkey.errors import CheckpointError, ConfigError
+from semkey.model.config import ModelConfig
 from semkey.training.config import TrainConfig
 from semkey.training.stage_config import STAGES, StageName
 
@@ -123,7 +124,8 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def _check_config(path: Path, stored: Mapping[str, Any], config: TrainConfig, stage: StageName) -> None:
     try:
-        known = TrainConfig.from_mapping(stored).to_mapping()  # what came later has its default in an older run
+        model = ModelConfig.from_stored(stored.get("model", {})).to_mapping()
+        known = TrainConfig.from_mapping({**stored, "model": model}).to_mapping()  # what came later has its default
     except ConfigError as error:
         raise ConfigError(f"{path} was made by another version of semkey ({error}): start a new run") from None
     before, now = _flat(known), _flat(config.to_mapping())

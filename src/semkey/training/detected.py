@@ -156,7 +156,7 @@ def _reliability_losses(
     if not any(name in parts for name in RELIABILITY_LOSSES):
         return
     seen = outcome.seen
-    logits = model.reliability(views[0].maps.grid, views[0].keypoints.detach()[None])[0]
+    logits = model.rate(views[0].maps, views[0].keypoints, views[0].peaks.select(views[0].kept))
     if "reliability_bce" in parts:
         right = outcome.missed < options.match_px
         parts["reliability_bce"].append(reliability_bce_loss(logits[seen], right[seen]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch.utils.data import Dataset
 
-from semkey.errors import ConfigError, InputError
+from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.images.writing import atomic_write_text
 from semkey.model.building import grow_from, load_backbone_of
 from semkey.model.checkpoint import load_checkpoint, load_weights, read_config, save_checkpoint
@@ -348,17 +348,16 @@ def _check_run(run: Path, config: TrainConfig, names: Sequence[StageName], resum
 def _initialise(model: SemanticKeypointDetector, source: str) -> None:
     """Copy the weights of a preset or checkpoint; a hybrid network may start from one without a backbone."""
     preset = presets().get(source)
-    path = Path(source) if preset is None else preset.path
-    if model.backbone is not None and not read_config(path).uses_backbone:
-        grow_from(model, load_checkpoint(path, None if preset is None else preset.sha256))
-        return
-    if preset is None:
-        load_weights(model, path)
-        return
-    loaded = load_checkpoint(path, preset.sha256, backbone=model.backbone)
-    if loaded.config != model.config:
-        raise ConfigError(f"init is '{source}', which was made for {loaded.config}, not for {model.config}")
-    model.load_state_dict(loaded.state_dict())
+    path, sha256 = (source, None) if preset is None else (preset.path, preset.sha256)
+    try:
+        if model.backbone is not None and not read_config(path).uses_backbone:
+            is_whole = grow_from(model, load_checkpoint(path, sha256))
+        else:
+            is_whole = load_weights(model, path, sha256)
+    except CheckpointError as error:
+        raise (error if preset is None else ConfigError(f"init is '{source}': {error}")) from None
+    if not is_whole:
+        log.warning("%s has another reliability head: that part starts anew, train stage reliability", source)
 
 
 def _summary_writer(run: Path) -> Any:
