@@ -96,7 +96,14 @@ def test_a_copy_of_the_weights_under_another_name_has_the_same_hash(tmp_path: Pa
 
 
 def test_the_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("extractors/a.py", "geometry/a.py", "images/a.py", "model/heads.py", "model/features.py"):
+    for name in (
+        "backbones/a.py",
+        "extractors/a.py",
+        "geometry/a.py",
+        "images/a.py",
+        "model/heads.py",
+        "model/features.py",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
     (tmp_path / "model/preprocess.py").write_text("1")

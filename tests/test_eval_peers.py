@@ -13,9 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from semkey.downloads import file_sha256
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.extractors import Extractor, create_extractor, extractor_names, plugins
-from semkey.extractors.peer_weights import RELEASES, file_sha256
+from semkey.extractors.peer_weights import RELEASES
 from semkey.extractors.peers import PEERS, import_kornia_feature
 from semkey.geometry.pixels import resize_keypoints
 from semkey.images import read_image, write_image

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # all of them and stands outside; `textfiles` reads lines, for any package that reads or writes text formats.
 ORDER = (
     {"errors", "runtime"},
-    {"textfiles", "geometry"},
+    {"textfiles", "geometry", "downloads"},
     {"metrics", "images"},
     {"backbones"},
     {"model"},
@@ -220,9 +220,8 @@ def test_the_library_imports_only_what_it_declares() -> None:
     names = [Requirement(line).name for line in PROJECT["dependencies"]]
     allowed = {IMPORT_NAMES.get(name, name) for name in names} | sys.stdlib_module_names | {"semkey"}
     extras = PROJECT["optional-dependencies"]
-    optional = {
-        IMPORT_NAMES.get(name, name) for name in (Requirement(line).name for line in extras["peers"] + extras["train"])
-    }
+    lazily = [Requirement(line).name for extra in ("backbones", "peers", "train") for line in extras[extra]]
+    optional = {IMPORT_NAMES.get(name, name) for name in lazily}
     wrong = []
     for path in source_files():
         lazy = lazy_lines(path)
@@ -268,7 +267,18 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 # -- the command line ----------------------------------------------------------------------------------------------
 
-HEAVY = {"torch", "cv2", "matplotlib", "scipy", "kornia", "poselib", "yaml", "lightning_fabric", "tensorboard"}
+HEAVY = {
+    "torch",
+    "cv2",
+    "matplotlib",
+    "scipy",
+    "kornia",
+    "poselib",
+    "yaml",
+    "lightning_fabric",
+    "tensorboard",
+    "transformers",
+}
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

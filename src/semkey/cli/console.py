@@ -74,6 +74,37 @@ def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     yield from rich_track(items, description, console=Console(stderr=True), transient=True)
 
 
+class DownloadBar:
+    """Progress of downloads on stderr: a bar on a terminal, a line at the start elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._name = ""
+
+    def __call__(self, done: int, total: int, name: str) -> None:
+        """Show ``done`` of ``total`` bytes (0: unknown) of a file."""
+        if name != self._name:
+            self._name = name
+            if not sys.stderr.isatty():
+                size = f" ({total / 1e6:.0f} MB)" if total else ""
+                print(f"downloading {name}{size}", file=sys.stderr)
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(name, total=total or None)
+            self._bar.start()
+        self._bar.update(self._task, description=name, completed=done, total=total or None)
+        if done >= total:
+            self._bar.stop()
+            self._bar = None
+
+
 def write_json(path: str, value: Any) -> None:
     """Write ``value`` as JSON to a file, atomically, or to stdout for ``-``."""
     text = json.dumps(value, allow_nan=False) + "\n"

@@ -112,12 +112,18 @@ def create_methods(
     weights: Sequence[Path] | None,
     min_similarity: float | None = None,
     ratio: float | None = None,
+    random_weights: bool = False,
 ) -> list[Method]:
-    """All methods, before any work: an unknown name or missing weights end the run at once."""
+    """All methods, before any work: an unknown name or missing weights end the run at once.
+
+    ``presets`` stands for all presets of semkey.
+    """
     from semkey.errors import ConfigError
     from semkey.evaluation.methods import create_method
+    from semkey.model.presets import preset_names
 
-    names = split_names(text, "--methods")
+    given = split_names(text, "--methods")
+    names = [name for one in given for name in (preset_names() if one == "presets" else [one])]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"--methods names '{twice}' twice")
@@ -129,6 +135,7 @@ def create_methods(
             weights=list(weights or ()),
             min_similarity=min_similarity,
             ratio=ratio,
+            random_weights=random_weights,
         )
         for name in names
     ]

@@ -88,6 +88,9 @@ def speed(
         None, metavar="NAME", help="The method that ratios are to (default: the first one)."
     ),
     threads: int | None = typer.Option(None, min=1, help="CPU threads (default: as PyTorch and OpenCV choose)."),
+    random_weights: bool = typer.Option(
+        False, "--random-weights", help="Presets of semkey with random weights, where theirs are not at hand."
+    ),
     memory: bool = typer.Option(True, "--memory/--no-memory", help="Measure memory, in a process per method."),
     weights: list[Path] | None = WeightsOption,
     device: str = DeviceOption,
@@ -98,15 +101,18 @@ def speed(
     [bold]Example[/]
 
         semkey eval speed --methods compact,xfeat,orb --reference xfeat --sizes 640x480,1280x960
+
+        semkey eval speed --methods presets --random-weights --sizes 448x448,640x480
     """
     from semkey.evaluation.speed import SpeedConfig, run_speed
 
     config = SpeedConfig(
         sizes=parse_sizes(sizes), rounds=rounds, warmup=warmup, reference=reference, threads=threads, seed=seed
     )
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights, random_weights=random_weights)
     check_out(out)
     arguments = {"keypoints": keypoints, "device": device, "weights": list(weights or ())}
+    arguments["random_weights"] = random_weights
     with progress_bar() as progress:
         evaluation = run_speed(
             chosen,

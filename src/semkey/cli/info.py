@@ -42,6 +42,7 @@ def info() -> None:
             [f"preset {name}", preset.summary],
             [f"weights of {name}", f"{preset.path} ({_weights_state(preset)})"],
         ]
+    rows.append(["backbones", _backbones_state()])
     rows.append(["classical features", "orb, sift (RootSIFT): no weights needed"])
     rows.append(["peers", _peers_state()])
     print_table(["", "value"], rows)
@@ -54,6 +55,17 @@ def _weights_state(preset: Preset) -> str:
     data = preset.path.read_bytes()
     whole = hashlib.sha256(data).hexdigest() == preset.sha256
     return f"{len(data) / 1e6:.1f} MB, {'SHA-256 checked' if whole else 'damaged: install semkey again'}"
+
+
+def _backbones_state() -> str:
+    """Names of the frozen backbones, and whether what they need is installed."""
+    import importlib.util
+
+    from semkey.backbones.specs import BACKBONES
+
+    found = importlib.util.find_spec("transformers") is not None
+    needed = "transformers is installed" if found else "pip install semkey[backbones] for them"
+    return f"{', '.join(BACKBONES)} ({needed})"
 
 
 def _peers_state() -> str:

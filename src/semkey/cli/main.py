@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import typer
 
 from semkey import __version__
-from semkey.cli import data, demo, detect, info, match, render_room, slam, train
+from semkey.cli import backbones, data, demo, detect, info, match, render_room, slam, train
 from semkey.cli import eval as eval_commands
-from semkey.cli.console import print_error
+from semkey.cli.console import DownloadBar, print_error
+from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
 
@@ -52,6 +53,8 @@ app.command("slam")(slam.slam)
 app.add_typer(eval_commands.app, name="eval")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("cache-features")(backbones.cache_features)
+app.command("vocabulary")(backbones.vocabulary)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
 
@@ -65,10 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tune_process()
     typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        # Commands that state how they were called find it in the context's object.
-        app(args=typed, prog_name="semkey", obj=tuple(typed))
+        with report_downloads(DownloadBar()):
+            _run(typed)
     except SemkeyError as error:
         print_error(error)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _run(typed: list[str]) -> None:
+    # Commands that state how they were called find it in the context's object.
+    app(args=typed, prog_name="semkey", obj=tuple(typed))

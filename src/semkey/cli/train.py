@@ -105,7 +105,11 @@ class _Reporter:
         from semkey.training import TrainingEvents
 
         return TrainingEvents(
-            preparing=self._preparing, stage_started=self._stage, stepped=self._step, validated=self._validated
+            preparing=self._preparing,
+            noted=self._line,
+            stage_started=self._stage,
+            stepped=self._step,
+            validated=self._validated,
         )
 
     def _preparing(self, done: int, total: int, what: str) -> None:

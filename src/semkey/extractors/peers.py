@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from semkey.downloads import file_sha256
 from semkey.errors import CheckpointError, ConfigError
-from semkey.extractors.peer_weights import file_sha256, find_weights, load_weights_file
+from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.geometry.pixels import resize_keypoints
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike, to_rgb

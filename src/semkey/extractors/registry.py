@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from semkey.downloads import file_sha256
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
-from semkey.extractors.peer_weights import file_sha256
 from semkey.extractors.peers import PEERS
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
-from semkey.model.presets import load, presets, select_device
+from semkey.model.presets import load, load_random, preset_names, presets, select_device
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -40,22 +40,42 @@ class LearnedExtractor:
         settings: everything that results depend on besides the versions of the libraries; JSON-ready.
     """
 
-    def __init__(self, name: str, *, max_keypoints: int, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_keypoints: int,
+        device: str,
+        weights: Sequence[Path] = (),
+        random_weights: bool = False,
+    ) -> None:
         self.name = name
-        self._detector = load(name, max_keypoints=max_keypoints, device=device)
-        shipped = presets().get(name)
-        path = shipped.path if shipped else Path(name)
-        extraction = self._detector.extraction
+        if random_weights:
+            self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
+        else:
+            self._detector = load(name, max_keypoints=max_keypoints, device=device, weights=weights)
+        extraction, backbone = self._detector.extraction, self._detector.backbone
         reduced = uses_bfloat16(extraction.precision, self._detector.device)
         self.settings: dict[str, Any] = {
             "kind": "semkey",
-            "weights": path.name,
-            "weights_sha256": file_sha256(path),
-            "weights_bytes": path.stat().st_size,
             "parameters": sum(parameter.numel() for parameter in self._detector.parameters()),
             **asdict(extraction),
             "precision": "bfloat16" if reduced else "float32",
         }
+        if random_weights:
+            self.settings |= {"weights": "random", "weights_bytes": 4 * self.settings["parameters"]}
+        else:
+            shipped = presets().get(name)
+            path = shipped.path if shipped else Path(name)
+            self.settings |= {
+                "weights": path.name,
+                "weights_sha256": file_sha256(path),
+                "weights_bytes": path.stat().st_size,
+            }
+        if backbone is not None:
+            self.settings["backbone"] = asdict(backbone.identity)
+            self.settings["parameters"] += backbone.parameter_count
+            self.settings["weights_bytes"] += backbone.weight_bytes
 
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""
@@ -64,26 +84,33 @@ class LearnedExtractor:
 
 def extractor_names() -> list[str]:
     """Names that :func:`create_extractor` knows, besides checkpoints and ``module:function``."""
-    builtin = [*presets(), *CLASSICAL, *PEERS]
+    shipped = list(presets())
+    builtin = [*shipped, *CLASSICAL, *PEERS, *(name for name in preset_names() if name not in shipped)]
     return [*builtin, *(name for name in entry_point_names() if name not in builtin)]
 
 
 def create_extractor(
-    name: str, *, max_keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
+    name: str,
+    *,
+    max_keypoints: int = 1024,
+    device: str = "auto",
+    weights: Sequence[Path] = (),
+    random_weights: bool = False,
 ) -> Extractor:
     """Create an extractor.
 
     Args:
-        name: ``compact`` (learned), ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``, ``aliked-n16``,
-            ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the path of a
-            semkey ``.safetensors`` checkpoint, ``module:function`` (see
+        name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
+            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the
+            path of a semkey ``.safetensors`` checkpoint, ``module:function`` (see
             :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
             an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
-        weights: folders where the released weights of peers are looked for first (see
-            :func:`semkey.extractors.peer_weights.find_weights`).
+        weights: folders where the released weights of peers and backbones are looked for first (see
+            :func:`semkey.extractors.peer_weights.find_weights`, :func:`semkey.backbones.loading.load_backbone`).
+        random_weights: presets of semkey get random weights: enough to measure their speed.
 
     Returns:
         The extractor.
@@ -101,8 +128,11 @@ def create_extractor(
         return CLASSICAL[name](max_keypoints=max_keypoints, device=target)
     if name in PEERS:
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
-    if name in presets() or name.endswith(CHECKPOINT_SUFFIX):
-        return LearnedExtractor(name, max_keypoints=max_keypoints, device=device)
+    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX):
+        is_random = random_weights and name in preset_names()
+        return LearnedExtractor(
+            name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=is_random
+        )
     if ":" in name:
         return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
     registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))

@@ -1,51 +1,72 @@
-"""Checkpoints: safetensors with the network's configuration in the header; read with hash and key checks."""
+"""Checkpoints: safetensors with the network's configuration in the header; read with hash and key checks.
+
+A backbone's weights are not in them. The header says which backbone it was, by name, revision and hash of its tensors,
+and a detector is only put together with that one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from semkey.backbones.backbone import Backbone, BackboneIdentity
 from semkey.errors import CheckpointError, ConfigError
+from semkey.model.building import RELIABILITY, load_backbone_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 FORMAT = "semkey-detector-1"
-
-_RELIABILITY = "reliability."
 
 
 def save_checkpoint(model: SemanticKeypointDetector, path: str | Path) -> str:
     """Write a checkpoint under a temporary name, then rename; returns its SHA-256 (hex)."""
     path = Path(path)
     tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    data = save(tensors, metadata={"format": FORMAT, "config": json.dumps(model.config.to_mapping())})
+    metadata = {"format": FORMAT, "config": json.dumps(model.config.to_mapping())}
+    if model.backbone is not None:
+        metadata["backbone"] = json.dumps(asdict(model.backbone.identity))
+    data = save(tensors, metadata=metadata)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
     return hashlib.sha256(data).hexdigest()
 
 
-def load_checkpoint(path: str | Path, sha256: str | None = None) -> SemanticKeypointDetector:
+def load_checkpoint(
+    path: str | Path,
+    sha256: str | None = None,
+    *,
+    backbone: Backbone | None = None,
+    weights: Sequence[Path] = (),
+) -> SemanticKeypointDetector:
     """Read a checkpoint into a new detector on the CPU.
 
     Args:
         path: a .safetensors file written by :func:`save_checkpoint`.
         sha256: expected hash (hex); None accepts any.
+        backbone: the one it was trained over, where it is loaded already; None loads it (which may be a download).
+        weights: folders where the backbone's weights are looked for first.
 
     Raises:
-        CheckpointError: missing, unreadable, another hash, another format, or foreign, missing or misshapen tensors.
+        CheckpointError: missing, unreadable, another hash, another format, foreign, missing or misshapen tensors, or
+            its backbone cannot be had or is another one.
+        ConfigError: its backbone needs a package that is missing.
     """
     path = Path(path)
-    config, tensors = _read(path, sha256)
-    model = SemanticKeypointDetector(config)
-    _assign(model, tensors, path)
+    stored = _read(path, sha256)
+    if stored.config.uses_backbone and backbone is None:
+        backbone = load_backbone_of(stored.config, weights=weights)
+    model = SemanticKeypointDetector(stored.config, backbone=backbone)
+    _check_backbone(model, stored, path)
+    _assign(model, stored.tensors, path)
     return model
 
 
@@ -67,18 +88,38 @@ def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str 
         CheckpointError: as :func:`load_checkpoint`; or made for another configuration.
     """
     path = Path(path)
-    config, tensors = _read(path, sha256)
-    is_whole = config.reliability == model.config.reliability
-    if replace(config, reliability=model.config.reliability) != model.config:
-        raise CheckpointError(f"{path}: made for {config}, not for {model.config}")
+    stored = _read(path, sha256)
+    is_whole = stored.config.reliability == model.config.reliability
+    if replace(stored.config, reliability=model.config.reliability) != model.config:
+        raise CheckpointError(f"{path}: made for {stored.config}, not for {model.config}")
+    _check_backbone(model, stored, path)
+    tensors = stored.tensors
     if not is_whole:
-        own = {name: value for name, value in model.state_dict().items() if name.startswith(_RELIABILITY)}
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(_RELIABILITY)} | own
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(RELIABILITY)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)} | own
     _assign(model, tensors, path)
     return is_whole
 
 
-def _read(path: Path, sha256: str | None) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+def read_config(path: str | Path) -> ModelConfig:
+    """The configuration of the network that a checkpoint is of.
+
+    Raises:
+        CheckpointError: missing, unreadable, or another format.
+    """
+    return _read(Path(path), None).config
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What is in a file; ``backbone`` is None where the network has none."""
+
+    config: ModelConfig
+    tensors: Mapping[str, torch.Tensor]
+    backbone: BackboneIdentity | None
+
+
+def _read(path: Path, sha256: str | None) -> _Stored:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     if sha256 is not None:
@@ -97,12 +138,29 @@ def _read(path: Path, sha256: str | None) -> tuple[ModelConfig, dict[str, torch.
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no semkey detector (format is {metadata.get('format')!r}, expected {FORMAT!r})")
     try:
-        return ModelConfig.from_stored(json.loads(metadata["config"])), tensors
+        identity = json.loads(metadata["backbone"]) if "backbone" in metadata else None
+        return _Stored(
+            config=ModelConfig.from_stored(json.loads(metadata["config"])),
+            tensors=tensors,
+            backbone=None if identity is None else BackboneIdentity(**identity),
+        )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used ({error})") from None
 
 
-def _assign(model: SemanticKeypointDetector, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _check_backbone(model: SemanticKeypointDetector, stored: _Stored, path: Path) -> None:
+    """Heads are of no use over other features than those they were trained on."""
+    if model.backbone is None or stored.backbone is None:
+        return
+    own, trained = model.backbone.identity.content, stored.backbone.content
+    if own != trained:
+        raise CheckpointError(
+            f"{path}: trained over '{stored.backbone.name}' with weights {trained[:16] or 'drawn at random'}..., the "
+            f"backbone here has {own[:16] or 'random ones'}...: put the official weights there, or train again"
+        )
+
+
+def _assign(model: SemanticKeypointDetector, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     expected = model.state_dict()
     foreign = sorted(set(tensors) - set(expected))
     missing = sorted(set(expected) - set(tensors))
@@ -113,4 +171,4 @@ def _assign(model: SemanticKeypointDetector, tensors: dict[str, torch.Tensor], p
             raise CheckpointError(f"{path}: {kind} tensor '{names[0]}'{more}: it was made for another network")
     if any(not bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()):
         raise CheckpointError(f"{path}: holds NaN or infinite weights")
-    model.load_state_dict(tensors)
+    model.load_state_dict(dict(tensors))

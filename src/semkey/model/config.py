@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
+from semkey.backbones.specs import check_backbone_name
 from semkey.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Branches = Literal["hybrid", "fine", "semantic"]
 Reliability = Literal["keypoint", "grid"]
 
 
@@ -38,11 +40,15 @@ class ModelConfig(_Config):
     """Shapes of the network; stored in every checkpoint.
 
     Attributes:
-        backbone: frozen backbone; "none", the only one in this version, is the small trained context branch.
+        backbone: frozen backbone: a preset (``vit-tiny``, ``dinov2-base-reg``, ...), ``owner/name`` of a ViT on the hub
+            or a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
+        backbone_layers: which of its layers feed the pyramid, counted from 1; empty for four at equal distances.
+        branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
+            network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
         detail_channels: channels of the detail stem, which positions are read from.
         detail_stride: its stride, 2 or 4 (faster).
-        context_channels: channels at strides 16 and 32 of the context branch (used where there is no backbone).
+        context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         detector_channels: channels of the score head.
         descriptor_dim: descriptor width D.
@@ -54,6 +60,8 @@ class ModelConfig(_Config):
     """
 
     backbone: str = "none"
+    backbone_layers: tuple[int, ...] = ()
+    branches: Branches = "hybrid"
     stem_channels: tuple[int, ...] = (16, 32, 64)
     detail_channels: int = 16
     detail_stride: int = 2
@@ -72,8 +80,12 @@ class ModelConfig(_Config):
         return cls.from_mapping({"reliability": "grid", **values})
 
     def __post_init__(self) -> None:
+        if self.branches not in get_args(Branches):
+            raise ConfigError(f"branches is '{self.branches}', must be one of {', '.join(get_args(Branches))}")
+        if self.backbone == "none" and (self.backbone_layers or self.branches == "semantic"):
+            raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
-            raise ConfigError(f"backbone '{self.backbone}' is not known, this version has: none")
+            check_backbone_name(self.backbone)
         if self.reliability not in get_args(Reliability):
             raise ConfigError(f"reliability is '{self.reliability}', must be one of {', '.join(get_args(Reliability))}")
         widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
@@ -86,6 +98,16 @@ class ModelConfig(_Config):
             raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):
             raise ConfigError(f"channel counts must be whole numbers from 1 to 4096, got {widths}")
+
+    @property
+    def uses_backbone(self) -> bool:
+        """Whether the network reads a backbone."""
+        return self.backbone != "none" and self.branches != "fine"
+
+    @property
+    def uses_convolutions(self) -> bool:
+        """Whether stem and context are part of the network."""
+        return not (self.uses_backbone and self.branches == "semantic")
 
 
 @dataclass(frozen=True, kw_only=True)

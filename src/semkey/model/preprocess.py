@@ -71,6 +71,15 @@ def to_rgb(image: ImageLike) -> torch.Tensor:
     return pixels.expand(3, -1, -1)
 
 
+def load_pixels(image: ImageLike) -> np.ndarray | torch.Tensor:
+    """Anything :func:`to_gray` takes, read and checked once, as something that it and :func:`to_rgb` take.
+
+    Raises:
+        InputError: as :func:`to_gray`.
+    """
+    return _checked(image)
+
+
 def _checked(image: ImageLike) -> np.ndarray | torch.Tensor:
     """The image as uint8 (H, W, 3) or (H, W), or as a float32 tensor (3, H, W) or (1, H, W)."""
     if isinstance(image, str | Path):
@@ -129,6 +138,23 @@ def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
     pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
     image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
     return PreparedImage(tensor=image, valid_size=(valid_width, valid_height), original_size=(width, height))
+
+
+def prepare_colors(rgb: torch.Tensor, prepared: PreparedImage) -> torch.Tensor:
+    """The same image in colour, on the same pixels as ``prepared.tensor``.
+
+    Args:
+        rgb: (3, H, W) float32 in [0, 1].
+        prepared: what :func:`prepare` made of its grey values.
+
+    Returns:
+        (1, 3, H, W) float32 in [0, 1]; not normalised, each backbone has colours of its own.
+    """
+    image, (width, height) = rgb[None], prepared.valid_size
+    if image.shape[-2:] != (height, width):
+        image = F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
+    below, right = prepared.tensor.shape[-2] - height, prepared.tensor.shape[-1] - width
+    return F.pad(image, (0, right, 0, below), mode="replicate").clamp(0.0, 1.0)
 
 
 def to_original_pixels(keypoints: torch.Tensor, prepared: PreparedImage) -> torch.Tensor:

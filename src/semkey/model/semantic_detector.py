@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import nn
 
+from semkey.backbones.backbone import Backbone, BackboneFeatures
+from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.dkd import Peaks, detect_peaks
 from semkey.model.features import Features
@@ -21,7 +23,16 @@ from semkey.model.heads import (
 )
 from semkey.model.layers import fold_batch_norms
 from semkey.model.precision import uses_bfloat16
-from semkey.model.preprocess import ImageLike, PreparedImage, prepare, to_gray, to_original_pixels
+from semkey.model.preprocess import (
+    ImageLike,
+    PreparedImage,
+    load_pixels,
+    prepare,
+    prepare_colors,
+    to_gray,
+    to_original_pixels,
+    to_rgb,
+)
 from semkey.model.pyramid import FeaturePyramid
 from semkey.model.reliability import GridReliabilityHead, KeypointReliabilityHead
 from semkey.model.stem import Context, DetailStem, Stem
@@ -36,7 +47,7 @@ class DenseMaps:
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
         detail: (B, C, H/s, W/s) features of the detail stem (stride s), which sub-pixel offsets are read from.
-        coarse: coarse maps (B, C, h, w), finest first.
+        coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
     """
 
     log_probability: torch.Tensor
@@ -64,22 +75,37 @@ class SemanticKeypointDetector(nn.Module):
     """Keypoints, descriptors and reliability from one image.
 
     Parts, each a module of its own: ``backbone`` (frozen; None for ``compact``), ``stem``, ``context``, ``pyramid``,
-    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``.
+    ``detail``, ``detector``, ``descriptor``, ``offset``, ``reliability``, ``place``. Stem and context are empty
+    where only the backbone is read.
 
     Args:
         config: shapes of the network.
         extraction: how keypoints are chosen.
+        backbone: the one that ``config`` names, where it uses one; :func:`semkey.model.building.build_detector` loads
+            it.
+
+    Raises:
+        ConfigError: the configuration uses a backbone and none, or one with other layers, was given.
     """
 
-    def __init__(self, config: ModelConfig | None = None, extraction: ExtractionConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        extraction: ExtractionConfig | None = None,
+        *,
+        backbone: Backbone | None = None,
+    ) -> None:
         super().__init__()
         self.config = config or ModelConfig()
         self.extraction = extraction or ExtractionConfig()
-        stem, coarse, channels = self.config.stem_channels, self.config.context_channels, self.config.grid_channels
-        self.backbone: nn.Module | None = None
+        self.backbone = _matching_backbone(self.config, backbone)
+        semantic = () if self.backbone is None else self.backbone.channels
+        channels = self.config.grid_channels
+        stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
+        coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
         self.stem = Stem(stem)
-        self.context = Context(stem[-1], coarse)
-        self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride)
+        self.context = Context(stem, self.config.context_channels)
+        self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
         self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
         self.detector = ScoreHead(channels, self.config.detector_channels)
         self.descriptor = SDDH(
@@ -93,7 +119,7 @@ class SemanticKeypointDetector(nn.Module):
                 channels, self.config.descriptor_stride, self.config.detail_channels, self.config.detail_stride
             )
         )
-        self.place = GlobalHead(coarse, self.config.global_dim)
+        self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
 
     @property
     def device(self) -> torch.device:
@@ -107,19 +133,39 @@ class SemanticKeypointDetector(nn.Module):
         self.to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload] (missing in torch's stubs)
         return self
 
-    def forward(self, images: torch.Tensor, *, decoupled: bool = False) -> DenseMaps:
+    def forward(
+        self,
+        images: torch.Tensor,
+        colors: torch.Tensor | None = None,
+        *,
+        semantic: BackboneFeatures | None = None,
+        decoupled: bool = False,
+    ) -> DenseMaps:
         """Dense maps.
 
         Args:
             images: (B, 1, H, W) normalised grey, H and W multiples of 32 (see ``model.preprocess``).
+            colors: (B, 3, H, W) the same images as RGB in [0, 1]; needed where there is a backbone.
+            semantic: what the backbone makes of ``colors``, where that is known already.
             decoupled: the detector learns nothing into the features that descriptors are made of; the maps are the
                 same.
+
+        Raises:
+            InputError: there is a backbone, and neither ``colors`` nor ``semantic``.
         """
         stem = self.stem(images)
-        coarse = self.context(stem[-1])
-        grid, fine = self.pyramid(stem, coarse)
+        coarse = self.context(stem)
+        if self.backbone is None:
+            semantic = None
+        elif semantic is None:
+            if colors is None:
+                raise InputError("a network with a backbone needs the images in colour as well")
+            semantic = self.backbone(colors)
+        grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
         detail, logits = self.detail(images)
         log_probability = self.detector(grid.detach() if decoupled else grid, logits)
+        if semantic is not None:
+            coarse = (*coarse, *semantic.maps)
         return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
 
     def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
@@ -181,7 +227,8 @@ class SemanticKeypointDetector(nn.Module):
         """
         if self.training:
             self.eval()
-        prepared = [prepare(to_gray(image).to(self.device), self.extraction.max_side) for image in images]
+        pixels = [load_pixels(image) for image in images]
+        prepared = [prepare(to_gray(image).to(self.device), self.extraction.max_side) for image in pixels]
         group_size = 8 if self.device.type == "cuda" else 1
         results: list[Features | None] = [None] * len(prepared)
         by_size: dict[tuple[int, ...], list[int]] = {}
@@ -191,9 +238,13 @@ class SemanticKeypointDetector(nn.Module):
             for start in range(0, len(indices), group_size):
                 part = indices[start : start + group_size]
                 batch = torch.cat([prepared[index].tensor for index in part])
+                colors = None
+                if self.backbone is not None:
+                    views = [prepare_colors(to_rgb(pixels[index]).to(self.device), prepared[index]) for index in part]
+                    colors = torch.cat(views)
                 reduced = uses_bfloat16(self.extraction.precision, self.device)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-                    maps = self(batch.bfloat16() if reduced else batch)
+                    maps = self(batch.bfloat16() if reduced else batch, colors)
                 maps = maps.map(torch.Tensor.float)
                 for row, index in enumerate(part):
                     results[index] = self._features(maps.image(row), prepared[index])
@@ -214,3 +265,13 @@ class SemanticKeypointDetector(nn.Module):
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
         )
+
+
+def _matching_backbone(config: ModelConfig, backbone: Backbone | None) -> Backbone | None:
+    if not config.uses_backbone:
+        return None
+    if backbone is None:
+        raise ConfigError(f"a network over '{config.backbone}' needs that backbone: make it with build_detector")
+    if config.backbone_layers and config.backbone_layers != backbone.layers:
+        raise ConfigError(f"the backbone gives layers {backbone.layers}, the network reads {config.backbone_layers}")
+    return backbone

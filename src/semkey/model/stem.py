@@ -17,13 +17,17 @@ class Stem(nn.Module):
     """Fine features of a normalised grey image at strides 2, 4 and 8, or at 4 and 8 only.
 
     Args:
-        channels: of the maps, finest first; two numbers leave out stride 2, which is most of the work.
+        channels: of the maps, finest first; two numbers leave out stride 2, which is most of the work, none leaves out
+            everything: a network that reads a backbone alone.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        *_, second, third = channels
+        self.channels = tuple(channels)
         self.stride2: nn.Module | None = None
+        if not channels:
+            return
+        *_, second, third = channels
         if len(channels) == 3:
             first = channels[0]
             self.stride2 = nn.Sequential(Cells(2), ConvBlock(4, first), ConvBlock(first, first))
@@ -34,6 +38,8 @@ class Stem(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, 1, H, W), H and W multiples of 8 -> maps (B, C, H/s, W/s), finest first."""
+        if not self.channels:
+            return ()
         if self.stride2 is None:
             stride4 = self.stride4(image)
             return stride4, self.stride8(stride4)
@@ -43,16 +49,27 @@ class Stem(nn.Module):
 
 
 class Context(nn.Module):
-    """Coarse features at strides 16 and 32, computed from the stem's stride-8 map."""
+    """Coarse features at strides 16 and 32, computed from the stem's stride-8 map; none where there is no stem.
 
-    def __init__(self, channels_in: int, channels: tuple[int, int]) -> None:
+    Args:
+        stem: channels of the stem's maps.
+        channels: of the two maps.
+    """
+
+    def __init__(self, stem: Sequence[int], channels: tuple[int, int]) -> None:
         super().__init__()
+        self.is_empty = not stem
+        if self.is_empty:
+            return
+        channels_in = stem[-1]
         self.stride16 = nn.Sequential(Downsample(channels_in, channels[0]), ResidualBlock(channels[0]))
         self.stride32 = nn.Sequential(Downsample(channels[0], channels[1]), ResidualBlock(channels[1]))
 
-    def forward(self, stride8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, h, w), h and w multiples of 4 -> (B, C, h/2, w/2) and (B, C, h/4, w/4)."""
-        stride16 = self.stride16(stride8)
+    def forward(self, stem: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The stem's maps, the last one (B, C, h, w), h and w multiples of 4 -> (B, C, h/2, w/2), (B, C, h/4, w/4)."""
+        if self.is_empty:
+            return ()
+        stride16 = self.stride16(stem[-1])
         return stride16, self.stride32(stride16)
 
 

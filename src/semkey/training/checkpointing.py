@@ -14,6 +14,7 @@ import torch
 
 from semkey import __version__
 from semkey.errors import CheckpointError, ConfigError
+from semkey.model.config import ModelConfig
 from semkey.training.config import TrainConfig
 from semkey.training.stage_config import STAGES, StageName
 
@@ -122,7 +123,12 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 
 def _check_config(path: Path, stored: Mapping[str, Any], config: TrainConfig, stage: StageName) -> None:
-    before, now = _flat(stored), _flat(config.to_mapping())
+    try:
+        model = ModelConfig.from_stored(stored.get("model", {})).to_mapping()
+        known = TrainConfig.from_mapping({**stored, "model": model}).to_mapping()  # what came later has its default
+    except ConfigError as error:
+        raise ConfigError(f"{path} was made by another version of semkey ({error}): start a new run") from None
+    before, now = _flat(known), _flat(config.to_mapping())
     for key in sorted(before.keys() | now.keys()):
         other_stage = key.startswith("stages.") and not key.startswith(f"stages.{stage}.")
         if key.startswith(_HARMLESS) or other_stage or key == "name" or before.get(key) == now.get(key):

@@ -115,7 +115,8 @@ class TrainConfig(Settings):
     Attributes:
         name: of the result, ``RUN/<name>.safetensors``.
         seed: of the first weights, the pairs and every other random choice.
-        init: preset or checkpoint whose weights the first stage starts from; None starts from random ones.
+        init: preset or checkpoint whose weights the first stage starts from; None starts from random ones. A hybrid
+            over a backbone may start from a detector without one: what it adds then starts from zero.
         guide: preset or checkpoint that the losses ``imitate_scores`` and ``imitate_descriptors`` imitate.
         pairs_per_epoch: length of an epoch.
         model: shapes of the network.

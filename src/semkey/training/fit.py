@@ -14,15 +14,20 @@ from torch.utils.data import Dataset
 
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.images.writing import atomic_write_text
-from semkey.model.checkpoint import load_weights, save_checkpoint
+from semkey.model.building import grow_from, load_backbone_of
+from semkey.model.checkpoint import load_checkpoint, load_weights, read_config, save_checkpoint
 from semkey.model.presets import presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.training.backbone_feed import BackboneFeed
 from semkey.training.checkpointing import CheckpointFolder
 from semkey.training.config import TrainConfig
 from semkey.training.data.opening import open_data
 from semkey.training.data.pair import Pair
+from semkey.training.data.photos import Split
 from semkey.training.history import History
+from semkey.training.imitation import guide_reads_colors
 from semkey.training.loop import StageEvents, StageLoop
+from semkey.training.optimisation import autocast_bfloat16
 from semkey.training.processes import StopRequest, in_first, launch
 from semkey.training.report import write_report
 from semkey.training.stage_config import STAGES, StageName
@@ -60,12 +65,14 @@ class TrainingEvents:
 
     Attributes:
         preparing: data being made: done, total, what.
+        noted: one line that the user should know of.
         stage_started: name, first step, steps.
         stepped: stage, step, steps, losses.
         validated: stage, step, figures.
     """
 
     preparing: Callable[[int, int, str], None] = lambda done, total, what: None
+    noted: Callable[[str], None] = lambda text: None
     stage_started: Callable[[str, int, int], None] = lambda stage, step, steps: None
     stepped: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, steps, losses: None
     validated: Callable[[str, int, dict[str, float]], None] = lambda stage, step, figures: None
@@ -150,6 +157,7 @@ class _Training:
         self.validations: dict[str, Validation] = {}
         self.model: SemanticKeypointDetector | None = None
         self._held_out: list[Pair] | None = None
+        self.feed = self._open_backbone()
         self.writer = _summary_writer(run) if self.is_first and config.run.tensorboard else None
         if self.is_first:
             self.checkpoints.clean()
@@ -157,17 +165,22 @@ class _Training:
 
     def open_pairs(self, train_pairs: Dataset | None, val_pairs: Dataset | None) -> None:
         """Make the data ready, in the first process before the others."""
+        if self.feed is not None:
+            self._tell(self.events.noted, self.feed.note)
         data, seed = self.config.data, self.config.seed
 
         def open_both() -> tuple[Dataset, Dataset]:
             progress = self.events.preparing if self.is_first else None
-            train = (
-                train_pairs if train_pairs is not None else open_data(data, split="train", seed=seed, progress=progress)
-            )
-            held_out = (
-                val_pairs if val_pairs is not None else open_data(data, split="val", seed=seed, progress=progress)
-            )
-            return train, held_out
+
+            guide = self.config.guide
+            colors = self.feed is not None or (guide is not None and guide_reads_colors(guide))
+
+            def opened(given: Dataset | None, split: Split) -> Dataset:
+                if given is not None:
+                    return given
+                return open_data(data, split=split, seed=seed, progress=progress, colors=colors)
+
+            return opened(train_pairs, "train"), opened(val_pairs, "val")
 
         first = in_first(self.fabric, open_both)
         self.train_pairs, self.val_pairs = open_both() if first is None else first
@@ -193,7 +206,7 @@ class _Training:
             validated=lambda step, result: self._validated(plan, step, result),
             asked_to_stop=lambda: stop.is_set,
         )
-        loop = StageLoop(self.fabric, model, plan, self.config, self.checkpoints, self.held_out, events)
+        loop = StageLoop(self.fabric, model, plan, self.config, self.checkpoints, self.held_out, events, self.feed)
         state = self.checkpoints.newest(name, self.config, self.fabric.device) if self.resume else None
         if state is not None:
             loop.load(state)
@@ -234,10 +247,20 @@ class _Training:
             is_first_process=self.is_first,
         )
 
+    def _open_backbone(self) -> BackboneFeed | None:
+        """The backbone, if there is one, on the device; the first process may have to fetch its weights."""
+        if not self.config.model.uses_backbone:
+            return None
+        first = in_first(self.fabric, lambda: load_backbone_of(self.config.model))
+        backbone = first or load_backbone_of(self.config.model)
+        assert backbone is not None
+        reduced = autocast_bfloat16(self.config.optimizer.precision, self.fabric.device)
+        return BackboneFeed(backbone.to(self.fabric.device), self.config.data, bfloat16=reduced)
+
     def _model_for(self, plan: StagePlan) -> SemanticKeypointDetector:
         """A detector on the device with the weights that a stage starts from."""
         torch.manual_seed(self.config.seed)
-        model = SemanticKeypointDetector(self.config.model)
+        model = SemanticKeypointDetector(self.config.model, backbone=None if self.feed is None else self.feed.backbone)
         earlier = [self.run / STAGE_FOLDER / f"{name}.safetensors" for name in STAGES[: STAGES.index(plan.name)]]
         found = [path for path in earlier if path.is_file()]
         if self.model is not None:
@@ -323,11 +346,14 @@ def _check_run(run: Path, config: TrainConfig, names: Sequence[StageName], resum
 
 
 def _initialise(model: SemanticKeypointDetector, source: str) -> None:
-    """Copy the weights of a preset or checkpoint."""
+    """Copy the weights of a preset or checkpoint; a hybrid network may start from one without a backbone."""
     preset = presets().get(source)
     path, sha256 = (source, None) if preset is None else (preset.path, preset.sha256)
     try:
-        is_whole = load_weights(model, path, sha256)
+        if model.backbone is not None and not read_config(path).uses_backbone:
+            is_whole = grow_from(model, load_checkpoint(path, sha256))
+        else:
+            is_whole = load_weights(model, path, sha256)
     except CheckpointError as error:
         raise (error if preset is None else ConfigError(f"init is '{source}': {error}")) from None
     if not is_whole:

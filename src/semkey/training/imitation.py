@@ -8,7 +8,7 @@ import torch
 
 from semkey.errors import ConfigError
 from semkey.losses.detection import cell_cross_entropy
-from semkey.model.checkpoint import load_checkpoint
+from semkey.model.checkpoint import load_checkpoint, read_config
 from semkey.model.config import ModelConfig
 from semkey.model.presets import presets
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
@@ -68,9 +68,15 @@ class Guide:
         return losses
 
     @torch.no_grad()
-    def maps(self, images: torch.Tensor) -> DenseMaps:
+    def maps(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> DenseMaps:
         """Dense float32 maps of the guide, in the precision of the surrounding autocast."""
-        return self.model(images).map(torch.Tensor.float)
+        return self.model(images, colors).map(torch.Tensor.float)
+
+
+def guide_reads_colors(source: str) -> bool:
+    """Whether a guide has a backbone, and so needs the views in colour."""
+    preset = presets().get(source)
+    return read_config(preset.path if preset else source).uses_backbone
 
 
 def wants_guide(weights: Mapping[str, float]) -> bool:

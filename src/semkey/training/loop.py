@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from semkey.errors import ConfigError, SemkeyError
 from semkey.losses.gradients import KendallWeighting, flat_gradients, set_gradient
+from semkey.training.backbone_feed import BackboneFeed
 from semkey.training.checkpointing import CheckpointFolder, random_state, restore_random_state
 from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
@@ -96,6 +97,7 @@ class StageLoop:
         checkpoints: where this stage's states go.
         val_pairs: gives the validation pairs; called where they are first needed.
         events: what to tell.
+        feed: features of the model's backbone; None where it has none.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class StageLoop:
         checkpoints: CheckpointFolder,
         val_pairs: Callable[[], Sequence[Pair]],
         events: StageEvents | None = None,
+        feed: BackboneFeed | None = None,
     ) -> None:
         micro_batches = config.optimizer.batch_pairs // config.optimizer.micro_batch
         if micro_batches < fabric.world_size:
@@ -116,6 +119,7 @@ class StageLoop:
             )
         self.fabric, self.model, self.plan, self.config = fabric, model, plan, config
         self.checkpoints, self.val_pairs, self.events = checkpoints, val_pairs, events or StageEvents()
+        self.feed = feed
         self.micro_batches = micro_batches
         self.parameters = freeze(model, plan)
         names = list(plan.config.active_losses)
@@ -258,8 +262,9 @@ class StageLoop:
         batch = {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            maps = self.model(images, decoupled=self.plan.decoupled)
-            guide = None if self.guide is None else (self.guide, self.guide.maps(images))
+            semantic = None if self.feed is None else self.feed.training_views(batch)
+            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled)
+            guide = None if self.guide is None else (self.guide, self.guide.maps(images, _colors(batch)))
         return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
 
     def _update(
@@ -337,6 +342,7 @@ class StageLoop:
                 self.config.validation,
                 bfloat16=self.bfloat16,
                 pictures=self.config.validation.pictures,
+                feed=self.feed,
             )
             self.events.validated(self.step, result)
         return result.figures if self.fabric.world_size == 1 else self.fabric.broadcast(result.figures)
@@ -356,6 +362,13 @@ class StageLoop:
     def _restore_if_fallen(self) -> None:
         if self.is_stopped and self.best is not None:
             self.average.model.load_state_dict(self.best)
+
+
+def _colors(batch: Batch) -> torch.Tensor | None:
+    """Both views in colour, in [0, 1], if the pairs have them."""
+    if "color0" not in batch:
+        return None
+    return torch.cat([batch["color0"], batch["color1"]]).float() / 255.0
 
 
 def _means(values: dict[str, list[float]]) -> dict[str, float]:

@@ -86,7 +86,10 @@ def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
 
 
 def freeze(model: SemanticKeypointDetector, plan: StagePlan) -> list[nn.Parameter]:
-    """Let only the plan's parts learn; the others go to evaluation mode. Returns what learns, in a fixed order."""
+    """Let only the plan's parts learn; the others go to evaluation mode. Returns what learns, in a fixed order.
+
+    A backbone is never among them.
+    """
     model.eval().requires_grad_(False)
     for part in plan.parts:
         model.get_submodule(part).train().requires_grad_(True)

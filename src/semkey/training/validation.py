@@ -18,6 +18,7 @@ from semkey.model.config import ExtractionConfig
 from semkey.model.features import Features
 from semkey.model.heads import score_from_log_probability
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.training.backbone_feed import BackboneFeed
 from semkey.training.config import ValidationConfig
 from semkey.training.data.pair import Pair
 
@@ -70,6 +71,7 @@ def validate(
     *,
     bfloat16: bool = False,
     pictures: int = 0,
+    feed: BackboneFeed | None = None,
 ) -> Validation:
     """Measure a detector on pairs.
 
@@ -79,6 +81,7 @@ def validate(
         config: number of keypoints.
         bfloat16: compute convolutions in bfloat16.
         pictures: how many pairs' matches to return.
+        feed: features of the model's backbone; None where it has none.
     """
     device = model.device
     rows: list[dict[str, float]] = []
@@ -91,7 +94,9 @@ def validate(
         pair = {name: value.to(device) for name, value in cpu_pair.items()}
         images = torch.stack([pair["image0"], pair["image1"]])
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            maps = model(images.contiguous(memory_format=torch.channels_last))
+            # validation sees the same pairs every time
+            semantic = None if feed is None else feed(torch.stack([pair["color0"], pair["color1"]]), [True, True])
+            maps = model(images.contiguous(memory_format=torch.channels_last), semantic=semantic)
         maps = maps.map(torch.Tensor.float)
         views = [_extract(model, maps.image(i), pair[f"valid{i}"], config.keypoints) for i in range(2)]
         projected, seen = project_points(views[0].keypoints, pair["H10"], pair["warp10"])

@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 from semkey.training.data.config import LightConfig
 
-Gray = NDArray[np.uint8]
+View = NDArray[np.uint8]
 
 
-def relight(rng: np.random.Generator, image: Gray, config: LightConfig) -> Gray:
-    """The view (H, W) uint8 as it might look under other light and through another camera.
+def relight(rng: np.random.Generator, image: View, config: LightConfig) -> View:
+    """The view (H, W) or (H, W, 3) uint8 as it might look under other light and through another camera.
 
     In this order: shadow, gradient, tone curve, contrast and level, Gaussian or motion blur, noise, JPEG. All blur
     kernels are point-symmetric, so that no position changes.
     """
     view = image.astype(np.float32) / np.float32(255.0)
     if rng.random() < config.shadow:
-        view *= _shadow(rng, view.shape)
+        view *= _spread(_shadow(rng, view.shape[:2]), view)
     if rng.random() < config.gradient:
-        view *= _gradient(rng, view.shape)
+        view *= _spread(_gradient(rng, view.shape[:2]), view)
     view = np.clip(view, 0, 1) ** np.float32(np.exp(rng.uniform(-config.gamma, config.gamma)))
     contrast, level = rng.uniform(*config.contrast), rng.uniform(-config.level, config.level)
     view = (view - np.float32(0.5)) * np.float32(contrast) + np.float32(0.5 + level)
@@ -38,8 +38,14 @@ def relight(rng: np.random.Generator, image: Gray, config: LightConfig) -> Gray:
     if rng.random() < config.jpeg:
         quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
         _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        pixels = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+        flags = cv2.IMREAD_GRAYSCALE if view.ndim == 2 else cv2.IMREAD_COLOR
+        pixels = np.asarray(cv2.imdecode(code, flags), dtype=np.uint8)
     return pixels
+
+
+def _spread(factor: NDArray[np.float32], view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A factor per pixel (H, W) in the shape that multiplies a view."""
+    return factor if view.ndim == 2 else factor[..., None]
 
 
 def motion_kernel(length: float, angle: float) -> NDArray[np.float32]:

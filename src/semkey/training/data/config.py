@@ -33,6 +33,8 @@ class ViewConfig(Settings):
         quarter_turns: share of pairs whose views are both turned by 90, 180 or 270 degrees.
         flips: share of pairs that show the picture mirrored.
         mirrored_border: share of pairs with the picture's mirror image beyond its borders instead of black.
+        plain: share of photo pairs whose view 0 is the middle of the photo as it is, scaled to the view's size: what a
+            backbone makes of it is computed once (``semkey cache-features``).
     """
 
     scale: float = 2.0
@@ -42,13 +44,14 @@ class ViewConfig(Settings):
     quarter_turns: float = 0.1
     flips: float = 0.5
     mirrored_border: float = 0.5
+    plain: float = 0.0
 
     def __post_init__(self) -> None:
         _check(1.0 <= self.scale <= 8.0, f"scale must be in [1, 8], got {self.scale}")
         _check(0.0 <= self.rotation_deg <= 180.0, f"rotation_deg must be in [0, 180], got {self.rotation_deg}")
         _check(0.0 <= self.roll_deg <= 180.0, f"roll_deg must be in [0, 180], got {self.roll_deg}")
         _check(0.0 <= self.perspective <= 0.4, f"perspective must be in [0, 0.4], got {self.perspective}")
-        _check_shares(self, "quarter_turns", "flips", "mirrored_border")
+        _check_shares(self, "quarter_turns", "flips", "mirrored_border", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,10 @@ class DataConfig(Settings):
         width: of both views, pixels, a multiple of 32.
         height: likewise.
         points: corresponding points per pair.
+        repeat: pairs come again after so many, with the same views; 0: every pair is new. With a backbone, epochs after
+            the first then need not compute its features.
         val_share: share of photos, rooms and frames that is kept for validation.
+        keep_features: keep a backbone's features of views that recur, in ``cache``; half precision.
         shares: how often each source is used.
         views: homographies of photos and shapes.
         light: photometric change of all views.
@@ -232,7 +238,9 @@ class DataConfig(Settings):
     width: int = 320
     height: int = 256
     points: int = 384
+    repeat: int = 0
     val_share: float = 0.05
+    keep_features: bool = True
     shares: SharesConfig = field(default_factory=SharesConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     light: LightConfig = field(default_factory=LightConfig)
@@ -245,6 +253,7 @@ class DataConfig(Settings):
             value = getattr(self, name)
             _check(64 <= value <= 2048 and value % 32 == 0, f"{name} must be a multiple of 32 from 64, got {value}")
         _check(8 <= self.points <= 10_000, f"points must be in 8 to 10000, got {self.points}")
+        _check(self.repeat >= 0, f"repeat must be 0 or more, got {self.repeat}")
         _check(0.0 < self.val_share <= 0.5, f"val_share must be in (0, 0.5], got {self.val_share}")
 
     @property

@@ -24,6 +24,7 @@ class PairMixture(Dataset):
         shares: how often each is used, in relation to each other; a source without a share, or with 0, is not.
         seed: of the choice.
         extra: tensors that pairs of every source get which do not have them: a batch needs equal keys.
+        repeat: pair ``index`` is pair ``index % repeat``; 0: there is no end of new ones.
 
     Attributes:
         sources: as given, only those that are used.
@@ -35,6 +36,7 @@ class PairMixture(Dataset):
         shares: Mapping[str, float],
         seed: tuple[int, ...],
         extra: Mapping[str, torch.Tensor] | None = None,
+        repeat: int = 0,
     ) -> None:
         self.sources = {name: source for name, source in sources.items() if shares.get(name, 0.0) > 0.0}
         if not self.sources:
@@ -44,14 +46,17 @@ class PairMixture(Dataset):
         self._limits = np.cumsum(weights / weights.sum())
         self._seed = seed
         self._extra = dict(extra or {})
+        self._repeat = repeat
 
     def source_of(self, index: int) -> str:
         """The name of the source that pair ``index`` comes from."""
+        index = index % self._repeat if self._repeat else index
         draw = np.random.default_rng([*self._seed, index]).random()
         place = int(np.searchsorted(self._limits, draw, side="right"))
         return self._names[min(place, len(self._names) - 1)]
 
     def __getitem__(self, index: int) -> Pair:
+        index = index % self._repeat if self._repeat else index
         return {**self._extra, **self.sources[self.source_of(index)][index]}
 
 

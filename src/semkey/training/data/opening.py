@@ -28,7 +28,9 @@ def cache_folder(config: DataConfig) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semkey" / "training"
 
 
-def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Progress | None = None) -> PairMixture:
+def open_data(
+    config: DataConfig, *, split: Split, seed: int = 0, progress: Progress | None = None, colors: bool = False
+) -> PairMixture:
     """The pairs of one side of the split as an endless data set.
 
     What is needed and not in the cache is made first (shrunk photos, the teacher's keypoints, rendered rooms), file by
@@ -42,6 +44,7 @@ def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Prog
         split: ``train`` or ``val``.
         seed: >= 0; pair ``index`` depends on the configuration, the files, this and the index alone.
         progress: told what is being made.
+        colors: pairs carry their views in colour as well, for a backbone.
 
     Returns:
         A data set of pairs (see :mod:`semkey.training.data.pair`), with ``source_of(index)``.
@@ -61,13 +64,13 @@ def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Prog
     extra: dict[str, torch.Tensor] = {}
     if shares.photos > 0:
         targets = prepare_targets(config.teacher, cache, photos, progress) if config.teacher.name else None
-        sources["photos"] = PhotoPairs(photos, config, streams["photos"], targets)
+        sources["photos"] = PhotoPairs(photos, config, streams["photos"], targets, colors=colors)
         if targets is not None and config.teacher.descriptors:
             extra["teacher"] = torch.zeros(config.points, targets.descriptor_dim(photos))
     if shares.shapes > 0:
-        sources["shapes"] = ShapePairs(config, streams["shapes"])
+        sources["shapes"] = ShapePairs(config, streams["shapes"], colors=colors)
     if shares.rooms > 0:
-        files = prepare_rooms(config, cache, photos, split, progress)
+        files = prepare_rooms(config, cache, photos, split, progress, colors=colors)
         sources["rooms"] = RoomPairs(files, config, streams["rooms"])
     if shares.sequences > 0:
         if not config.sequences.folders:
@@ -75,8 +78,9 @@ def open_data(config: DataConfig, *, split: Split, seed: int = 0, progress: Prog
                 "data.sequences.folders is empty: name RGB-D sequences, or set data.shares.sequences to 0"
             )
         sequences = prepare_sequences(config.sequences, cache, config.val_share, split, progress)
-        sources["sequences"] = RgbdPairs(sequences, config, streams["sequences"])
-    return PairMixture(sources, shares.to_mapping(), streams["mixture"], extra)
+        sources["sequences"] = RgbdPairs(sequences, config, streams["sequences"], colors=colors)
+    repeat = config.repeat if split == "train" else 0  # validation reads its first pairs again and again anyway
+    return PairMixture(sources, shares.to_mapping(), streams["mixture"], extra, repeat)
 
 
 def _photos(config: DataConfig, split: Split, cache: Path, progress: Progress | None) -> tuple[Photo, ...]:

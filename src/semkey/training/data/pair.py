@@ -11,11 +11,14 @@ A pair is a dictionary of tensors with these keys; ``torch.utils.data.default_co
 | ``points0``, ``points1`` | (P, 2) float32 | corresponding pixels x y, inside both views |
 | ``targets0``, ``targets1`` | (T, 3) float32 | x y strength of the keypoints to detect; strength 0 is padding |
 | ``valid0``, ``valid1`` | (H, W) bool | where the source covers the view |
+| ``color0``, ``color1`` | (3, H, W) uint8 | only for a backbone: the same views as RGB |
+| ``plain0`` | float32 | with them: 1 where view 0 is the photo itself, which recurs in other pairs, else 0 |
 | ``teacher`` | (P, D) float32 | only with ``teacher.descriptors``: unit-norm descriptor of the point, zeros for none |
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -23,6 +26,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+
+from semkey.model.preprocess import LUMA
 
 Pair = dict[str, torch.Tensor]
 
@@ -46,6 +51,32 @@ def normalize(image: NDArray[np.uint8]) -> torch.Tensor:
     """(H, W) uint8 -> (1, H, W) float32 with zero mean and unit variance, as ``semkey.model.preprocess.prepare``."""
     tensor = torch.from_numpy(image).float() / 255.0
     return ((tensor - tensor.mean()) / tensor.std(correction=0).clamp(min=0.02))[None]
+
+
+def view_entries(views: Sequence[NDArray[np.uint8]], mix: NDArray[np.float32] | None, *, plain: bool = False) -> Pair:
+    """``image0`` and ``image1`` of a pair; of views in colour also ``color0``, ``color1`` and ``plain0``.
+
+    Args:
+        views: both, (H, W) or (H, W, 3) uint8.
+        mix: (3,) weights of the channels in the grey values of colours; None takes the usual ones.
+        plain: view 0 is a photo as it is.
+    """
+    weights = np.array(LUMA, np.float32) if mix is None else mix
+    entries: Pair = {}
+    for number, view in enumerate(views):
+        is_color = view.ndim == 3
+        entries[f"image{number}"] = normalize(to_gray_values(view, weights))
+        if is_color:
+            entries[f"color{number}"] = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
+            entries["plain0"] = torch.tensor(float(plain))
+    return entries
+
+
+def to_gray_values(image: NDArray[np.uint8], weights: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
+    """Grey values (H, W) of an image (H, W, 3) under weights (3,) of its channels; a grey image as it is."""
+    if image.ndim == 2:
+        return image
+    return np.asarray(cv2.transform(image, np.array(LUMA if weights is None else weights, np.float32)[None]), np.uint8)
 
 
 def inside(points: NDArray[np.floating], size: tuple[int, int], margin: float = MARGIN) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from semkey.errors import DatasetError, InputError
 from semkey.images.reading import read_image
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
 from semkey.training.data.config import DataConfig
-from semkey.training.data.pair import Pair, good_corners
+from semkey.training.data.pair import Pair, good_corners, to_gray_values
 from semkey.training.data.planar import Picture, planar_pair
 
 log = logging.getLogger(__name__)
@@ -142,14 +142,22 @@ class PhotoPairs:
         config: of all data.
         seed: pair ``index`` depends on this and the index alone.
         targets: gives keypoints; None: there are none.
+        colors: the views are needed in colour as well.
     """
 
     def __init__(
-        self, photos: Sequence[Photo], config: DataConfig, seed: tuple[int, ...], targets: TargetSource | None = None
+        self,
+        photos: Sequence[Photo],
+        config: DataConfig,
+        seed: tuple[int, ...],
+        targets: TargetSource | None = None,
+        *,
+        colors: bool = False,
     ) -> None:
         if not photos:
             raise DatasetError("no photos on this side of the split: add photos or change data.val_share")
         self._photos, self._config, self._seed, self._targets = tuple(photos), config, seed, targets
+        self._colors = colors
 
     def __getitem__(self, index: int) -> Pair:
         rng = np.random.default_rng([*self._seed, index])
@@ -166,12 +174,14 @@ class PhotoPairs:
     def _picture(self, rng: np.random.Generator, photo: Photo) -> Picture:
         # A random mix of the channels: grey values of one scene differ between cameras and lights.
         mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
-        image = np.asarray(cv2.transform(photo.read(), mix[None]), np.uint8)
+        image = photo.read()
+        gray = to_gray_values(image, mix)
+        shown = image if self._colors else gray
         if self._targets is None:
-            keypoints = good_corners(image, self._config.points)
-            return Picture(image=image, keypoints=keypoints, strengths=np.zeros(len(keypoints), np.float32))
+            keypoints = good_corners(gray, self._config.points)
+            return Picture(image=shown, keypoints=keypoints, strengths=np.zeros(len(keypoints), np.float32), mix=mix)
         keypoints, strengths, descriptors = self._targets(photo)
-        return Picture(image=image, keypoints=keypoints, strengths=strengths, descriptors=descriptors)
+        return Picture(image=shown, keypoints=keypoints, strengths=strengths, descriptors=descriptors, mix=mix)
 
 
 def _photo_folder(folder: Path, cache: Path, limit: int, entries: dict[str, dict]) -> PhotoFolder:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from semkey.geometry.homography import warp_points
 from semkey.training.data.augment import relight
 from semkey.training.data.config import DataConfig, ViewConfig
-from semkey.training.data.pair import MARGIN, OWN_SHARE, Pair, choose_targets, inside, normalize, pad_targets
+from semkey.training.data.pair import MARGIN, OWN_SHARE, Pair, choose_targets, inside, pad_targets, view_entries
 
-Gray = NDArray[np.uint8]
+View = NDArray[np.uint8]
 Array = NDArray[np.float64]
 
 _SHARP_SCALE = 0.8  # views reduced more than this are blurred first, so that they do not alias
@@ -25,18 +25,20 @@ class Picture:
     """What both views show.
 
     Attributes:
-        image: (h, w) uint8.
+        image: (h, w) uint8, or (h, w, 3) where the views are needed in colour.
         keypoints: (N, 2) float64 pixels x y.
         strengths: (N,) float32 in [0, 1]; one of strength 0 is no target, but may become one of the points.
         descriptors: (N, D) float32 unit norm, or None.
         is_scene: whether places in it look different from each other.
+        mix: (3,) float32, what the channels of a coloured image weigh in its grey values; None for the usual weights.
     """
 
-    image: Gray
+    image: View
     keypoints: Array
     strengths: NDArray[np.float32]
     descriptors: NDArray[np.float32] | None = None
     is_scene: bool = True
+    mix: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,8 +87,22 @@ def random_views(
     )
 
 
-def warp_image(image: Gray, H: Array, size: tuple[int, int], scale: float, border: int) -> Gray:
-    """An image (h, w) through a homography; where ``scale`` says that it shrinks, it is blurred first."""
+def plain_view(image: View, size: tuple[int, int]) -> View:
+    """The middle of an image (h, w) or (h, w, 3), scaled to fill a view of ``size`` (width, height); nothing else."""
+    H, scale = plain_homography((image.shape[1], image.shape[0]), size)
+    return warp_image(image, H, size, scale, cv2.BORDER_REFLECT_101)
+
+
+def plain_homography(picture_size: tuple[int, int], size: tuple[int, int]) -> tuple[Array, float]:
+    """Picture pixels to the pixels of its :func:`plain_view`, and the scale."""
+    scale = max(size[0] / picture_size[0], size[1] / picture_size[1])
+    H = np.diag([scale, scale, 1.0])
+    H[:2, 2] = [(size[i] - 1) / 2 - scale * (picture_size[i] - 1) / 2 for i in (0, 1)]
+    return H, scale
+
+
+def warp_image(image: View, H: Array, size: tuple[int, int], scale: float, border: int) -> View:
+    """An image (h, w) or (h, w, 3) through a homography; where ``scale`` says that it shrinks, it is blurred first."""
     if scale < _SHARP_SCALE:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.5 * np.sqrt(1.0 / scale**2 - 1.0)), np.uint8)
     return np.asarray(cv2.warpPerspective(image, H, size, flags=cv2.INTER_LINEAR, borderMode=border), np.uint8)
@@ -102,11 +118,14 @@ def planar_pair(rng: np.random.Generator, picture: Picture, config: DataConfig) 
     """A pair of views of a picture, or None where they share too little; keys as in :mod:`.pair`."""
     size = config.size
     picture_size = (picture.image.shape[1], picture.image.shape[0])
-    image, keypoints = picture.image, picture.keypoints
-    if rng.random() < config.views.flips:
+    image, keypoints, mix = picture.image, picture.keypoints, picture.mix
+    is_plain = config.views.plain > 0 and picture.is_scene and rng.random() < config.views.plain
+    if rng.random() < config.views.flips and not is_plain:
         image = np.ascontiguousarray(image[:, ::-1])
         keypoints = np.stack([picture_size[0] - 1 - keypoints[:, 0], keypoints[:, 1]], axis=1)
     views = random_views(rng, picture_size, size, config.views)
+    if is_plain:
+        views = _from_plain(views, picture_size, size)
     H10 = views.H10
     valid0, valid1 = (covered(picture_size, H, size) for H in (views.H0, views.H1))
     mapped = [warp_points(H, keypoints) for H in (views.H0, views.H1)]
@@ -124,11 +143,12 @@ def planar_pair(rng: np.random.Generator, picture: Picture, config: DataConfig) 
         return None
 
     border = cv2.BORDER_REFLECT_101 if rng.random() < config.views.mirrored_border else cv2.BORDER_CONSTANT
-    view0 = warp_image(image, views.H0, size, views.scale0, border)
+    view0 = plain_view(image, size) if is_plain else warp_image(image, views.H0, size, views.scale0, border)
     view1 = warp_image(image, views.H1, size, views.scale1, border)
+    if not is_plain:
+        view0 = relight(rng, view0, config.light)
     pair = {
-        "image0": normalize(relight(rng, view0, config.light)),
-        "image1": normalize(relight(rng, view1, config.light)),
+        **view_entries([view0, relight(rng, view1, config.light)], mix, plain=is_plain),
         "H10": torch.from_numpy(H10),
         "warp10": torch.zeros(config.height, config.width, 2),
         "is_scene": torch.tensor(float(picture.is_scene)),
@@ -145,6 +165,12 @@ def planar_pair(rng: np.random.Generator, picture: Picture, config: DataConfig) 
         teacher[torch.from_numpy(is_own)] = torch.from_numpy(picture.descriptors[own[kept[is_own]]])
         pair["teacher"] = teacher
     return pair
+
+
+def _from_plain(views: ViewPair, picture_size: tuple[int, int], size: tuple[int, int]) -> ViewPair:
+    """The same change between the views, with the picture itself as view 0."""
+    H0, scale0 = plain_homography(picture_size, size)
+    return ViewPair(H0=H0, H1=views.H10 @ H0, scale0=scale0, scale1=scale0 * views.scale1 / views.scale0)
 
 
 def _triangular(rng: np.random.Generator, limit: float) -> float:

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from semkey.geometry.transforms import inverse
 from semkey.training.data.augment import relight
 from semkey.training.data.config import DataConfig
-from semkey.training.data.pair import MARGIN, MAX_TARGETS, OWN_SHARE, Pair, good_corners, inside, normalize
+from semkey.training.data.pair import (
+    MARGIN,
+    MAX_TARGETS,
+    OWN_SHARE,
+    Pair,
+    good_corners,
+    inside,
+    to_gray_values,
+    view_entries,
+)
 
 Array = NDArray[np.float64]
 
@@ -26,12 +35,13 @@ class DepthView:
     """A view whose every pixel's place in space is known.
 
     Attributes:
-        image: (H, W) uint8 grey.
+        image: (H, W) uint8 grey, or (H, W, 3) where it is needed in colour.
         depth: (H, W) float32 metres along the optical axis, 0 where unknown.
         T_world_cam: (4, 4) float64.
         K: (3, 3) float64, camera coordinates to pixels; its last row is 0 0 1, a mirrored view has a negative focal
             length.
         valid: (H, W) bool, where the source covers the view; None: everywhere.
+        mix: (3,) float32, what the channels of a coloured image weigh in its grey values; None for the usual weights.
     """
 
     image: NDArray[np.uint8]
@@ -39,6 +49,7 @@ class DepthView:
     T_world_cam: Array
     K: Array
     valid: NDArray[np.bool_] | None = None
+    mix: NDArray[np.float32] | None = None
 
     def mirrored(self) -> DepthView:
         """The view as a mirror shows it, left and right exchanged."""
@@ -47,7 +58,7 @@ class DepthView:
 
     def upside_down(self) -> DepthView:
         """The view turned by 180 degrees."""
-        height, width = self.image.shape
+        height, width = self.image.shape[:2]
         turn = np.array([[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0], [0.0, 0.0, 1.0]])
         return self._turned((slice(None, None, -1), slice(None, None, -1)), turn)
 
@@ -58,6 +69,7 @@ class DepthView:
             T_world_cam=self.T_world_cam,
             K=change @ self.K,
             valid=None if self.valid is None else np.ascontiguousarray(self.valid[order]),
+            mix=self.mix,
         )
 
 
@@ -108,7 +120,7 @@ def depth_pair(
     is known exactly.
     """
     warp = dense_warp(view0, view1, tolerance)
-    corners = np.rint(good_corners(view0.image, config.points)).astype(int)
+    corners = np.rint(good_corners(to_gray_values(view0.image, view0.mix), config.points)).astype(int)
     corners = corners[rng.permutation(len(corners))[: int(OWN_SHARE * config.points)]]
     low, high = int(MARGIN) + 1, np.array(config.size) - 1 - int(MARGIN)
     points0 = np.concatenate([corners, rng.integers(low, high, (6 * config.points, 2))])
@@ -122,8 +134,7 @@ def depth_pair(
     everywhere = np.ones((config.height, config.width), bool)
     valid0, valid1 = (everywhere if view.valid is None else view.valid for view in (view0, view1))
     return {
-        "image0": normalize(relight(rng, view0.image, config.light)),
-        "image1": normalize(relight(rng, view1.image, config.light)),
+        **view_entries([relight(rng, view.image, config.light) for view in (view0, view1)], view0.mix),
         "H10": torch.full((3, 3), float("nan"), dtype=torch.float64),
         "warp10": torch.from_numpy(warp),
         "is_scene": torch.tensor(1.0),

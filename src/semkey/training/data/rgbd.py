@@ -20,7 +20,7 @@ from semkey.extractors import create_extractor
 from semkey.geometry.transforms import inverse
 from semkey.images.writing import atomic_write_bytes
 from semkey.training.data.config import DataConfig, SequencesConfig
-from semkey.training.data.pair import Pair
+from semkey.training.data.pair import Pair, to_gray_values
 from semkey.training.data.photos import Progress, Split
 from semkey.training.data.planar import warp_image
 from semkey.training.data.projection import DepthView, dense_warp, depth_pair, draw_by_overlap
@@ -113,10 +113,13 @@ class RgbdPairs:
         sequences: as :func:`prepare_sequences` returns them.
         config: of all data.
         seed: pair ``index`` depends on this and the index alone.
+        colors: the views are needed in colour as well.
     """
 
-    def __init__(self, sequences: Sequence[SequencePairs], config: DataConfig, seed: tuple[int, ...]) -> None:
-        self._sequences, self._config, self._seed = tuple(sequences), config, seed
+    def __init__(
+        self, sequences: Sequence[SequencePairs], config: DataConfig, seed: tuple[int, ...], *, colors: bool = False
+    ) -> None:
+        self._sequences, self._config, self._seed, self._colors = tuple(sequences), config, seed, colors
         self._frames: OrderedDict[tuple[int, int], Frame] = OrderedDict()
 
     def __getitem__(self, index: int) -> Pair:
@@ -145,7 +148,8 @@ class RgbdPairs:
             assert sequence.camera is not None
             source = (sequence.camera.width, sequence.camera.height)
             change = random_crop(rng, source, config.size, config.sequences.rotation_deg)
-            view = crop_frame(frame, T_cam0_cam, sequence.camera.matrix, change, config.size, mix)
+            K = sequence.camera.matrix
+            view = crop_frame(frame, T_cam0_cam, K, change, config.size, mix, colors=self._colors)
             views.append(view.mirrored() if is_mirrored else view)
         return depth_pair(rng, views[0], views[1], config, config.sequences.tolerance)
 
@@ -182,27 +186,36 @@ def random_crop(rng: np.random.Generator, source: tuple[int, int], size: tuple[i
 
 
 def crop_frame(
-    frame: Frame, T_world_cam: Array, K: Array, change: Array, size: tuple[int, int], mix: NDArray[np.float32]
+    frame: Frame,
+    T_world_cam: Array,
+    K: Array,
+    change: Array,
+    size: tuple[int, int],
+    mix: NDArray[np.float32],
+    *,
+    colors: bool = False,
 ) -> DepthView:
     """The part of a frame that a similarity ``change`` (3, 3) shows, as a view of ``size`` (width, height).
 
-    Depth is interpolated within surfaces; at depth edges and holes it is unknown. ``mix`` (3,) weighs the channels.
+    Depth is interpolated within surfaces; at depth edges and holes it is unknown. ``mix`` (3,) weighs the channels;
+    with ``colors`` the view is in colour, and they are weighed later.
     """
     assert frame.depth is not None
     scale = float(np.sqrt(np.linalg.det(change[:2, :2])))
-    gray = np.asarray(cv2.transform(frame.image, mix[None]), np.uint8)
-    ones = np.ones(gray.shape, np.uint8)
+    shown = frame.image if colors else to_gray_values(frame.image, mix)
+    ones = np.ones(shown.shape[:2], np.uint8)
     smooth = cv2.warpPerspective(frame.depth, change, size, flags=cv2.INTER_LINEAR)
     nearest = cv2.warpPerspective(frame.depth, change, size, flags=cv2.INTER_NEAREST)
     valid = np.asarray(cv2.warpPerspective(ones, change, size, flags=cv2.INTER_LINEAR)) > 0
     # Between two surfaces, or a surface and a hole (0), the mean belongs to neither.
     is_known = valid & (nearest > 0) & (np.abs(smooth - nearest) < 0.02 * nearest)
     return DepthView(
-        image=warp_image(gray, change, size, scale, cv2.BORDER_REFLECT_101),
+        image=warp_image(shown, change, size, scale, cv2.BORDER_REFLECT_101),
         depth=np.where(is_known, smooth, 0.0).astype(np.float32),
         T_world_cam=T_world_cam,
         K=change @ K,
         valid=valid,
+        mix=mix,
     )
 
 

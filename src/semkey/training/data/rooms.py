@@ -42,7 +42,13 @@ _ATTEMPTS = 200
 
 
 def prepare_rooms(
-    config: DataConfig, cache: Path, photos: Sequence[Photo], split: Split, progress: Progress | None = None
+    config: DataConfig,
+    cache: Path,
+    photos: Sequence[Photo],
+    split: Split,
+    progress: Progress | None = None,
+    *,
+    colors: bool = False,
 ) -> list[Path]:
     """Render the rooms that are not in the cache yet.
 
@@ -54,6 +60,7 @@ def prepare_rooms(
         photos: of this side of the split; may be empty.
         split: validation has rooms of its own, a twentieth as many.
         progress: told after each new room.
+        colors: the views are needed in colour; such rooms are files of their own.
 
     Returns:
         The rooms' files.
@@ -64,6 +71,8 @@ def prepare_rooms(
     rooms = config.rooms
     settings = {**asdict(rooms), "count": None, "size": config.size, "format": _FORMAT, "split": split}
     settings["photos"] = [photo.key for photo in photos]
+    if colors:
+        settings["colors"] = True
     name = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
     count = rooms.count if split == "train" else max(1, rooms.count // _VAL_PART)
     first = 0 if split == "train" else _FIRST_VAL_ROOM
@@ -74,18 +83,21 @@ def prepare_rooms(
         if progress is not None:
             progress(number, count, f"rendering rooms ({split})")
         seed = _FIRST_SEED + _SEEDS_PER_SET * rooms.seed + first + number
-        atomic_write_bytes(file, render_views(seed, rooms, config.size, photos))
+        atomic_write_bytes(file, render_views(seed, rooms, config.size, photos, colors))
         if progress is not None:
             progress(number + 1, count, f"rendering rooms ({split})")
     return files
 
 
-def render_views(seed: int, config: RoomsConfig, size: tuple[int, int], photos: Sequence[Photo]) -> bytes:
+def render_views(
+    seed: int, config: RoomsConfig, size: tuple[int, int], photos: Sequence[Photo], colors: bool = False
+) -> bytes:
     """One room as the content of a .safetensors file.
 
     Returns:
-        ``images`` (V, H, W) uint8 grey, ``depths`` (V, H, W) float32, ``poses`` (V, 4, 4) T_world_cam, ``K``
-        (V, 3, 3) float64, ``pairs`` (N, 2) int32 of views that overlap and ``overlaps`` (N,) float32.
+        ``images`` (V, H, W) uint8 grey, or (V, H, W, 3) RGB, ``depths`` (V, H, W) float32, ``poses`` (V, 4, 4)
+        T_world_cam, ``K`` (V, 3, 3) float64, ``pairs`` (N, 2) int32 of views that overlap and ``overlaps`` (N,)
+        float32.
     """
     rng = np.random.default_rng([seed, 11])
     is_low = rng.random() < config.low_texture
@@ -96,7 +108,7 @@ def render_views(seed: int, config: RoomsConfig, size: tuple[int, int], photos: 
     views: list[DepthView] = []
     least_contrast = _LEAST_CONTRAST
     while len(views) < config.views:
-        views += _group(rng, scene, config, size, seed, least_contrast)
+        views += _group(rng, scene, config, size, seed, least_contrast, colors)
         least_contrast *= 0.99  # in a very plain room it must end some time
     views = views[: config.views]
     pairs, overlaps = [], []
@@ -160,6 +172,7 @@ def _group(
     size: tuple[int, int],
     seed: int,
     least_contrast: float,
+    colors: bool,
 ) -> list[DepthView]:
     """Some views that look at one place of the room."""
     room = np.array(scene.size)
@@ -179,9 +192,10 @@ def _group(
         if rng.random() < config.changing_light:
             image = changing_light(image, view.depth, camera, T_world_cam, float(rng.uniform(0.0, 60.0)), seed)
         gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        shown = np.asarray(image, np.uint8) if colors else gray
         # A camera inside a wardrobe, or before a blank wall, teaches nothing.
         if np.median(view.depth) >= 0.5 and gray.std() >= least_contrast:
-            views.append(DepthView(image=gray, depth=view.depth, T_world_cam=T_world_cam, K=camera.matrix))
+            views.append(DepthView(image=shown, depth=view.depth, T_world_cam=T_world_cam, K=camera.matrix))
     return views
 
 

@@ -24,16 +24,24 @@ LEAST_CONTRAST = 12
 
 
 class ShapePairs:
-    """Endless pairs of drawn pictures; their targets are the corners and centres, all of strength 1."""
+    """Endless pairs of drawn pictures; their targets are the corners and centres, all of strength 1.
 
-    def __init__(self, config: DataConfig, seed: tuple[int, ...]) -> None:
-        self._config, self._seed = config, seed
+    Args:
+        config: of all data.
+        seed: pair ``index`` depends on this and the index alone.
+        colors: the views are needed in colour as well; they are grey all the same.
+    """
+
+    def __init__(self, config: DataConfig, seed: tuple[int, ...], *, colors: bool = False) -> None:
+        self._config, self._seed, self._colors = config, seed, colors
 
     def __getitem__(self, index: int) -> Pair:
         rng = np.random.default_rng([*self._seed, index])
         while True:  # the picture is larger than what a view shows: nearly every draw is good
             image, keypoints = draw_shapes(rng)
             strengths = np.ones(len(keypoints), np.float32)
+            if self._colors:
+                image = np.repeat(image[..., None], 3, axis=2)
             picture = Picture(image=image, keypoints=keypoints, strengths=strengths, is_scene=False)
             pair = planar_pair(rng, picture, self._config)
             if pair is not None:

@@ -1,0 +1,93 @@
+"""Detectors with their backbone: with its weights, with random ones, and grown from one without a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from semkey.backbones.backbone import Backbone
+from semkey.backbones.loading import load_backbone, random_backbone
+from semkey.errors import ConfigError
+from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.semantic_detector import SemanticKeypointDetector
+
+RELIABILITY = "reliability."
+"""Tensors of the reliability head, which nothing else reads from: another kind of it can be trained on its own."""
+
+
+def load_backbone_of(config: ModelConfig, *, weights: Sequence[Path] = ()) -> Backbone | None:
+    """The backbone that a configuration uses, with its official weights; None where it uses none.
+
+    Raises:
+        ConfigError: see :func:`semkey.backbones.loading.load_backbone`.
+        CheckpointError: likewise.
+    """
+    if not config.uses_backbone:
+        return None
+    return load_backbone(config.backbone, config.backbone_layers, weights=weights)
+
+
+def build_detector(
+    config: ModelConfig, extraction: ExtractionConfig | None = None, *, weights: Sequence[Path] = ()
+) -> SemanticKeypointDetector:
+    """A detector with its backbone's official weights and random heads, on the CPU.
+
+    Raises:
+        ConfigError: see :func:`semkey.backbones.loading.load_backbone`.
+        CheckpointError: likewise.
+    """
+    return SemanticKeypointDetector(config, extraction, backbone=load_backbone_of(config, weights=weights))
+
+
+def random_detector(config: ModelConfig, extraction: ExtractionConfig | None = None) -> SemanticKeypointDetector:
+    """A detector whose backbone, too, has random weights: speed and memory do not depend on them.
+
+    Raises:
+        ConfigError: the backbone is no preset, or transformers is not installed.
+    """
+    backbone = random_backbone(config.backbone, config.backbone_layers) if config.uses_backbone else None
+    return SemanticKeypointDetector(config, extraction, backbone=backbone)
+
+
+@torch.no_grad()
+def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) -> bool:
+    """Copy the weights of a detector without a backbone into a hybrid one, which then computes the same.
+
+    What the backbone adds starts from zero: its laterals, and its part of the place descriptor. Training goes on from
+    there. A reliability head of another kind is left as it is.
+
+    Args:
+        model: whose configuration uses a backbone beside the convolutions.
+        other: of the same widths.
+
+    Returns:
+        Whether the reliability head was copied too.
+
+    Raises:
+        ConfigError: the two differ in more than the backbone.
+    """
+    source, target = other.state_dict(), model.state_dict()
+    is_whole = other.config.reliability == model.config.reliability
+    if not is_whole:
+        source, target = (
+            {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)}
+            for tensors in (source, target)
+        )
+    for name, value in target.items():
+        if name.startswith("pyramid.semantic."):
+            value.zero_()
+        elif name == "place.project.weight" and name in source and value.shape[1] > source[name].shape[1]:
+            known = source.pop(name)
+            value.zero_()
+            value[:, : known.shape[1]] = known
+        elif name in source and source[name].shape == value.shape:
+            value.copy_(source.pop(name))
+        else:
+            raise ConfigError(
+                f"a network without '{name}' of that shape cannot be grown: {other.config}, {model.config}"
+            )
+    if source:
+        raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")
+    return is_whole

@@ -1,0 +1,160 @@
+"""Downloads: continued, checked, told about; credentials stay with the host that they are for."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from semkey import downloads
+from semkey.downloads import DownloadError, download, report_downloads
+from semkey.errors import CheckpointError
+
+CONTENT = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """``/file`` knows ranges, ``/whole`` does not, ``/cut`` breaks off, ``/hub`` redirects to another host name."""
+
+    requests: ClassVar[list[tuple[str, dict[str, str]]]] = []
+
+    def do_GET(self) -> None:
+        type(self).requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
+        if self.path == "/hub":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/file")  # ty: ignore
+            self.send_header("X-Linked-ETag", f'"{SHA256}"')
+            self.send_header("X-Repo-Commit", "abc")
+            self.end_headers()
+            return
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        start = 0
+        asked = self.headers.get("Range")
+        if asked and self.path != "/whole":
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(CONTENT):
+                self.send_error(416)
+                return
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        body = CONTENT[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    _Handler.requests = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def partial_of(target: Path) -> Path:
+    (found,) = target.parent.glob(".*.part")
+    return found
+
+
+def test_a_download_that_broke_goes_on_where_it_stopped(server: str, tmp_path: Path, monkeypatch) -> None:
+    target = tmp_path / "deep" / "weights"
+    with pytest.raises(DownloadError, match=r"the connection broke after 5120 of 10240 bytes"):
+        download(f"{server}/cut", target, sha256=SHA256)
+    part = partial_of(target)
+    assert part.stat().st_size == len(CONTENT) // 2
+    whole = target.with_name(part.name.replace(_digest(f"{server}/cut"), _digest(f"{server}/file")))
+    part.rename(whole)
+    got = download(f"{server}/file", target, sha256=SHA256)
+    assert got.path.read_bytes() == CONTENT
+    assert _Handler.requests[-1][1]["range"] == "bytes=5120-"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_server_that_cannot_continue_sends_it_all_again(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "weights"
+    (tmp_path / f".weights.{_digest(f'{server}/whole')}.part").write_bytes(b"something else")
+    assert download(f"{server}/whole", target, sha256=SHA256).path.read_bytes() == CONTENT
+
+
+def test_a_partial_file_that_is_too_long_is_begun_anew(server: str, tmp_path: Path) -> None:
+    (tmp_path / f".weights.{_digest(f'{server}/file')}.part").write_bytes(CONTENT + b"more")
+    assert download(f"{server}/file", tmp_path / "weights", sha256=SHA256).path.read_bytes() == CONTENT
+
+
+def test_other_bytes_are_not_kept(server: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"SHA-256 of the download is .* not kept"):
+        download(f"{server}/file", tmp_path / "weights", sha256="0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_hub_states_is_used_and_credentials_stay_there(server: str, tmp_path: Path) -> None:
+    got = download(f"{server}/hub", tmp_path / "weights", headers={"Authorization": "Bearer secret"})
+    assert (got.stated_sha256, got.commit, got.sha256) == (SHA256, "abc", SHA256)
+    (first, there), (second, elsewhere) = _Handler.requests
+    assert (first, second) == ("/hub", "/file")
+    assert there["authorization"] == "Bearer secret"
+    assert "authorization" not in elsewhere
+
+
+def test_a_stated_hash_that_does_not_fit_is_an_error(server: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "SHA256", "f" * 64)
+    with pytest.raises(CheckpointError, match="not kept"):
+        download(f"{server}/hub", tmp_path / "weights")
+
+
+def test_missing_files_plain_http_and_folders_that_cannot_be(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        download(f"{server}/gone", tmp_path / "new" / "weights")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(CheckpointError, match="over https only"):
+        download("http://example.invalid/weights", tmp_path / "weights")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match="XDG_CACHE_HOME"):
+        download(f"{server}/file", tmp_path / "file" / "weights")
+
+
+def test_progress_is_told_within_the_block_alone(server: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(downloads, "_BLOCK_BYTES", 4096)
+    told: list[tuple[int, int, str]] = []
+    with report_downloads(lambda *what: told.append(what)):
+        download(f"{server}/file", tmp_path / "weights")
+    assert told == [(4096, 10240, "weights"), (8192, 10240, "weights"), (10240, 10240, "weights")]
+    download(f"{server}/file", tmp_path / "other")
+    assert len(told) == 3
+
+
+def test_several_at_once_make_one_whole_file(server: str, tmp_path: Path) -> None:
+    target, failures = tmp_path / "weights", []
+
+    def fetch() -> None:
+        try:
+            assert download(f"{server}/file", target, sha256=SHA256).path.read_bytes() == CONTENT
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def _digest(url: str) -> str:
+    return hashlib.blake2b(url.encode(), digest_size=4).hexdigest()
