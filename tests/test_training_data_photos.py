@@ -283,7 +283,7 @@ def test_strength_follows_the_teachers_scale() -> None:
 
 
 def test_an_own_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
-    config = make_config(folder, teacher={"name": "compact", "keypoints": 100})
+    config = make_config(folder, teacher={"name": "compact", "keypoints": 1500})
     photo = open_photos(folder, tmp_path / "cache", SIZE).photos[:1]
     keypoints, strengths, _ = prepare_targets(config.teacher, tmp_path / "cache", photo)(photo[0])
     assert len(keypoints) > 20
