@@ -22,20 +22,11 @@ pytest.importorskip("transformers", reason="transformers comes with the extra 'b
 from backbone_fakes import FAMILIES, backbone_of, tiny_backbone, write_folder
 from semkey.model.building import build_detector, grow_from, random_detector
 from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
-
-SMALL = {
-    "stem_channels": [8, 8, 16],
-    "detail_channels": 8,
-    "context_channels": [16, 16],
-    "grid_channels": 16,
-    "descriptor_dim": 16,
-    "descriptor_positions": 4,
-    "global_dim": 8,
-}
+from training_fakes import MODEL
 
 
 def config(**changes) -> ModelConfig:
-    return ModelConfig.from_mapping({**SMALL, "backbone": "vit-tiny", "backbone_layers": [2, 4], **changes})
+    return ModelConfig.from_mapping({**MODEL, "backbone": "vit-tiny", "backbone_layers": [2, 4], **changes})
 
 
 def detector(family="dinov2-reg", *, seed: int = 0, **changes) -> SemanticKeypointDetector:
@@ -72,7 +63,7 @@ def test_fine_is_the_network_without_a_backbone() -> None:
     torch.manual_seed(0)
     fine = SemanticKeypointDetector(config(branches="fine")).eval()
     torch.manual_seed(0)
-    plain = SemanticKeypointDetector(ModelConfig.from_mapping(SMALL)).eval()
+    plain = SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)).eval()
     assert fine.backbone is None
     image, _ = views()
     assert torch.equal(fine(image).log_probability, plain(image).log_probability)
@@ -119,7 +110,7 @@ def test_configurations_that_cannot_be() -> None:
 
 def test_a_grown_hybrid_computes_what_it_grew_from() -> None:
     torch.manual_seed(5)
-    plain = SemanticKeypointDetector(ModelConfig.from_mapping(SMALL)).eval()
+    plain = SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)).eval()
     hybrid = detector()
     image, colors = views()
     assert not torch.allclose(hybrid(image, colors).grid, plain(image).grid)
@@ -144,11 +135,11 @@ def test_the_shipped_compact_grows_into_a_hybrid(shared) -> None:
 
 
 def test_networks_of_other_shapes_do_not_grow() -> None:
-    other = SemanticKeypointDetector(ModelConfig.from_mapping({**SMALL, "grid_channels": 8}))
+    other = SemanticKeypointDetector(ModelConfig.from_mapping({**MODEL, "grid_channels": 8}))
     with pytest.raises(ConfigError, match="cannot be grown"):
         grow_from(detector(), other)
     with pytest.raises(ConfigError, match=r"nothing in the network takes|cannot be grown"):
-        grow_from(detector(branches="semantic"), SemanticKeypointDetector(ModelConfig.from_mapping(SMALL)))
+        grow_from(detector(branches="semantic"), SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)))
 
 
 # -- frozen, checkpoints -----------------------------------------------------------------------------------------------
@@ -283,6 +274,6 @@ def test_a_random_dino_detector_can_be_exported(family) -> None:
 
 def test_random_detectors_of_presets_leave_no_trace_in_the_seed() -> None:
     torch.manual_seed(0)
-    model = random_detector(ModelConfig.from_mapping({**SMALL, "backbone": "vit-tiny"}))
+    model = random_detector(ModelConfig.from_mapping({**MODEL, "backbone": "vit-tiny"}))
     assert backbone_of(model).identity.content == ""
     assert backbone_of(model).parameter_count == 5_524_416
