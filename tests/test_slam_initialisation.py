@@ -14,6 +14,7 @@ from semkey.slam.mono_config import MonoConfig
 
 CAMERA = PinholeCamera(fx=500.0, fy=500.0, cx=319.5, cy=239.5, width=640, height=480)
 MOTION = se3_exp(np.array([0.45, 0.05, 0.2, 0.03, -0.08, 0.02]))
+OFF_THE_LINE = se3_exp(np.array([0.2, 0.2, 0.0, 0.05, -0.02, 0.01]))
 
 
 def _cloud(count: int, seed: int = 0) -> NDArray[np.float64]:
@@ -67,11 +68,22 @@ def test_a_scene_in_depth_is_explained_by_an_essential_matrix(wrong: float) -> N
 @pytest.mark.parametrize("wrong", [0.0, 0.3])
 def test_a_plane_is_explained_by_a_homography(wrong: float) -> None:
     points = _plane(400)
-    found = initialise_two_views(*_views(points, MOTION, wrong=wrong), CAMERA)
+    between = _views(points, OFF_THE_LINE, wrong=wrong / 2, seed=9)[1]
+    found = initialise_two_views(*_views(points, MOTION, wrong=wrong), CAMERA, between=between)
     _check(found, points, MOTION, tolerance_deg=1.5)
     assert found is not None
     assert found.model == "homography"
     assert found.homography_score_share > 0.45
+
+
+def test_a_plane_that_leaves_two_motions_starts_no_map_without_a_third_view() -> None:
+    points = _plane(400)
+    seen0, seen1 = _views(points, MOTION)
+    assert initialise_two_views(seen0, seen1, CAMERA) is None
+    # The second view once more says nothing new.
+    assert initialise_two_views(seen0, seen1, CAMERA, between=seen1) is None
+    unseen = np.full_like(seen0, np.nan)
+    assert initialise_two_views(seen0, seen1, CAMERA, between=unseen) is None
 
 
 def test_mismatches_do_not_become_landmarks() -> None:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import make_transform
-from semkey.matching.robust import estimate_homography, estimate_relative_pose
+from semkey.geometry.transforms import make_transform, transform_points
+from semkey.matching.robust import estimate_absolute_pose, estimate_homography, estimate_relative_pose
 from semkey.slam.mono_config import MonoConfig
 from semkey.slam.triangulation import TriangulatedPoints, fundamental_matrix, triangulate
 
@@ -27,6 +27,12 @@ _EPIPOLAR_BOUND = 3.84
 _AMBIGUOUS_SHARE = 0.75
 # Of the matches that agree with the motion so many must become landmarks.
 _MIN_LANDMARK_SHARE = 0.7
+# Motions whose matrices (of translations of length 1) differ less are one motion.
+_SAME_MOTION = 0.02
+# In a third view a mismatch counts no more than this many times the squared 95 % bound ...
+_LARGEST_THIRD_VIEW_ERROR = 10.0
+# ... and the right motion leaves less than this share of the error of a wrong one.
+_CLEAR_COST_RATIO = 0.7
 _REFERENCE_WIDTH = 640
 
 
@@ -72,6 +78,7 @@ def initialise_two_views(
     camera: PinholeCamera,
     config: MonoConfig | None = None,
     *,
+    between: ArrayLike | None = None,
     pixel_sigma: float = 1.0,
     seed: int = 0,
 ) -> TwoViewGeometry | None:
@@ -80,14 +87,18 @@ def initialise_two_views(
     Both models are estimated and scored as in ORB-SLAM (Mur-Artal, Montiel and Tardos 2015, section IV): a match adds
     ``T_H - d^2`` for each view in which its whitened error ``d^2`` is below the model's 95 % bound, and the homography
     is chosen if ``S_H / (S_H + S_E) > homography_ratio`` (a plane, or little parallax). Each motion that the chosen
-    model allows triangulates the matches; the one that puts most of them before both cameras is taken if no other comes
-    near it, it explains most of its matches, and its parallax suffices. A camera that only turned gives None.
+    model allows triangulates the matches; the one that puts most of them before both cameras is taken if it explains
+    most of its matches and its parallax suffices. A plane often leaves two motions that are equally good in all
+    respects; then a third view decides, from which only the right plane looks right. A camera that only turned gives
+    None.
 
     Args:
         keypoints0: (M, 2) pixels in view 0.
         keypoints1: (M, 2) pixels of the same points in view 1.
         camera: of both views.
         config: settings; None for the defaults.
+        between: (M, 2) pixels of the same points in a third view, NaN where it does not see them; it tells motions of a
+            plane apart if it does not lie on the straight way from one view to the other.
         pixel_sigma: standard deviation of a keypoint's coordinates, pixels.
         seed: of the random sampling.
 
@@ -125,7 +136,11 @@ def initialise_two_views(
         return None
     max_error = config.max_error_px * camera.width / _REFERENCE_WIDTH / pixel_sigma
     motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, max_error) for T in candidates]
-    best = _choose(motions)
+    ambiguous = _candidates(motions)
+    best = ambiguous[0] if ambiguous else None
+    if len(ambiguous) > 1:
+        third = None if between is None else np.asarray(between, dtype=np.float64)
+        best = None if third is None else _decide(ambiguous, third, camera, pixel_sigma, seed)
     if best is None or best.count < max(config.min_initial_landmarks, _MIN_LANDMARK_SHARE * inliers.sum()):
         return None
     parallax = float(np.median(best.points.parallax_deg[best.good]))
@@ -237,15 +252,33 @@ def _try_motion(
     return _Motion(T_cam1_cam0=T_10, points=points, good=good)
 
 
-def _choose(motions: list[_Motion]) -> _Motion | None:
-    """The motion with most good points, None if another one that differs comes near it."""
-    if not motions:
-        return None
-    ranked = sorted(motions, key=lambda motion: -motion.count)
-    best = ranked[0]
-    for other in ranked[1:]:
+def _candidates(motions: list[_Motion]) -> list[_Motion]:
+    """The motion with most good points, and those that come near it and differ from it."""
+    ranked = sorted((motion for motion in motions if motion.count), key=lambda motion: -motion.count)
+    kept: list[_Motion] = []
+    for motion in ranked:
         # Two solutions that refinement has drawn to the same motion do not contradict each other.
-        same = np.allclose(other.T_cam1_cam0, best.T_cam1_cam0, atol=0.02)
-        if not same and other.count > _AMBIGUOUS_SHARE * best.count:
-            return None
-    return best
+        known = any(np.allclose(motion.T_cam1_cam0, other.T_cam1_cam0, atol=_SAME_MOTION) for other in kept)
+        if not known and motion.count > _AMBIGUOUS_SHARE * ranked[0].count:
+            kept.append(motion)
+    return kept
+
+
+def _decide(
+    motions: list[_Motion], third: Array, camera: PinholeCamera, pixel_sigma: float, seed: int
+) -> _Motion | None:
+    """The motion whose points fit a third view (M, 2) clearly better than those of any other; None if none does."""
+    costs = []
+    for motion in motions:
+        usable = motion.good & np.isfinite(third).all(axis=1)
+        points, seen = motion.points.points_world[usable], third[usable]
+        bound = float(np.sqrt(_HOMOGRAPHY_BOUND)) * pixel_sigma
+        solved = estimate_absolute_pose(points, seen, camera, max_error_px=4 * bound, seed=seed)
+        if solved.model is None:
+            costs.append(np.inf)
+            continue
+        errors = np.square(camera.project(transform_points(solved.model, points)) - seen).sum(axis=1) / bound**2
+        costs.append(float(np.mean(np.minimum(np.nan_to_num(errors, nan=1e3), _LARGEST_THIRD_VIEW_ERROR))))
+    order = np.argsort(costs, kind="stable")
+    clear = costs[order[0]] < _CLEAR_COST_RATIO * costs[order[1]]
+    return motions[order[0]] if clear else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semkey.errors import ConfigError
+from semkey.settings import Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonoConfig:
+class MonoConfig(Settings):
     """Settings of a camera without depth: how a map starts, and how it gets new landmarks.
 
     Pixel values are for images 640 pixels wide and scale with the image's width.
@@ -41,20 +41,16 @@ class MonoConfig:
     velocity_change: float = 0.06
 
     def __post_init__(self) -> None:
-        if not 0 < self.homography_ratio < 1:
-            raise ConfigError(f"homography_ratio must be in (0, 1), got {self.homography_ratio}")
+        require(0 < self.homography_ratio < 1, f"homography_ratio must be in (0, 1), got {self.homography_ratio}")
         # Eight matches determine two views; a first map of fewer landmarks than PnP needs could not be tracked.
         for name, smallest in (("min_initial_matches", 8), ("min_initial_landmarks", 8)):
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+            require(getattr(self, name) >= smallest, f"{name} must be at least {smallest}, got {getattr(self, name)}")
         for name in ("max_initial_frames", "neighbours"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("max_error_px", "velocity_change", "min_initial_motion_px"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("min_initial_parallax_deg", "min_parallax_deg"):
-            if not 0 < getattr(self, name) < 90:
-                raise ConfigError(f"{name} must be in (0, 90), got {getattr(self, name)}")
-        if not 0 <= self.min_baseline_ratio < 1:
-            raise ConfigError(f"min_baseline_ratio must be in [0, 1), got {self.min_baseline_ratio}")
+            require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")
+        require(
+            0 <= self.min_baseline_ratio < 1, f"min_baseline_ratio must be in [0, 1), got {self.min_baseline_ratio}"
+        )

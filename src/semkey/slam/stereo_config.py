@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semkey.errors import ConfigError
+from semkey.settings import Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class StereoConfig:
+class StereoConfig(Settings):
     """Settings of :func:`semkey.slam.stereo.stereo_depth`.
 
     Attributes:
@@ -27,13 +27,13 @@ class StereoConfig:
     max_relative_sigma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.window_px < 3 or self.window_px % 2 == 0:
-            raise ConfigError(f"window_px must be an odd number of at least 3, got {self.window_px}")
-        if not 0 < self.max_disparity_share <= 1:
-            raise ConfigError(f"max_disparity_share must be in (0, 1], got {self.max_disparity_share}")
-        if not 0 < self.min_correlation < 1:
-            raise ConfigError(f"min_correlation must be in (0, 1), got {self.min_correlation}")
-        if not self.left_right_px > 0:
-            raise ConfigError(f"left_right_px must be positive, got {self.left_right_px}")
-        if not 0 < self.max_relative_sigma < 1:
-            raise ConfigError(f"max_relative_sigma must be in (0, 1), got {self.max_relative_sigma}")
+        require(
+            self.window_px >= 3 and self.window_px % 2 == 1,
+            f"window_px must be an odd number of at least 3, got {self.window_px}",
+        )
+        require(
+            0 < self.max_disparity_share <= 1, f"max_disparity_share must be in (0, 1], got {self.max_disparity_share}"
+        )
+        require(0 < self.min_correlation < 1, f"min_correlation must be in (0, 1), got {self.min_correlation}")
+        require(self.left_right_px > 0, f"left_right_px must be positive, got {self.left_right_px}")
+        require(0 < self.max_relative_sigma < 1, f"max_relative_sigma must be in (0, 1), got {self.max_relative_sigma}")
