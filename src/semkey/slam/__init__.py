@@ -5,7 +5,8 @@ from __future__ import annotations
 from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
 from semkey.slam.events import SlamObserver
 from semkey.slam.map import SlamMap
-from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, require_rgbd, run_slam
+from semkey.slam.sensing import choose_sensor
+from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, run_slam
 from semkey.slam.tracker import FrameRecord
 
 __all__ = [
@@ -18,6 +19,6 @@ __all__ = [
     "SlamObserver",
     "SlamResult",
     "TrackingConfig",
-    "require_rgbd",
+    "choose_sensor",
     "run_slam",
 ]

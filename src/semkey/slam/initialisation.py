@@ -169,7 +169,7 @@ def _score_homography(H: Array | None, seen0: Array, seen1: Array, pixel_sigma: 
     if H is None or abs(np.linalg.det(H)) < 1e-12:
         return 0.0, np.zeros(len(seen0), dtype=bool)
     forward = _transfer_errors(H, seen0, seen1) / pixel_sigma**2
-    backward = _transfer_errors(np.linalg.inv(H), seen1, seen0) / pixel_sigma**2
+    backward = _transfer_errors(np.asarray(np.linalg.inv(H), dtype=np.float64), seen1, seen0) / pixel_sigma**2
     return _score(forward, backward, _HOMOGRAPHY_BOUND)
 
 

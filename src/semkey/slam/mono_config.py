@@ -14,6 +14,8 @@ class MonoConfig(Settings):
     Pixel values are for images 640 pixels wide and scale with the image's width.
 
     Attributes:
+        pixel_sigma: standard deviation of a keypoint's coordinates that matches of two views are judged by, pixels;
+            less than what tracking assumes, since a wrong landmark does more harm than a missing one.
         homography_ratio: a homography explains the first two views if its score has more than this share of the sum of
             both models' scores (0.45 in Mur-Artal, Montiel and Tardos 2015, section IV).
         min_initial_matches: fewest matches of the first two views; with fewer the first view is replaced.
@@ -28,6 +30,7 @@ class MonoConfig(Settings):
         velocity_change: standard deviation of the change of velocity along each axis, in median depths per second.
     """
 
+    pixel_sigma: float = 0.7
     homography_ratio: float = 0.45
     min_initial_matches: int = 80
     min_initial_landmarks: int = 50
@@ -47,7 +50,7 @@ class MonoConfig(Settings):
             require(getattr(self, name) >= smallest, f"{name} must be at least {smallest}, got {getattr(self, name)}")
         for name in ("max_initial_frames", "neighbours"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_error_px", "velocity_change", "min_initial_motion_px"):
+        for name in ("pixel_sigma", "max_error_px", "velocity_change", "min_initial_motion_px"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("min_initial_parallax_deg", "min_parallax_deg"):
             require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")

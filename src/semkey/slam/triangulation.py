@@ -165,6 +165,6 @@ def _reprojection(
 def _solve(matrices: Array, vectors: Array) -> Array:
     """Solutions (M, 3) of M 3x3 systems; nearly singular ones give small steps instead of errors."""
     damping = 1e-9 * np.trace(matrices, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-    usable = np.isfinite(matrices).all(axis=(1, 2)) & np.isfinite(vectors).all(axis=1)
+    usable = np.asarray(np.isfinite(matrices).all(axis=(1, 2)) & np.isfinite(vectors).all(axis=1))
     damped = np.where(usable[:, None, None], matrices + damping, np.eye(3)) + 1e-300 * np.eye(3)
     return np.linalg.solve(damped, np.where(usable[:, None], vectors, 0.0)[:, :, None])[:, :, 0]
