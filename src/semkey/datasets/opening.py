@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from semkey.datasets.calibration import CameraArgument
+from semkey.datasets.euroc import is_euroc, open_euroc
 from semkey.datasets.folder import IMAGE_SUFFIXES, list_images, open_folder
+from semkey.datasets.kitti import is_kitti, open_kitti
 from semkey.datasets.sequence import FrameSequence
 from semkey.datasets.seven_scenes import open_seven_scenes
 from semkey.datasets.tum import open_tum
 from semkey.datasets.video import VIDEO_SUFFIXES, open_video
 from semkey.errors import ConfigError, DatasetError
 
-_OPENERS: dict[str, Callable[[Path, CameraArgument | None], FrameSequence]] = {
+
+class _Opener(Protocol):
+    def __call__(self, path: Path, camera: CameraArgument | None = None, *, strict: bool = False) -> FrameSequence: ...
+
+
+_OPENERS: dict[str, _Opener] = {
     "tum": open_tum,
+    "euroc": open_euroc,
+    "kitti": open_kitti,
     "7scenes": open_seven_scenes,
     "video": open_video,
     "folder": open_folder,
@@ -26,19 +35,24 @@ FORMATS = ("auto", *_OPENERS)
 _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
 
 
-def open_sequence(path: str | Path, *, format: str = "auto", camera: CameraArgument | None = None) -> FrameSequence:
+def open_sequence(
+    path: str | Path, *, format: str = "auto", camera: CameraArgument | None = None, strict: bool = False
+) -> FrameSequence:
     """Open a sequence of frames. What it lists is checked at once; images are read when they are asked for.
 
     Args:
-        path: a TUM RGB-D folder, a 7-Scenes sequence folder, a video file or a folder of images.
-        format: ``auto``, ``tum``, ``7scenes``, ``video`` or ``folder``.
-        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels; None takes what
-            the data set says (always there for ``tum`` and ``7scenes``, None for a video).
+        path: the folder of a sequence in one of the layouts, a video file or a folder of images.
+        format: one of :data:`FORMATS`; ``auto`` looks at what is there.
+        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
+            :class:`Calibration` by which images are undistorted and pairs rectified; None takes what the data set
+            says (there for every data set, None for videos and plain folders).
+        strict: raise for a listed file that is missing or empty and for a timestamp that is given twice. Without it,
+            such a frame is a :class:`BrokenFrame` or left out, and told in ``faults`` of the sequence and in a warning.
 
     Raises:
-        DatasetError: the input is missing, is no such sequence, or has a broken list or a missing file.
+        DatasetError: the input is missing, is no such sequence, or has a broken list; with ``strict`` a missing file.
         ConfigError: an unknown format, or camera parameters that do not fit the images.
-        InputError: the first image cannot be read.
+        InputError: no image can be read.
     """
     path = Path(path)
     if format not in FORMATS:
@@ -49,7 +63,7 @@ def open_sequence(path: str | Path, *, format: str = "auto", camera: CameraArgum
         chosen = _detect_format(path) if format == "auto" else format
         if path.is_dir() == (chosen == "video"):
             raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
-        return _OPENERS[chosen](path, camera)
+        return _OPENERS[chosen](path, camera, strict=strict)
     except OSError as error:
         raise DatasetError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
 
@@ -64,9 +78,13 @@ def _detect_format(path: Path) -> str:
         raise DatasetError(f"{path}: unknown kind of file '{suffix}'; pass --format video if it is a video")
     if any((path / name).exists() for name in _TUM_FILES):
         return "tum"
+    if is_euroc(path):
+        return "euroc"
+    if is_kitti(path):
+        return "kitti"
     if next(path.glob("frame-*.color.*"), None) is not None:
         return "7scenes"
-    if list_images(path):
+    if list_images(path) or (path / "left").is_dir():
         return "folder"
     inside = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
     if any(name.startswith("seq-") for name in inside):
