@@ -15,9 +15,10 @@ from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
-from semkey.metrics.trajectory import Trajectory
+from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.sensing import choose_sensor, make_observer
 from semkey.slam.timing import StageTimer
@@ -52,6 +53,7 @@ class SlamResult:
         features: name of the extractor.
         camera: of the input.
         config: settings of the run.
+        sensor: what was tracked with; the poses of ``mono`` have no absolute scale.
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
         stage_seconds: wall time by stage, seconds.
@@ -65,12 +67,18 @@ class SlamResult:
     features: str
     camera: PinholeCamera
     config: SlamConfig
+    sensor: Sensor = "rgbd"
     frames: list[FrameRecord] = field(default_factory=list)
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+
+    @property
+    def alignment(self) -> Alignment:
+        """How the trajectory is laid on ground truth to be judged: with a scale of its own where it has none."""
+        return "sim3" if self.sensor == "mono" else "se3"
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -178,10 +186,12 @@ def run_slam(
         features=extractor.name,
         camera=camera,
         config=config,
+        sensor=chosen,
         slam_map=slam_map,
     )
     timer = StageTimer()
-    tracker = Tracker(slam_map, config, timer, sensor=chosen)
+    mapping = LocalMapping(slam_map, config.map, timer)
+    tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     told = ObserverGroup(observers)
     start = time.perf_counter()
     told.on_start(result, slam_map)
@@ -216,9 +226,11 @@ def run_slam(
                 )
             if progress is not None:
                 progress(record)
+        mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
+        mapping.close()
         result.seconds = time.perf_counter() - start
         result.stage_seconds = dict(timer.seconds)
         told.on_end(result, slam_map)
