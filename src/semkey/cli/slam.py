@@ -59,12 +59,12 @@ def slam(
     """
     from semkey.datasets import open_sequence, parse_camera
     from semkey.extractors import create_extractor
-    from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
+    from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
     from semkey.slam.report import check_out_dir, write_report
 
     parameters = None if camera is None else parse_camera(camera)
     sequence = open_sequence(path, format=format.value, camera=parameters)
-    require_rgbd(sequence)
+    choose_sensor(sequence)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_out_dir(out)
     total = len(range(0, len(sequence), every)[:max_frames])

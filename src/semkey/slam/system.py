@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets import Frame, FrameSequence
-from semkey.errors import ConfigError, DatasetError
+from semkey.datasets import FrameSequence
+from semkey.datasets.sequence import Sensor
+from semkey.errors import ConfigError
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
-from semkey.metrics.trajectory import Trajectory
-from semkey.model.features import Features
+from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
-from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
+from semkey.slam.sensing import choose_sensor, make_observer
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
 
@@ -53,6 +53,7 @@ class SlamResult:
         features: name of the extractor.
         camera: of the input.
         config: settings of the run.
+        sensor: what was tracked with; the poses of ``mono`` have no absolute scale.
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
         stage_seconds: wall time by stage, seconds.
@@ -66,12 +67,18 @@ class SlamResult:
     features: str
     camera: PinholeCamera
     config: SlamConfig
+    sensor: Sensor = "rgbd"
     frames: list[FrameRecord] = field(default_factory=list)
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+
+    @property
+    def alignment(self) -> Alignment:
+        """How the trajectory is laid on ground truth to be judged: with a scale of its own where it has none."""
+        return "sim3" if self.sensor == "mono" else "se3"
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -142,30 +149,34 @@ def run_slam(
     *,
     every: int = 1,
     max_frames: int | None = None,
+    sensor: Sensor | None = None,
     observers: Sequence[SlamObserver] = (),
 ) -> SlamResult:
-    """Track an RGB-D camera through a sequence and map what it sees.
+    """Track a camera through a sequence and map what it sees.
 
     Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
     a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
     Deterministic for a seed, given a deterministic extractor.
 
     Args:
-        sequence: frames with depth, and a camera.
+        sequence: frames, and their camera.
         extractor: features of each frame.
         config: settings; None for the defaults.
         progress: called with the record of every frame when it is done.
         every: use every n-th frame.
         max_frames: stop after so many used frames; None for all.
+        sensor: what to track with: depth images, stereo pairs or single images (whose map has no absolute scale: a unit
+            is the median depth of the first landmarks); None takes the best that the input has.
         observers: told what happens, see :mod:`semkey.slam.events`.
 
     Raises:
-        DatasetError: the sequence has no depth.
+        DatasetError: the sequence has not what ``sensor`` needs.
         ConfigError: it has no camera, or ``every`` or ``max_frames`` is not positive.
         SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
     """
     config = config or SlamConfig()
-    camera = require_rgbd(sequence)
+    chosen, camera = choose_sensor(sequence, sensor)
+    observe = make_observer(sequence, chosen, config)
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
     slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
@@ -175,11 +186,12 @@ def run_slam(
         features=extractor.name,
         camera=camera,
         config=config,
+        sensor=chosen,
         slam_map=slam_map,
     )
     timer = StageTimer()
     mapping = LocalMapping(slam_map, config.map, timer)
-    tracker = Tracker(slam_map, mapping, config, timer)
+    tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     told = ObserverGroup(observers)
     start = time.perf_counter()
     told.on_start(result, slam_map)
@@ -190,11 +202,14 @@ def run_slam(
             with timer.stage("extract"):
                 features = extractor.extract(frame.image)
             with timer.stage("depth"):
-                observed = _observe(sequence, frame, features, config)
+                observed = observe(frame, features)
             record = tracker.track(observed)
             if record.T_world_cam is None:
                 logger.info("frame %d: lost (%d keypoints)", index, record.keypoints)
             result.frames.append(record)
+            for late in tracker.take_late_records():
+                positions = {known.index: k for k, known in enumerate(result.frames)}
+                result.frames[positions[late.index]] = late
             if frame.T_world_cam is not None:
                 result.ground_truth[index] = frame.T_world_cam
             with timer.stage("observers"):
@@ -222,37 +237,6 @@ def run_slam(
     if result.interrupted:
         raise SlamInterrupted(result)
     return result
-
-
-def _observe(sequence: FrameSequence, frame: Frame, features: Features, config: SlamConfig) -> ObservedFrame:
-    """The arrays that tracking works on; where depth comes from depends on the sensor."""
-    if frame.depth is None:
-        raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-    return observe_frame(
-        frame.index,
-        frame.timestamp,
-        features,
-        frame.depth,
-        min_depth=config.tracking.min_depth,
-        max_depth=config.tracking.max_depth,
-    )
-
-
-def require_rgbd(sequence: FrameSequence) -> PinholeCamera:
-    """The camera of a sequence that SLAM can run on.
-
-    Raises:
-        DatasetError: the sequence has no depth.
-        ConfigError: it has no camera.
-    """
-    if not sequence.has_depth:
-        raise DatasetError(
-            f"{sequence.name}: no depth in this input (format {sequence.format}); SLAM needs RGB-D, "
-            "as in the formats tum and 7scenes"
-        )
-    if sequence.camera is None:
-        raise ConfigError(f"{sequence.name}: the camera is not known; pass --camera fx,fy,cx,cy")
-    return sequence.camera
 
 
 def _lost_event(stretch: list[FrameRecord], recovered: str) -> LostEvent:
