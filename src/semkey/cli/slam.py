@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from semkey.slam import FrameRecord
 
 EXIT_INTERRUPTED = 130
+_SHOWN_PROBLEMS = 5
 
 
 def slam(
@@ -32,13 +33,16 @@ def slam(
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    realtime: bool = typer.Option(
+        False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
+    ),
     device: str = DeviceOption,
 ) -> None:
     """Track an RGB-D camera: poses, a report and a picture of the trajectory.
 
     Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), report.json, trajectory.png
-    and report.html into DIR. A frame that cannot be tracked gets no pose and is listed in the report. With ground
-    truth in the input, the report has the errors. Ctrl-C saves what was tracked so far.
+    and report.html into DIR. A frame that cannot be read or tracked gets no pose and is listed in the report. With
+    ground truth in the input, the report has the errors. Ctrl-C saves what was tracked so far.
 
     [bold]Examples[/]
 
@@ -50,7 +54,8 @@ def slam(
     """
     from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
-    from semkey.slam.report import check_out_dir, write_report
+    from semkey.slam.report import check_out_dir
+    from semkey.slam.saving import save_run
 
     sequence = open_input(path, format, camera, calibration)
     choose_sensor(sequence)
@@ -59,10 +64,22 @@ def slam(
     total = len(range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:
-            result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress, every=every, max_frames=max_frames)
+            result = run_slam(
+                sequence,
+                extractor,
+                SlamConfig(seed=seed),
+                progress,
+                every=every,
+                max_frames=max_frames,
+                realtime=realtime,
+            )
     except SlamInterrupted as interruption:
         result = interruption.result
-    figures = write_report(result, out)
+    for problem in result.problems[:_SHOWN_PROBLEMS]:
+        typer.echo(f"warning: {problem}", err=True)
+    if len(result.problems) > _SHOWN_PROBLEMS:
+        typer.echo(f"warning: {len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report", err=True)
+    figures = save_run(result, out)
     print_table(["figure", "value"], _rows(figures))
     typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
     if result.interrupted:
@@ -108,6 +125,8 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("keyframes", str(figures["keyframes"])),
         ("frames per second", f"{figures['fps']:.1f}"),
     ]
+    if figures["dropped"]:
+        rows.append(("frames dropped", str(figures["dropped"])))
     if "ate_rmse_m" in figures:
         rows += [
             ("ATE RMSE, m", _number(figures["ate_rmse_m"])),

@@ -1,8 +1,14 @@
-"""Reading and extraction of frames ahead of tracking, in order, and frames left out when time runs short.
+"""Frames read and observed ahead of tracking, in order; and frames left out when time runs short.
 
-Tracking frame ``k`` needs the pose of frame ``k - 1``; reading and extraction need nothing but the image. So a thread
-reads frame ``k + 2`` while another extracts frame ``k + 1`` and the caller tracks frame ``k``. Queues between them are
-bounded: nothing runs further ahead than ``ahead`` frames, and memory stays flat.
+Tracking frame ``k`` needs the pose of frame ``k - 1``; reading an image and extracting its features need nothing but
+the file. So one thread reads frame ``k + 2`` and another observes frame ``k + 1`` while the caller tracks frame ``k``.
+The queues between them are bounded: nobody runs far ahead, and memory stays flat.
+
+Threads share one interpreter. A network on a CPU is some hundred short calls from Python, and after each of them its
+thread waits until the tracker's lets go, by default for 5 ms; :func:`semkey.runtime.tune_process` makes that 0.5 ms.
+Measured on 2 cores at 640x480 with ``nano``, frames per second: one after the other 22, threads 26, with the shorter
+interval 29, extraction in a process of its own 29, reading and extraction in a process 33. The process would take
+seconds to start, 400 MB, and extractors and sequences that can be pickled.
 """
 
 from __future__ import annotations
@@ -10,60 +16,57 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Any, Generic, TypeVar
 
-from semkey.datasets import Frame, FrameSequence
-from semkey.errors import ConfigError, SemkeyError
-from semkey.extractors import Extractor
-from semkey.model.features import Features
+from semkey.datasets import BrokenFrame, EndOfSequence, Frame, FrameSequence
+from semkey.errors import ConfigError, DatasetError, InputError
+from semkey.slam.timing import StageTimer
 
-# How long a thread sleeps at most before it looks whether it is to stop.
+Observed = TypeVar("Observed")
+Item = TypeVar("Item")
+
+# How long a waiting thread goes without looking whether it is to stop.
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedFrame:
-    """One frame, ready to be tracked; or what went wrong with it.
+class PreparedFrame(Generic[Observed]):
+    """One frame on its way to the tracker.
 
     Attributes:
-        index: position in the sequence.
-        timestamp: seconds.
-        frame: as read; None where it could not be.
-        features: of its image; None where it could not be read.
-        error: why there is no frame, one line; None where there is one.
+        frame: as read, or what cannot be.
+        observed: what was made of it; None where it is broken.
         dropped: frames left out right before this one because time ran short.
-        read_seconds: wall time of reading.
-        extract_seconds: wall time of extraction.
+        stage_seconds: wall time that reading and observing took, by stage.
     """
 
-    index: int
-    timestamp: float
-    frame: Frame | None
-    features: Features | None = None
-    error: SemkeyError | None = None
+    frame: Frame | BrokenFrame
+    observed: Observed | None = None
     dropped: int = 0
-    read_seconds: float = 0.0
-    extract_seconds: float = 0.0
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-class FramePipeline:
-    """The frames of a sequence with their features, in order: ``with FramePipeline(...) as frames: for frame in frames``.
+class FramePipeline(Generic[Observed]):
+    """Frames of a sequence, read and observed ahead of the caller, in order; a context manager to iterate over once.
 
-    A frame that cannot be read (:class:`SemkeyError`) is delivered as such; any other exception of reading or
-    extraction is raised where its frame would have come. Leaving the ``with`` block, by Ctrl-C or otherwise, stops the
+    A frame that cannot be read or used (``InputError``, ``DatasetError``) comes as a ``BrokenFrame``; any other
+    exception is raised where its frame would have come. Leaving the ``with`` block, by Ctrl-C or otherwise, stops the
     threads.
 
-    With ``realtime`` the sequence is played like a camera: a frame is there when as much time has passed since the
-    first one as its stamp says, and when reading begins, the newest frame that is there is taken; older ones that
-    nobody had time for are dropped and counted.
+    With ``realtime`` the sequence is played as a camera would have delivered it: a frame is there when as much time has
+    passed since the first one as their stamps say. Reading takes the newest frame that is there; older ones that nobody
+    had time for are dropped and counted. A running camera (``sequence.is_live``) has its own clock: its frames are
+    dropped while the next stage is busy.
 
     Args:
         sequence: where frames come from.
-        extractor: features of each frame; used by one thread at a time.
-        indices: which frames, in order; None for all.
-        ahead: frames that may wait between two stages, >= 1; 0 reads and extracts in the caller's thread.
+        observe: what is made of each frame, such as features with depth; called by one thread, in order, with a timer
+            for its stages.
+        indices: which frames, increasing; None for all.
+        ahead: frames that may wait between two stages; 0 does everything in the caller's thread, when it asks.
         realtime: play by the frames' stamps.
         clock: seconds, for tests.
         sleep: waits so many seconds, for tests.
@@ -75,7 +78,7 @@ class FramePipeline:
     def __init__(
         self,
         sequence: FrameSequence,
-        extractor: Extractor,
+        observe: Callable[[Frame, StageTimer], Observed],
         indices: Sequence[int] | None = None,
         *,
         ahead: int = 1,
@@ -86,16 +89,15 @@ class FramePipeline:
         if ahead < 0:
             raise ConfigError(f"ahead must be 0 or more, got {ahead}")
         self._sequence = sequence
-        self._extractor = extractor
+        self._observe = observe
         self._indices = range(len(sequence)) if indices is None else indices
         self._ahead = ahead
         self._realtime = realtime
-        self._clock = clock
-        self._sleep = sleep
+        self._clock, self._sleep = clock, sleep
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> FramePipeline:
+    def __enter__(self) -> FramePipeline[Observed]:
         return self
 
     def __exit__(
@@ -103,61 +105,60 @@ class FramePipeline:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[PreparedFrame]:
+    def __iter__(self) -> Iterator[PreparedFrame[Observed]]:
         if self._ahead == 0:
-            yield from (self._extracted(prepared) for prepared in self._read())
+            yield from (self._observed(prepared) for prepared in self._read())
             return
-        read: _Handover = _Handover(self._ahead, self._stop)
-        ready: _Handover = _Handover(self._ahead, self._stop)
-        self._start(read.fill, self._read)
-        self._start(ready.fill, lambda: (self._extracted(prepared) for prepared in read))
+        drops = self._realtime and self._sequence.is_live
+        read: _Handover[PreparedFrame[Observed]] = _Handover(self._ahead, self._stop)
+        ready: _Handover[PreparedFrame[Observed]] = _Handover(self._ahead, self._stop)
+        self._start(lambda: read.fill(_newest(self._read(), read) if drops else self._read()))
+        self._start(lambda: ready.fill(self._observed(prepared) for prepared in read))
         yield from ready
 
     def close(self) -> None:
-        """Stop the threads; a frame that one of them is busy with is finished first."""
+        """Stop the threads; what they are busy with is finished first."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
 
-    def _start(self, fill: Callable[[Callable[[], Iterator[PreparedFrame]]], None], source: Callable) -> None:
-        thread = threading.Thread(target=fill, args=(source,), daemon=True, name="semkey-frames")
+    def _start(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, daemon=True, name="semkey-frames")
         self._threads.append(thread)
         thread.start()
 
-    def _read(self) -> Iterator[PreparedFrame]:
-        due = _Due(self._sequence, self._indices, self._clock, self._sleep, self._stop) if self._realtime else None
+    def _read(self) -> Iterator[PreparedFrame[Observed]]:
+        plays = self._realtime and not self._sequence.is_live
+        player = _Player(self._sequence, self._indices, self._clock, self._sleep, self._stop) if plays else None
         position = 0
         while position < len(self._indices) and not self._stop.is_set():
-            skipped = 0 if due is None else due.skip_from(position)
-            position += skipped
-            yield replace(self._read_one(int(self._indices[position])), dropped=skipped)
+            dropped = 0 if player is None else player.skip_from(position)
+            position += dropped
+            start = time.perf_counter()
+            try:
+                frame = self._sequence.read(int(self._indices[position]))
+            except EndOfSequence:
+                return
+            yield PreparedFrame(frame=frame, dropped=dropped, stage_seconds={"read": time.perf_counter() - start})
             position += 1
 
-    def _read_one(self, index: int) -> PreparedFrame:
-        start = time.perf_counter()
-        try:
-            frame, error = self._sequence[index], None
-        except SemkeyError as problem:
-            frame, error = None, problem
-        return PreparedFrame(
-            index=index,
-            timestamp=float(self._sequence.timestamps[index]),
-            frame=frame,
-            error=error,
-            read_seconds=time.perf_counter() - start,
-        )
-
-    def _extracted(self, prepared: PreparedFrame) -> PreparedFrame:
-        if prepared.frame is None:
+    def _observed(self, prepared: PreparedFrame[Observed]) -> PreparedFrame[Observed]:
+        if isinstance(prepared.frame, BrokenFrame):
             return prepared
-        start = time.perf_counter()
-        features = self._extractor.extract(prepared.frame.image)
-        return replace(prepared, features=features, extract_seconds=time.perf_counter() - start)
+        frame, timer = prepared.frame, StageTimer()
+        try:
+            observed = self._observe(frame, timer)
+        except (InputError, DatasetError) as error:
+            broken = BrokenFrame(
+                index=frame.index, timestamp=frame.timestamp, error=error, T_world_cam=frame.T_world_cam
+            )
+            return replace(prepared, frame=broken)
+        return replace(prepared, observed=observed, stage_seconds={**prepared.stage_seconds, **timer.seconds})
 
 
-class _Due:
-    """Which frame a camera would deliver now."""
+class _Player:
+    """Which frame of a recording a camera would deliver now."""
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class _Due:
         self._offset: float | None = None
 
     def skip_from(self, position: int) -> int:
-        """How many frames from ``position`` on to leave out; waits until the frame after them is due."""
+        """How many frames from ``position`` on to leave out; waits until the one after them is there."""
         now = self._clock()
         if self._offset is None:  # the clock starts with the first frame
             self._offset = now - self._stamps[position]
@@ -184,41 +185,57 @@ class _Due:
         return newest - position
 
 
-class _Handover:
-    """A bounded queue that one thread fills and another iterates over; an exception travels along."""
+class _Handover(Generic[Item]):
+    """A bounded queue that one thread fills and another one iterates over; an exception travels along."""
 
     def __init__(self, size: int, stop: threading.Event) -> None:
-        self._queue: queue.Queue[PreparedFrame | BaseException | None] = queue.Queue(size)
+        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(size)
         self._stop = stop
 
-    def fill(self, source: Callable[[], Iterator[PreparedFrame]]) -> None:
-        """Put everything that ``source`` yields, then the end or the exception that it ended with."""
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side has to take something before more can be put."""
+        return self._queue.full()
+
+    def fill(self, items: Iterator[Item]) -> None:
+        """Put all items, then the end or the exception that they ended with."""
         end: BaseException | None = None
         try:
-            for prepared in source():
-                if not self._put(prepared):
+            for item in items:
+                if not self._put((item, None)):
                     return
-        except BaseException as error:  # whatever it is belongs to the caller's thread
+        except BaseException as error:  # whatever it is, it belongs to the thread that iterates
             end = error
-        self._put(end)
+        self._put((None, end))
 
-    def __iter__(self) -> Iterator[PreparedFrame]:
+    def __iter__(self) -> Iterator[Item]:
         while not self._stop.is_set():
             try:
-                item = self._queue.get(timeout=_POLL_S)
+                item, end = self._queue.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
+            if end is not None:
+                raise end
             if item is None:
                 return
-            if isinstance(item, BaseException):
-                raise item
             yield item
 
-    def _put(self, item: PreparedFrame | BaseException | None) -> bool:
+    def _put(self, entry: tuple[Item | None, BaseException | None]) -> bool:
         while not self._stop.is_set():
             try:
-                self._queue.put(item, timeout=_POLL_S)
+                self._queue.put(entry, timeout=_POLL_S)
             except queue.Full:
                 continue
             return True
         return False
+
+
+def _newest(frames: Iterator[PreparedFrame[Any]], queue: _Handover[PreparedFrame[Any]]) -> Iterator[PreparedFrame[Any]]:
+    """Frames of a running camera, without those for which there was no room when they came."""
+    dropped = 0
+    for prepared in frames:
+        if queue.is_full:
+            dropped += 1
+            continue
+        yield replace(prepared, dropped=dropped)
+        dropped = 0

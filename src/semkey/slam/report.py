@@ -52,6 +52,7 @@ def summarize(result: SlamResult) -> dict[str, Any]:
         "tracked": tracked,
         "tracked_percent": round(100.0 * tracked / frames, 3) if frames else 0.0,
         "lost_events": len(result.lost_events),
+        "dropped": result.dropped,
         "seconds": round(result.seconds, 4),
         "fps": round(frames / result.seconds, 3) if result.seconds > 0 else 0.0,
         "keyframes": len(result.keyframe_indices),
@@ -62,6 +63,7 @@ def summarize(result: SlamResult) -> dict[str, Any]:
     return figures | {
         "submaps": _submaps(result),
         "lost": [asdict(event) for event in result.lost_events],
+        "problems": list(result.problems),
         "stage_ms": {name: round(1000.0 * s / max(frames, 1), 3) for name, s in result.stage_seconds.items()},
         "features": result.features,
         "sequence": result.sequence_name,
@@ -148,6 +150,7 @@ def _html(result: SlamResult, figures: dict[str, Any], picture: bytes) -> str:
     sections = [
         Section("Result", [KeyFigures(key_figures), Picture(picture, "Trajectory, error and inliers over time")]),
         Section("Lost frames", _lost_blocks(result)),
+        Section("Input", _problem_blocks(result)),
         Section(
             "Time per stage",
             [Table(["stage", "ms per frame"], [[name, float(ms)] for name, ms in figures["stage_ms"].items()])],
@@ -180,6 +183,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _problem_blocks(result: SlamResult) -> list[Any]:
+    from semkey.visualization.html import Code, Paragraph
+
+    blocks: list[Any] = []
+    if result.dropped:
+        blocks.append(Paragraph(f"{result.dropped} frames were dropped because they would have come too late."))
+    if result.problems:
+        blocks.append(Code("\n".join(result.problems)))
+    return blocks or [Paragraph("Every frame could be read, in order of time.")]
 
 
 def _lost_blocks(result: SlamResult) -> list[Any]:

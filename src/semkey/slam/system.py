@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets import FrameSequence
+from semkey.datasets import BrokenFrame, Frame, FrameSequence
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError
 from semkey.extractors import Extractor
@@ -18,13 +18,18 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.keyframe import ObservedFrame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
-from semkey.slam.sensing import choose_sensor, make_observer
+from semkey.slam.pipeline import FramePipeline, PreparedFrame
+from semkey.slam.sensing import Observe, choose_sensor, make_observer
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
 
 logger = logging.getLogger(__name__)
+
+# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
+_FRAMES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,8 @@ class LostEvent:
         first_frame: index of the first lost frame.
         last_frame: index of the last lost frame.
         recovered: how it ended: ``relocalised`` (the old map was found again), ``new submap`` (it was not, and the
-            next pose continues at the last known one) or ``not`` (the run ended lost).
+            next pose continues at the last known one), ``tracked on`` (only frames that could not be read were missing)
+            or ``not`` (the run ended lost).
     """
 
     first_frame: int
@@ -56,7 +62,10 @@ class SlamResult:
         sensor: what was tracked with; the poses of ``mono`` have no absolute scale.
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
-        stage_seconds: wall time by stage, seconds.
+        stage_seconds: wall time by stage, seconds. Reading and extraction run ahead of the other stages and at the same
+            time; ``wait`` is how long those waited for them.
+        dropped: frames left out because time ran short (only with ``realtime``).
+        problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
@@ -74,6 +83,8 @@ class SlamResult:
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+    dropped: int = 0
+    problems: list[str] = field(default_factory=list)
 
     @property
     def alignment(self) -> Alignment:
@@ -110,8 +121,8 @@ class SlamResult:
             if record.T_world_cam is None:
                 stretch.append(record)
             elif stretch:
-                recovered = "new submap" if record.method == "start" else "relocalised"
-                events.append(_lost_event(stretch, recovered))
+                ended = {"start": "new submap", "relocalised": "relocalised"}
+                events.append(_lost_event(stretch, ended.get(record.method, "tracked on")))
                 stretch = []
         if stretch:
             events.append(_lost_event(stretch, "not"))
@@ -151,12 +162,17 @@ def run_slam(
     max_frames: int | None = None,
     sensor: Sensor | None = None,
     observers: Sequence[SlamObserver] = (),
+    overlap: bool = True,
+    realtime: bool = False,
 ) -> SlamResult:
     """Track a camera through a sequence and map what it sees.
 
     Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
     a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
-    Deterministic for a seed, given a deterministic extractor.
+    Deterministic for a seed, given a deterministic extractor, unless ``realtime``.
+
+    A frame that cannot be read has no pose, and the run goes on; ``SlamResult.problems`` says so. So it does of a frame
+    whose timestamp does not increase, which is left out.
 
     Args:
         sequence: frames, and their camera.
@@ -168,6 +184,8 @@ def run_slam(
         sensor: what to track with: depth images, stereo pairs or single images (whose map has no absolute scale: a unit
             is the median depth of the first landmarks); None takes the best that the input has.
         observers: told what happens, see :mod:`semkey.slam.events`.
+        overlap: read and extract frames, in threads, while earlier ones are tracked. The poses are the same without.
+        realtime: play the sequence by its timestamps, and drop frames that would come too late.
 
     Raises:
         DatasetError: the sequence has not what ``sensor`` needs.
@@ -188,44 +206,52 @@ def run_slam(
         config=config,
         sensor=chosen,
         slam_map=slam_map,
+        problems=[fault.message for fault in sequence.faults],
     )
     timer = StageTimer()
     mapping = LocalMapping(slam_map, config.map, timer)
     tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     told = ObserverGroup(observers)
+    indices = range(0, len(sequence), every)[:max_frames]
     start = time.perf_counter()
     told.on_start(result, slam_map)
     try:
-        for index in range(0, len(sequence), every)[:max_frames]:
-            with timer.stage("read"):
-                frame = sequence[index]
-            with timer.stage("extract"):
-                features = extractor.extract(frame.image)
-            with timer.stage("depth"):
-                observed = observe(frame, features)
-            record = tracker.track(observed)
-            if record.T_world_cam is None:
-                logger.info("frame %d: lost (%d keypoints)", index, record.keypoints)
-            result.frames.append(record)
-            for late in tracker.take_late_records():
-                positions = {known.index: k for k, known in enumerate(result.frames)}
-                result.frames[positions[late.index]] = late
-            if frame.T_world_cam is not None:
-                result.ground_truth[index] = frame.T_world_cam
-            with timer.stage("observers"):
-                if record.is_keyframe:
-                    told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
-                told.on_frame(
-                    FrameEvent(
-                        record=record,
-                        frame=frame,
-                        observed=observed,
-                        landmark_ids=tracker.tracked_landmarks,
-                        slam_map=slam_map,
+        with _frames(sequence, extractor, observe, indices, overlap=overlap, realtime=realtime) as frames:
+            for prepared in _timed(frames, timer):
+                frame, observed = prepared.frame, prepared.observed
+                result.dropped += prepared.dropped
+                if result.frames and not frame.timestamp > result.frames[-1].timestamp:
+                    result.problems.append(
+                        f"frame {frame.index}: left out, its time {frame.timestamp:.6f} s is not after "
+                        f"{result.frames[-1].timestamp:.6f} s"
                     )
-                )
-            if progress is not None:
-                progress(record)
+                    continue
+                if isinstance(frame, BrokenFrame):
+                    result.problems.append(f"frame {frame.index}: {frame.error}")
+                    logger.warning("frame %d: %s", frame.index, frame.error)
+                record = tracker.skip(frame.index, frame.timestamp) if observed is None else tracker.track(observed)
+                if record.T_world_cam is None:
+                    logger.info("frame %d: %s (%d keypoints)", frame.index, record.method, record.keypoints)
+                result.frames.append(record)
+                for late in tracker.take_late_records():
+                    positions = {known.index: k for k, known in enumerate(result.frames)}
+                    result.frames[positions[late.index]] = late
+                if frame.T_world_cam is not None:
+                    result.ground_truth[frame.index] = frame.T_world_cam
+                with timer.stage("observers"):
+                    if record.is_keyframe:
+                        told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    told.on_frame(
+                        FrameEvent(
+                            record=record,
+                            frame=frame if isinstance(frame, Frame) else None,
+                            observed=observed,
+                            landmark_ids=tracker.tracked_landmarks,
+                            slam_map=slam_map,
+                        )
+                    )
+                if progress is not None:
+                    progress(record)
         mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
@@ -237,6 +263,43 @@ def run_slam(
     if result.interrupted:
         raise SlamInterrupted(result)
     return result
+
+
+def _frames(
+    sequence: FrameSequence,
+    extractor: Extractor,
+    observe: Observe,
+    indices: Sequence[int],
+    *,
+    overlap: bool,
+    realtime: bool,
+) -> FramePipeline[ObservedFrame]:
+    """The frames with their features and depths, prepared ahead of tracking if ``overlap``."""
+
+    def prepare(frame: Frame, timer: StageTimer) -> ObservedFrame:
+        with timer.stage("extract"):
+            features = extractor.extract(frame.image)
+        with timer.stage("depth"):
+            return observe(frame, features)
+
+    return FramePipeline(sequence, prepare, indices, ahead=_FRAMES_AHEAD if overlap else 0, realtime=realtime)
+
+
+def _timed(
+    frames: Iterable[PreparedFrame[ObservedFrame]], timer: StageTimer
+) -> Generator[PreparedFrame[ObservedFrame]]:
+    """The frames, with the time that they took and that was waited for them counted."""
+    waiting = iter(frames)
+    while True:
+        start = time.perf_counter()
+        prepared = next(waiting, None)
+        if prepared is None:
+            return
+        waited = time.perf_counter() - start
+        for stage, seconds in prepared.stage_seconds.items():
+            timer.add(stage, seconds)
+        timer.add("wait", waited)
+        yield prepared
 
 
 def _lost_event(stretch: list[FrameRecord], recovered: str) -> LostEvent:

@@ -25,6 +25,10 @@ class StageTimer:
         finally:
             elapsed = time.perf_counter() - start
             self._open.pop()
-            self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - nested[0]
+            self.add(name, elapsed - nested[0])
             if self._open:
                 self._open[-1][0] += elapsed
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count time that was measured elsewhere, as in another thread."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
