@@ -50,9 +50,9 @@ class KeyframeEvent:
     slam_map: SlamMap
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoopEvent:
-    """Two parts of the map were recognised to be the same place, and the map was corrected.
+@dataclass(frozen=True, kw_only=True)
+class LoopRecord:
+    """Two parts of the map were recognised to be the same place, and the map was corrected; plain numbers.
 
     Attributes:
         kind: ``loop`` inside a submap, ``merge`` of two submaps into one.
@@ -63,7 +63,6 @@ class LoopEvent:
         correction_m: how far the newer keyframe moved, metres (map units without metric scale).
         correction_deg: how far it turned, degrees.
         scale: by how much the newer part was scaled; 1 with depth.
-        slam_map: the corrected map; to look at, not to change. None once the run has ended.
     """
 
     kind: Literal["loop", "merge"]
@@ -74,7 +73,19 @@ class LoopEvent:
     correction_m: float = 0.0
     correction_deg: float = 0.0
     scale: float = 1.0
-    slam_map: SlamMap | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoopEvent:
+    """A loop was closed, or two submaps were merged.
+
+    Attributes:
+        loop: what was found; also the last of ``SlamResult.loops``.
+        slam_map: the corrected map; to look at, not to change.
+    """
+
+    loop: LoopRecord
+    slam_map: SlamMap
 
 
 class SlamObserver(Protocol):
