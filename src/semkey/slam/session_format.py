@@ -190,5 +190,5 @@ def _checksum(header: str, arrays: Mapping[str, NDArray]) -> str:
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         # Arrays of length 0 have no buffer to view as bytes.
         if array.size:
-            digest.update(array.reshape(-1).view(np.uint8))
+            digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
