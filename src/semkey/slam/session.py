@@ -248,9 +248,7 @@ class Autosave(SlamObserver):
         if result is None or result.slam_map is None or not result.slam_map.keyframes:
             return
         colors = None if self._colors is None else self._colors.colors(len(result.slam_map.landmarks))
-        session = Session(
-            result=result, feature_settings=self._feature_settings, every=self._every, colors=colors
-        )
+        session = Session(result=result, feature_settings=self._feature_settings, every=self._every, colors=colors)
         content = session_content(session)
         run = dict(content.header["run"]) | {"seconds": self._seconds_before + time.monotonic() - self._started}
         content = MapFile(header=dict(content.header) | {"run": run}, arrays=content.arrays)

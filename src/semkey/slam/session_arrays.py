@@ -164,14 +164,11 @@ def restore_map(
         keyframes=keyframes,
         landmarks=landmarks,
         removed=removed,
-        next_keyframe=counters["next_keyframe"],
-        next_submap=counters["next_submap"],
+        counters=counters,
     )
 
 
-def frame_arrays(
-    records: Sequence[FrameRecord], ground_truth: Mapping[int, Poses], methods: Sequence[str]
-) -> Arrays:
+def frame_arrays(records: Sequence[FrameRecord], ground_truth: Mapping[int, Poses], methods: Sequence[str]) -> Arrays:
     """The arrays of the frames of a run; poses of lost frames are NaN, ``methods`` are what numbers stand for."""
     return {
         "frames/index": _ints(record.index for record in records),
@@ -191,9 +188,7 @@ def frame_arrays(
     }
 
 
-def restore_frames(
-    arrays: Mapping[str, NDArray], methods: Sequence[str]
-) -> tuple[list[FrameRecord], dict[int, Poses]]:
+def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tuple[list[FrameRecord], dict[int, Poses]]:
     """The records and the ground truth that :func:`frame_arrays` took apart."""
     columns = {name.split("/")[1]: array for name, array in arrays.items() if name.startswith("frames/")}
     records, truth = [], {}

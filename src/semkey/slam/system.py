@@ -17,7 +17,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
@@ -55,9 +55,11 @@ class SlamResult:
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
         stage_seconds: wall time by stage, seconds.
+        stage_samples: by stage, its seconds in each frame that had it.
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
+        loops: loops closed and submaps merged, in order.
     """
 
     sequence_name: str
@@ -68,9 +70,11 @@ class SlamResult:
     frames: list[FrameRecord] = field(default_factory=list)
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+    loops: list[LoopRecord] = field(default_factory=list)
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -142,6 +146,8 @@ def run_slam(
     every: int = 1,
     max_frames: int | None = None,
     observers: Sequence[SlamObserver] = (),
+    slam_map: SlamMap | None = None,
+    resume: SlamResult | None = None,
 ) -> SlamResult:
     """Track an RGB-D camera through a sequence and map what it sees.
 
@@ -157,6 +163,9 @@ def run_slam(
         every: use every n-th frame.
         max_frames: stop after so many used frames; None for all.
         observers: told what happens, see :mod:`semkey.slam.events`.
+        slam_map: a map to be found in and to continue, of the same kind of features; None starts with an empty one.
+        resume: the result of an earlier part of the same run, with its map: goes on behind its last frame, and the
+            returned result covers both parts.
 
     Raises:
         DatasetError: the sequence has no depth.
@@ -167,8 +176,11 @@ def run_slam(
     camera = require_rgbd(sequence)
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
-    slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
-    result = SlamResult(
+    if resume is not None:
+        slam_map = resume.slam_map
+    if slam_map is None:
+        slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
+    result = resume or SlamResult(
         sequence_name=sequence.name,
         sequence_format=sequence.format,
         features=extractor.name,
@@ -176,13 +188,15 @@ def run_slam(
         config=config,
         slam_map=slam_map,
     )
-    timer = StageTimer()
+    result.interrupted = False
+    timer = StageTimer(result.stage_seconds, result.stage_samples)
     tracker = Tracker(slam_map, config, timer)
+    tracker.follow(result.frames)
     told = ObserverGroup(observers)
-    start = time.perf_counter()
+    start = time.perf_counter() - result.seconds
     told.on_start(result, slam_map)
     try:
-        for index in range(0, len(sequence), every)[:max_frames]:
+        for index in range(0, len(sequence), every)[:max_frames][len(result.frames) :]:
             with timer.stage("read"):
                 frame = sequence[index]
             with timer.stage("extract"):
@@ -207,13 +221,13 @@ def run_slam(
                         slam_map=slam_map,
                     )
                 )
+            timer.end_frame()
             if progress is not None:
                 progress(record)
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
         result.seconds = time.perf_counter() - start
-        result.stage_seconds = dict(timer.seconds)
         told.on_end(result, slam_map)
     if result.interrupted:
         raise SlamInterrupted(result)

@@ -10,14 +10,18 @@ from contextlib import contextmanager
 class StageTimer:
     """Adds up the wall seconds of named stages; a stage inside another is not counted twice.
 
+    Args:
+        seconds: where to go on adding; None starts from nothing.
+        samples: where to go on appending; None starts from nothing.
+
     Attributes:
         seconds: total by stage.
         samples: by stage, seconds in each finished frame that had this stage; see :meth:`end_frame`.
     """
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.samples: dict[str, list[float]] = {}
+    def __init__(self, seconds: dict[str, float] | None = None, samples: dict[str, list[float]] | None = None) -> None:
+        self.seconds = {} if seconds is None else seconds
+        self.samples = {} if samples is None else samples
         self._open: list[list[float]] = []
         self._frame: dict[str, float] = {}
 
