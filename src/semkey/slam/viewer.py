@@ -180,10 +180,9 @@ class RerunObserver(SlamObserver):
         tracked = event.landmark_ids >= 0
         self._stream.log(f"{place}/tracked", rr.Points2D(keypoints[tracked], colors=[_TRACKED_RGB], radii=[2.0]))
         self._stream.log(f"{place}/untracked", rr.Points2D(keypoints[~tracked], colors=[_UNTRACKED_RGB], radii=[1.2]))
-        pixels = {
-            int(landmark): (float(x), float(y))
-            for landmark, (x, y) in zip(event.landmark_ids[tracked], keypoints[tracked], strict=True)
-        }
+        # Rows of the map may be taken by other landmarks from frame to frame; serial numbers are not.
+        serials = event.slam_map.landmarks.serials[event.landmark_ids[tracked]] if tracked.any() else ()
+        pixels = {int(serial): (float(x), float(y)) for serial, (x, y) in zip(serials, keypoints[tracked], strict=True)}
         moved = [(self._last_pixels[key], pixel) for key, pixel in pixels.items() if key in self._last_pixels]
         self._stream.log(f"{place}/matches", rr.LineStrips2D(moved, colors=[_TRACKED_RGB], radii=[0.6]))
         self._last_pixels = pixels
