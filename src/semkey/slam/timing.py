@@ -16,7 +16,8 @@ class StageTimer:
 
     Attributes:
         seconds: total by stage.
-        samples: by stage, seconds in each finished frame that had this stage; see :meth:`end_frame`.
+        samples: by stage, seconds in each finished frame that had this stage, and as ``frame`` the wall time from
+            one frame's end to the next one's; see :meth:`end_frame`.
     """
 
     def __init__(self, seconds: dict[str, float] | None = None, samples: dict[str, list[float]] | None = None) -> None:
@@ -24,6 +25,7 @@ class StageTimer:
         self.samples = {} if samples is None else samples
         self._open: list[list[float]] = []
         self._frame: dict[str, float] = {}
+        self._frame_start = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -47,6 +49,9 @@ class StageTimer:
 
     def end_frame(self) -> None:
         """Keep what was counted since the last call as one sample of each of its stages."""
+        now = time.perf_counter()
+        self._frame["frame"] = now - self._frame_start
+        self._frame_start = now
         for name, seconds in self._frame.items():
             self.samples.setdefault(name, []).append(seconds)
         self._frame = {}

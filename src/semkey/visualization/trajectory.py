@@ -21,7 +21,7 @@ _DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _View:
+class View:
     """Which world axes to look along: indices into x, y, z, and whether up is the positive direction."""
 
     right: int
@@ -98,7 +98,7 @@ def trajectory_figure(
     grid = figure.add_gridspec(1 + len(panels), 2, height_ratios=[4.6, *[2.0] * len(panels)])
     if title:
         figure.suptitle(title, fontsize=13)
-    view = _choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
+    view = choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
     for column, (name, across, upward) in enumerate(
         (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
     ):
@@ -156,20 +156,20 @@ def _error_or_none(
         return None
 
 
-def _choose_view(trajectory: Trajectory) -> _View:
+def choose_view(trajectory: Trajectory) -> View:
     """The world axis nearest to the mean "down" of the cameras is vertical; the longer of the others goes right.
 
     Worlds differ in which axis points up (z in TUM RGB-D, -y where the first camera is the world), but cameras are
     mostly held upright.
     """
     if len(trajectory) == 0:
-        return _View(right=0, forward=2, vertical=1, up_is_positive=False)
+        return View(right=0, forward=2, vertical=1, up_is_positive=False)
     mean_down = trajectory.poses[:, :3, 1].mean(axis=0)
     vertical = int(np.argmax(np.abs(mean_down)))
     extent = np.ptp(trajectory.positions, axis=0)
     first, second = (axis for axis in range(3) if axis != vertical)
     right, forward = (first, second) if extent[first] >= extent[second] else (second, first)
-    return _View(right=right, forward=forward, vertical=vertical, up_is_positive=bool(mean_down[vertical] < 0))
+    return View(right=right, forward=forward, vertical=vertical, up_is_positive=bool(mean_down[vertical] < 0))
 
 
 def _draw_view(
