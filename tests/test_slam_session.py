@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from semkey.slam.events import FrameEvent, LoopRecord, SlamObserver
 from semkey.slam.session import (
     Autosave,
     Session,
+    check_continuable,
     check_features,
     check_resumable,
     load_session,
@@ -25,7 +25,7 @@ from semkey.slam.session import (
 )
 from semkey.slam.session_arrays import SPECS
 from semkey.slam.session_format import MapFile, check_arrays, write_map_file
-from synthetic_world import PointExtractor, PointWorld, walk
+from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -230,12 +230,18 @@ def test_features_and_settings_must_be_those_of_the_map() -> None:
         check_features(session, "room.semkey", "orb", {})
     with pytest.raises(ConfigError, match="other weights"):
         check_features(session, "room.semkey", "points", {"weights_sha256": "bb"})
+    check_features(session, "room.semkey", "another/name.safetensors", {"weights_sha256": "aa"})
 
-    check_resumable(session, "x", result, every=1)
+    world, config = noisy_world(3), SlamConfig()
+    check_resumable(session, "x", world, config, every=1)
+    check_continuable(session, "x", world)
     with pytest.raises(ConfigError, match="--every 1, not 2"):
-        check_resumable(session, "x", result, every=2)
-    with pytest.raises(ConfigError, match="input points, not other"):
-        check_resumable(session, "x", replace(result, sequence_name="other"), every=1)
+        check_resumable(session, "x", world, config, every=2)
     with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
-        check_resumable(session, "x", replace(result, config=SlamConfig(seed=5)), every=1)
-    assert asdict(result.camera)["width"] == 320
+        check_resumable(session, "x", world, SlamConfig(seed=5), every=1)
+    world.name = "other"
+    with pytest.raises(ConfigError, match="input points, not other"):
+        check_resumable(session, "x", world, config, every=1)
+    world.camera = CAMERA.resized(640, 480)
+    with pytest.raises(ConfigError, match="continued with the camera"):
+        check_continuable(session, "x", world)

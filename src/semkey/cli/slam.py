@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
+from semkey.cli.slam_session import (
+    AutosaveOption,
+    LoadMapOption,
+    PlyOption,
+    RecordOption,
+    ResumeOption,
+    SaveMapOption,
+    SessionOptions,
+    ViewerOption,
+    prepare_session,
+)
 
 if TYPE_CHECKING:
     from semkey.slam import FrameRecord
@@ -42,12 +53,20 @@ def slam(
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
     device: str = DeviceOption,
+    save_map: Path | None = SaveMapOption,
+    load_map: Path | None = LoadMapOption,
+    resume: bool = ResumeOption,
+    autosave: float = AutosaveOption,
+    viewer: bool = ViewerOption,
+    record: Path | None = RecordOption,
+    ply: Path | None = PlyOption,
 ) -> None:
     """Track an RGB-D camera: poses, a report and a picture of the trajectory.
 
-    Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), report.json, trajectory.png
-    and report.html into DIR. A frame that cannot be tracked gets no pose and is listed in the report. With ground
-    truth in the input, the report has the errors. Ctrl-C saves what was tracked so far.
+    Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), trajectory_live.txt (the poses
+    as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be tracked
+    gets no pose and is listed in the report. With ground truth in the input, the report has the errors. Ctrl-C saves
+    what was tracked so far; --resume goes on from there, or from the last automatic save of a run that crashed.
 
     [bold]Examples[/]
 
@@ -56,26 +75,52 @@ def slam(
         semkey slam redkitchen/seq-01 --out run --features orb --every 2
 
         semkey slam my_recording --out run --camera 525,525,319.5,239.5
+
+        semkey slam my_recording --out run --save-map room.semkey --record run.rrd
     """
     from semkey.datasets import open_sequence, parse_camera
     from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
     from semkey.slam.report import check_out_dir, write_report
 
+    options = SessionOptions(
+        out=out,
+        save_map=save_map,
+        load_map=load_map,
+        resume=resume,
+        autosave=autosave,
+        viewer=viewer,
+        record=record,
+        ply=ply,
+    )
+    options.check()
     parameters = None if camera is None else parse_camera(camera)
     sequence = open_sequence(path, format=format.value, camera=parameters)
     require_rgbd(sequence)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    config = SlamConfig(seed=seed)
     check_out_dir(out)
-    total = len(range(0, len(sequence), every)[:max_frames])
+    session = prepare_session(options, sequence, extractor, config, every=every)
+    total = len(range(0, len(sequence), every)[:max_frames]) - session.done
     try:
         with _progress(total) as progress:
-            result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress, every=every, max_frames=max_frames)
+            result = run_slam(
+                sequence,
+                extractor,
+                config,
+                progress,
+                every=every,
+                max_frames=max_frames,
+                observers=session.observers,
+                slam_map=session.slam_map,
+                resume=session.resume,
+            )
     except SlamInterrupted as interruption:
         result = interruption.result
-    figures = write_report(result, out)
+    figures = write_report(result, out, lost_pictures=session.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
     typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
+    session.finish(result)
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey import __version__
+from semkey.datasets import FrameSequence
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.colors import LandmarkColors
@@ -144,40 +145,58 @@ def check_features(session: Session, path: str | Path, name: str, settings: Mapp
         ConfigError: another method, or other weights.
     """
     stored = session.result.features
+    old, new = session.feature_settings.get("weights_sha256"), settings.get("weights_sha256")
+    if old is not None and old == new:
+        # The same file may be called by another name.
+        return
     if stored != name:
         raise ConfigError(f"{path}: the map was made with --features {stored}, not {name}")
-    for key in ("weights_sha256", "weights"):
-        old, new = session.feature_settings.get(key), settings.get(key)
-        if old is not None and new is not None and old != new:
-            raise ConfigError(f"{path}: the map was made with other weights of {name} ({key} {old}, now {new})")
+    if old != new:
+        raise ConfigError(f"{path}: the map was made with other weights of {name}, with SHA-256 {old}, not {new}")
 
 
-def check_resumable(session: Session, path: str | Path, result: SlamResult, *, every: int) -> None:
+def check_resumable(
+    session: Session, path: str | Path, sequence: FrameSequence, config: SlamConfig, *, every: int
+) -> None:
     """Refuse to resume a run with another input or other settings than it was started with.
 
     Args:
         session: from the automatic save.
         path: of its file, for messages.
-        result: what a run with the present input and settings starts from.
-        every: of the present call.
+        sequence: the present input.
+        config: the present settings.
+        every: the present use of every n-th frame.
 
     Raises:
         ConfigError: something differs; the message says what.
     """
     old = session.result
     pairs = {
-        "input": (old.sequence_name, result.sequence_name),
-        "format": (old.sequence_format, result.sequence_format),
+        "input": (old.sequence_name, sequence.name),
+        "format": (old.sequence_format, sequence.format),
         "--every": (session.every, every),
-        "camera": (old.camera, result.camera),
+        "camera": (old.camera, sequence.camera),
     }
     for what, (before, now) in pairs.items():
         if before != now:
             raise ConfigError(f"{path}: the run to resume had {what} {before}, not {now}; call it as before")
-    before, now = old.config.to_mapping(), result.config.to_mapping()
-    changed = sorted(key for key in now if before.get(key) != now[key])
+    stored, present = old.config.to_mapping(), config.to_mapping()
+    changed = sorted(key for key in present if stored.get(key) != present[key])
     if changed:
         raise ConfigError(f"{path}: the run to resume had other settings ({', '.join(changed)}); call it as before")
+
+
+def check_continuable(session: Session, path: str | Path, sequence: FrameSequence) -> None:
+    """Refuse to continue a map with images of another camera.
+
+    Raises:
+        ConfigError: the cameras differ.
+    """
+    if session.result.camera != sequence.camera:
+        raise ConfigError(
+            f"{path}: the map was made with {session.result.camera}, the input has {sequence.camera}; a map is "
+            "continued with the camera that it was made with"
+        )
 
 
 class Autosave(SlamObserver):

@@ -59,14 +59,13 @@ def map_figure(
     _limit(axes, np.concatenate([points, places, *(pose[None, :3, 3] for _, pose in located)]), (across, upward))
     length = 0.04 * max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
     for number, (name, pose) in enumerate(located):
-        start, axis = pose[[across, upward], 3], pose[[across, upward], 2]
-        axes.annotate(
-            "", xytext=start, xy=start + length * axis, arrowprops={"color": _LOCATED, "width": 1.5, "headwidth": 6}
-        )
+        x, y = pose[across, 3], pose[upward, 3]
+        tip = (x + length * pose[across, 2], y + length * pose[upward, 2])
+        axes.annotate("", xytext=(x, y), xy=tip, arrowprops={"color": _LOCATED, "width": 1.5, "headwidth": 6})
         label = "located images" if number == 0 else None
-        axes.plot(*start, "o", color=_LOCATED, markersize=6, label=label)
+        axes.plot(x, y, "o", color=_LOCATED, markersize=6, label=label)
         if len(located) <= _MANY_LABELS:
-            axes.annotate(name, start, xytext=(6, 6), textcoords="offset points", fontsize=8, color=_LOCATED)
+            axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8, color=_LOCATED)
     axes.set_aspect("equal", adjustable="datalim")
     if not view.forward_is_up_the_page:
         axes.invert_yaxis()
