@@ -119,8 +119,8 @@ def slam(
         result = interruption.result
     figures = write_report(result, out, lost_pictures=session.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
-    typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
     session.finish(result)
+    typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

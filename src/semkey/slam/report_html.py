@@ -10,6 +10,7 @@ from semkey.slam.lost_pictures import LostPicture
 from semkey.slam.system import SlamResult
 from semkey.visualization.html import (
     Block,
+    Cell,
     Folded,
     Gallery,
     KeyFigures,
@@ -79,7 +80,9 @@ def _key_figures(figures: Mapping[str, Any]) -> dict[str, str]:
         ("rpe_trans_m", "RPE, translation", " m"),
         ("rpe_rot_deg", "RPE, rotation", "°"),
     ):
-        if figures.get(key) is not None:
+        # Without corrections the two trajectories are one.
+        same = key == "live_ate_rmse_m" and figures.get(key) == figures.get("ate_rmse_m")
+        if figures.get(key) is not None and not same:
             shown[name] = f"{figures[key]:.4f}{unit}"
     return shown
 
@@ -106,10 +109,11 @@ def _lost_blocks(result: SlamResult, pictures: Sequence[LostPicture]) -> list[Bl
             "until the submaps are merged."
         ),
     ]
-    shown = [_lost_picture(picture) for picture in pictures if picture.image is not None]
+    for first_lost in dict.fromkeys(picture.first_lost for picture in pictures):
+        of_one = [p for p in pictures if p.first_lost == first_lost and p.image is not None]
+        if of_one:
+            blocks.append(Gallery([_lost_picture(picture) for picture in of_one]))
     unreadable = [str(picture.index) for picture in pictures if picture.image is None]
-    if shown:
-        blocks.append(Gallery(shown))
     if unreadable:
         blocks.append(Paragraph(f"Frames that could not be read: {', '.join(unreadable)}"))
     return blocks
@@ -155,10 +159,8 @@ def _time_blocks(figures: Mapping[str, Any]) -> list[Block]:
     rows = [
         [
             _STAGES.get(name, name),
-            stages[name]["mean"],
-            stages[name]["median"],
-            stages[name]["p95"],
-            f"{100 * stages[name]['mean'] / whole:.0f} %" if whole > 0 else None,
+            *(Cell(f"{stages[name][key]:.1f}") for key in ("mean", "median", "p95")),
+            Cell(f"{100 * stages[name]['mean'] / whole:.0f} %") if whole > 0 else None,
         ]
         for name in order
     ]

@@ -66,7 +66,7 @@ def map_figure(
         axes.plot(x, y, "o", color=_LOCATED, markersize=6, label=label)
         if len(located) <= _MANY_LABELS:
             axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8, color=_LOCATED)
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal", adjustable="box")
     if not view.forward_is_up_the_page:
         axes.invert_yaxis()
     axes.set_xlabel(f"{'xyz'[across]} (m)")
