@@ -29,6 +29,7 @@ _STAGES = {
     "match": "matching to the map",
     "pose": "pose",
     "map": "making keyframes",
+    "adjust": "bundle adjustment, waiting for it",
     "relocalise": "relocalising",
     "observers": "viewer, automatic saving",
 }

@@ -19,6 +19,7 @@ from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
@@ -190,7 +191,8 @@ def run_slam(
     )
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
-    tracker = Tracker(slam_map, config, timer)
+    mapping = LocalMapping(slam_map, config.map, timer)
+    tracker = Tracker(slam_map, mapping, config, timer)
     tracker.follow(result.frames)
     told = ObserverGroup(observers)
     start = time.perf_counter() - result.seconds
@@ -224,9 +226,11 @@ def run_slam(
             timer.end_frame()
             if progress is not None:
                 progress(record)
+        mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
+        mapping.close()
         result.seconds = time.perf_counter() - start
         told.on_end(result, slam_map)
     if result.interrupted:
