@@ -14,7 +14,7 @@ from semkey.extractors import OrbExtractor
 from semkey.metrics.trajectory import read_tum_trajectory
 
 WIDTH, HEIGHT, FOCAL, DISTANCE = 320, 240, 300.0, 2.0
-FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt"]
+FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt", "trajectory_live.txt"]
 
 
 def write_tum(folder: Path, frames: int = 8, *, shift_px: int = 9) -> Path:

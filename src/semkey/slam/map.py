@@ -52,7 +52,7 @@ class Observations:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Removed:
+class RemovedKeyframe:
     """Where a removed keyframe lies as seen from its parent, in units and scale of the parent."""
 
     parent: int
@@ -83,7 +83,51 @@ class SlamMap:
         self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0
-        self._removed: dict[int, _Removed] = {}
+        self._removed: dict[int, RemovedKeyframe] = {}
+
+    @classmethod
+    def restored(
+        cls,
+        camera: PinholeCamera,
+        config: MapConfig,
+        *,
+        pixel_sigma: float,
+        keyframes: Iterable[Keyframe],
+        landmarks: LandmarkMap,
+        removed: Mapping[int, RemovedKeyframe],
+        counters: Mapping[str, int],
+    ) -> SlamMap:
+        """A map put together again from its parts.
+
+        Args:
+            camera: of all frames.
+            config: settings.
+            pixel_sigma: see :class:`SlamMap`.
+            keyframes: by increasing id; they tell who sees what.
+            landmarks: without observations.
+            removed: see :attr:`removed`.
+            counters: see :attr:`counters`.
+        """
+        slam_map = cls(camera, config, pixel_sigma=pixel_sigma)
+        slam_map._landmarks = landmarks
+        for keyframe in keyframes:
+            slam_map.keyframes[keyframe.id] = keyframe
+            seen = keyframe.observed
+            landmarks.observations.add(keyframe.id, keyframe.landmark_ids[seen], seen)
+        slam_map._removed = dict(removed)
+        slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
+        return slam_map
+
+    @property
+    def removed(self) -> Mapping[int, RemovedKeyframe]:
+        """Keyframes that were removed, by id: frames that refer to them are placed by these."""
+        return self._removed
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The numbers that the next keyframe, submap and landmark will get, for :meth:`restored`."""
+        made = 0 if self._landmarks is None else self._landmarks.made
+        return {"next_keyframe": self._next_id, "next_submap": self._next_submap, "landmarks_made": made}
 
     @property
     def landmarks(self) -> LandmarkMap:
@@ -341,7 +385,7 @@ class SlamMap:
         if keyframe.parent is None:
             raise InputError(f"keyframe {keyframe_id} is the root of submap {keyframe.submap} and cannot be removed")
         parent = self.keyframes[keyframe.parent]
-        self._removed[keyframe_id] = _Removed(
+        self._removed[keyframe_id] = RemovedKeyframe(
             parent=parent.id,
             T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
             scale_ratio=keyframe.scale / parent.scale,
@@ -371,7 +415,7 @@ class SlamMap:
 
     def _placed(self, keyframe_id: int) -> tuple[Array, float]:
         """Pose and scale of a keyframe, removed or not."""
-        chain: list[_Removed] = []
+        chain: list[RemovedKeyframe] = []
         while keyframe_id not in self.keyframes:
             chain.append(self._removed[keyframe_id])
             keyframe_id = chain[-1].parent

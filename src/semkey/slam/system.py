@@ -17,7 +17,7 @@ from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
@@ -64,11 +64,13 @@ class SlamResult:
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
         stage_seconds: wall time by stage, seconds. Reading and extraction run ahead of the other stages and at the same
             time; ``wait`` is how long those waited for them.
+        stage_samples: by stage, its seconds in each frame that had it.
         dropped: frames left out because time ran short (only with ``realtime``).
         problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
+        loops: loops closed and submaps merged, in order.
     """
 
     sequence_name: str
@@ -80,9 +82,11 @@ class SlamResult:
     frames: list[FrameRecord] = field(default_factory=list)
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+    loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -162,6 +166,8 @@ def run_slam(
     max_frames: int | None = None,
     sensor: Sensor | None = None,
     observers: Sequence[SlamObserver] = (),
+    slam_map: SlamMap | None = None,
+    resume: SlamResult | None = None,
     overlap: bool = True,
     realtime: bool = False,
 ) -> SlamResult:
@@ -184,6 +190,9 @@ def run_slam(
         sensor: what to track with: depth images, stereo pairs or single images (whose map has no absolute scale: a unit
             is the median depth of the first landmarks); None takes the best that the input has.
         observers: told what happens, see :mod:`semkey.slam.events`.
+        slam_map: a map to be found in and to continue, of the same kind of features; None starts with an empty one.
+        resume: the result of an earlier part of the same run, with its map: goes on behind its last frame, and the
+            returned result covers both parts.
         overlap: read and extract frames, in threads, while earlier ones are tracked. The poses are the same without.
         realtime: play the sequence by its timestamps, and drop frames that would come too late.
 
@@ -197,8 +206,11 @@ def run_slam(
     observe = make_observer(sequence, chosen, config)
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
-    slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
-    result = SlamResult(
+    if resume is not None:
+        slam_map = resume.slam_map
+    if slam_map is None:
+        slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
+    result = resume or SlamResult(
         sequence_name=sequence.name,
         sequence_format=sequence.format,
         features=extractor.name,
@@ -208,12 +220,15 @@ def run_slam(
         slam_map=slam_map,
         problems=[fault.message for fault in sequence.faults],
     )
-    timer = StageTimer()
+    result.interrupted = False
+    timer = StageTimer(result.stage_seconds, result.stage_samples)
     mapping = LocalMapping(slam_map, config.map, timer)
     tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
+    tracker.follow(result.frames)
     told = ObserverGroup(observers)
-    indices = range(0, len(sequence), every)[:max_frames]
-    start = time.perf_counter()
+    done = result.frames[-1].index if result.frames else -1
+    indices = [index for index in range(0, len(sequence), every)[:max_frames] if index > done]
+    start = time.perf_counter() - result.seconds
     told.on_start(result, slam_map)
     try:
         with _frames(sequence, extractor, observe, indices, overlap=overlap, realtime=realtime) as frames:
@@ -250,6 +265,7 @@ def run_slam(
                             slam_map=slam_map,
                         )
                     )
+                timer.end_frame()
                 if progress is not None:
                     progress(record)
         mapping.settle()
@@ -258,7 +274,6 @@ def run_slam(
     finally:
         mapping.close()
         result.seconds = time.perf_counter() - start
-        result.stage_seconds = dict(timer.seconds)
         told.on_end(result, slam_map)
     if result.interrupted:
         raise SlamInterrupted(result)

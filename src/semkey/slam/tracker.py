@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,6 +153,29 @@ class Tracker:
         late, self._late_records = self._late_records, []
         return late
 
+    def follow(self, records: Sequence[FrameRecord]) -> None:
+        """Go on behind frames of an earlier part of the run; without any, a map that is there is to be found first.
+
+        Args:
+            records: earlier frames, placed in the map that the tracker was given; possibly none.
+        """
+        if not self._map.keyframes:
+            return
+        tracked = [row for row, record in enumerate(records) if record.T_world_cam is not None]
+        self._lost_in_a_row = len(records) - tracked[-1] - 1 if tracked else 1 + len(records)
+        for record in records[tracked[-2:][0] :] if tracked else ():
+            if record.reference_keyframe is None or record.T_keyframe_cam is None:
+                self._motion.lose()
+                continue
+            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
+            self._motion.update(record.timestamp, pose)
+            self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
+            self._submap = record.submap
+            self._last_inliers = self._peak_inliers = record.inliers
+            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+            self._last_ids = nearest.landmark_ids[nearest.observed]
+        self._tracked_in_submap = sum(records[row].submap == self._submap for row in tracked)
+
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
@@ -275,11 +299,14 @@ class Tracker:
         self._lost_in_a_row += 1
         last_pose = self._motion.last_pose
         # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        patience = min(self._config.max_lost_frames, self._tracked_in_submap)
-        if self._lost_in_a_row > patience and last_pose is not None:
+        # A map that was loaded and never found yet deserves all of it.
+        never_found = last_pose is None
+        patience = self._config.max_lost_frames
+        patience = patience if never_found else min(patience, self._tracked_in_submap)
+        if self._lost_in_a_row > patience:
             before = self._submap
             self._submap = self._map.next_submap
-            record = self._start(frame, last_pose)
+            record = self._start(frame, np.eye(4) if last_pose is None else last_pose)
             if record.T_world_cam is not None:
                 return record
             self._submap = before
