@@ -60,8 +60,9 @@ def slam(
 
     Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), trajectory_live.txt (the poses
     as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
-    or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors. Ctrl-C saves
-    what was tracked so far; --resume goes on from there, or from the last automatic save of a run that crashed.
+    or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors.
+    Ctrl-C saves what was tracked so far; --resume goes on from there, or from the last automatic save of a run that
+    crashed.
 
     [bold]Examples[/]
 

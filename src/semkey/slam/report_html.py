@@ -24,6 +24,8 @@ from semkey.visualization.html import (
 
 SENSOR_NAMES = {"rgbd": "RGB-D", "stereo": "Stereo", "mono": "Monocular"}
 
+_ALIGNMENTS = {"se3": "SE(3)", "sim3": "Sim(3)"}
+
 _STAGES = {
     "frame": "whole frame",
     "wait": "waiting for the next frame",
@@ -61,11 +63,12 @@ def report_page(
         Section("Time per stage", _time_blocks(figures)),
         Section("Settings", _setting_blocks(figures)),
     ]
+    sensor = SENSOR_NAMES[result.sensor]
     stopped = ", interrupted" if result.interrupted else ""
     return html_report(
         result.sequence_name,
         sections,
-        subtitle=f"{SENSOR_NAMES[result.sensor]} SLAM with {result.features} on {result.sequence_format} input{stopped}",
+        subtitle=f"{sensor} SLAM with {result.features} on {result.sequence_format} input{stopped}",
         footer=f"semkey {__version__}, seed {figures['seed']}",
     )
 
@@ -191,7 +194,8 @@ def _setting_blocks(figures: Mapping[str, Any]) -> list[Block]:
         Folded("Camera and settings", [Table(["setting", "value"], rows)]),
         Paragraph(
             "The world frame is the camera frame of the first tracked frame. Errors are root mean squares: ATE over "
-            f"camera centres after {figures.get('alignment', 'se3')} alignment, RPE over motions between consecutive tracked frames."
+            f"camera centres after {_ALIGNMENTS[figures.get('alignment', 'se3')]} alignment, RPE over motions between "
+            "consecutive tracked frames."
         ),
     ]
 
