@@ -71,7 +71,7 @@ def test_stereo_with_body_ground_truth(folder: Path) -> None:
     matrices = [np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) for (fx, fy, cx, cy), _ in LENSES.values()]
     T_right_left = inverse(T_left_right)
     R_rect_left = cv2.stereoRectify(
-        matrices[0], None, matrices[1], None, SIZE, T_right_left[:3, :3], T_right_left[:3, 3:]
+        matrices[0], np.zeros(4), matrices[1], np.zeros(4), SIZE, T_right_left[:3, :3], T_right_left[:3, 3:]
     )[0]
     for index, frame in enumerate(sequence):
         assert frame.right is not None
@@ -174,12 +174,13 @@ def test_real_pairs_are_rectified(shared: Path) -> None:
     """Corners of the checkerboard in the real pairs lie in the same row of both rectified images."""
     sequence = open_sequence(shared / "data/euroc/V1_01_easy_start")
     assert (sequence.format, len(sequence), sequence.sensor) == ("euroc", 12, "stereo")
+    assert sequence.baseline is not None
     assert sequence.baseline == pytest.approx(0.110078, abs=1e-5)
     assert sequence.camera is not None
     assert sequence.camera.fx == pytest.approx(435.2, rel=0.01)  # ORB-SLAM2's rectified camera
     frame = sequence[5]
     assert frame.right is not None
-    detector = cv2.SIFT_create(2000) if hasattr(cv2, "SIFT_create") else cv2.ORB_create(2000)
+    detector = cv2.SIFT.create(2000)
     points0, descriptors0 = detector.detectAndCompute(frame.image, None)
     points1, descriptors1 = detector.detectAndCompute(frame.right, None)
     matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=False).knnMatch(descriptors0, descriptors1, k=2)

@@ -153,6 +153,7 @@ def test_a_straight_lens_is_delivered_as_it_is() -> None:
 def test_rectified_points_share_a_row_and_their_disparity_is_depth() -> None:
     optics = make_optics(Calibration(left=LEFT, right=RIGHT, T_left_right=T_LEFT_RIGHT), stereo=True)
     assert optics.camera is not None
+    assert optics.baseline is not None
     assert optics.baseline == pytest.approx(float(np.linalg.norm(T_LEFT_RIGHT[:3, 3])))
     assert optics.left is not None
     assert optics.right is not None
@@ -219,7 +220,18 @@ def test_calibration_file_of_a_pair(tmp_path: Path) -> None:
     calibration = read_calibration(file)
     assert calibration.left.distortion == (-0.28340811, 0.07395907, 1e-5, 2e-5)
     assert calibration.right == RIGHT
+    assert calibration.T_left_right is not None
     np.testing.assert_allclose(calibration.T_left_right, make_transform(np.eye(3), [0.11, 0, 0]))
+
+
+def test_the_calibration_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs/datasets.md").read_text()
+    file = tmp_path / "camera.yaml"
+    file.write_text(page.split("```yaml\n")[1].split("```")[0])
+    optics = make_optics(read_calibration(file), stereo=True)
+    assert optics.baseline == pytest.approx(0.1101, abs=1e-4)
+    assert optics.camera is not None
+    assert optics.camera.fx == pytest.approx(432.6, abs=1.0)  # that of EuRoC
 
 
 def test_calibration_file_of_one_camera_and_of_a_rectified_pair(tmp_path: Path) -> None:
@@ -266,7 +278,18 @@ def test_broken_calibration_is_named_with_its_line(tmp_path: Path, old: str, new
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- 1\n- 2\n", b"just text"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"- 1\n- 2\n",
+        b"just text",
+        b"size: &a [*a]\n",
+        b"size: " + b"[" * 5000,
+        b"size: [1, [2, [3]]]",
+    ],
+)
 def test_a_file_that_is_no_calibration(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "camera.yaml"
     file.write_bytes(content)
