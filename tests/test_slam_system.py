@@ -198,8 +198,10 @@ def test_interrupt_keeps_what_was_done() -> None:
 def test_inputs_that_slam_cannot_use() -> None:
     world = PointWorld(walk(3))
     world.has_depth = False
-    with pytest.raises(DatasetError, match="RGB-D"):
-        run(world)
+    with pytest.raises(DatasetError, match="rgbd"):
+        run_slam(world, PointExtractor(world), sensor="rgbd")
+    with pytest.raises(DatasetError, match="stereo"):
+        run_slam(world, PointExtractor(world), sensor="stereo")
     world = PointWorld(walk(3))
     world.camera = None
     with pytest.raises(ConfigError, match="--camera"):

@@ -204,7 +204,7 @@ class Tracker:
             T_reference_cam = self._map.relative_pose(reference, pose)
             self._mapping.before_keyframe()
             self._follow_map()
-            pose = self._map.absolute_pose(reference, T_reference_cam)
+            pose = self._place_again(frame, found, self._map.absolute_pose(reference, T_reference_cam))
             keyframe = self._keep(frame, pose, found)
             reference, pose = keyframe.id, keyframe.T_world_cam
         else:
@@ -293,6 +293,18 @@ class Tracker:
         """Take the last pose along to wherever the map has moved since."""
         if self._anchor is not None:
             self._motion.move(self._map.absolute_pose(*self._anchor))
+
+    def _place_again(self, frame: ObservedFrame, found: Associations, T_world_cam: Array) -> Array:
+        """The pose of a new keyframe after its landmarks were moved, from where its reference keyframe took it.
+
+        Where the adjustment changed the size of things, as it may without depth, rigid motion is not enough: landmarks
+        triangulated from a pose that does not fit the map would carry the misfit on.
+        """
+        left = found.select(self._map.landmarks.alive[found.landmark_ids])
+        if len(left) < self._config.min_inliers:
+            return T_world_cam
+        with self._timer.stage("pose"):
+            return self._refine(frame, left, T_world_cam, None).T_world_cam
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
