@@ -19,6 +19,7 @@ from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.pipeline import FramePipeline, PreparedFrame
 from semkey.slam.timing import StageTimer
@@ -195,7 +196,8 @@ def run_slam(
         problems=[fault.message for fault in sequence.faults],
     )
     timer = StageTimer()
-    tracker = Tracker(slam_map, config, timer)
+    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
+    tracker = Tracker(slam_map, mapping, config, timer)
     told = ObserverGroup(observers)
     indices = range(0, len(sequence), every)[:max_frames]
     start = time.perf_counter()
@@ -205,11 +207,10 @@ def run_slam(
             for prepared in _timed(frames, timer):
                 frame, observed = prepared.frame, prepared.observed
                 result.dropped += prepared.dropped
-                if result.frames and not frame.timestamp > result.frames[-1].timestamp:
-                    result.problems.append(
-                        f"frame {frame.index}: left out, its time {frame.timestamp:.6f} s is not after "
-                        f"{result.frames[-1].timestamp:.6f} s"
-                    )
+                last = result.frames[-1].timestamp if result.frames else -np.inf
+                if not last < frame.timestamp < np.inf:
+                    problem = f"its time {frame.timestamp:.6f} s is not after that of the last one, {last:.6f} s"
+                    result.problems.append(f"frame {frame.index}: left out, {problem}")
                     continue
                 if isinstance(frame, BrokenFrame):
                     result.problems.append(f"frame {frame.index}: {frame.error}")
@@ -234,9 +235,11 @@ def run_slam(
                     )
                 if progress is not None:
                     progress(record)
+        mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
+        mapping.close()
         result.seconds = time.perf_counter() - start
         result.stage_seconds = dict(timer.seconds)
         told.on_end(result, slam_map)
