@@ -222,7 +222,7 @@ def run_slam(
     )
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
-    mapping = LocalMapping(slam_map, config.map, timer)
+    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
     tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     tracker.follow(result.frames)
     told = ObserverGroup(observers)
@@ -235,11 +235,10 @@ def run_slam(
             for prepared in _timed(frames, timer):
                 frame, observed = prepared.frame, prepared.observed
                 result.dropped += prepared.dropped
-                if result.frames and not frame.timestamp > result.frames[-1].timestamp:
-                    result.problems.append(
-                        f"frame {frame.index}: left out, its time {frame.timestamp:.6f} s is not after "
-                        f"{result.frames[-1].timestamp:.6f} s"
-                    )
+                last = result.frames[-1].timestamp if result.frames else -np.inf
+                if not last < frame.timestamp < np.inf:
+                    problem = f"its time {frame.timestamp:.6f} s is not after that of the last one, {last:.6f} s"
+                    result.problems.append(f"frame {frame.index}: left out, {problem}")
                     continue
                 if isinstance(frame, BrokenFrame):
                     result.problems.append(f"frame {frame.index}: {frame.error}")
