@@ -194,11 +194,13 @@ def run_slam(
     mapping = LocalMapping(slam_map, config.map, timer)
     tracker = Tracker(slam_map, mapping, config, timer)
     tracker.follow(result.frames)
+    done = result.frames[-1].index if result.frames else -1
+    indices = [index for index in range(0, len(sequence), every)[:max_frames] if index > done]
     told = ObserverGroup(observers)
     start = time.perf_counter() - result.seconds
     told.on_start(result, slam_map)
     try:
-        for index in range(0, len(sequence), every)[:max_frames][len(result.frames) :]:
+        for index in indices:
             with timer.stage("read"):
                 frame = sequence[index]
             with timer.stage("extract"):
