@@ -127,7 +127,7 @@ def test_a_newer_version_asks_for_an_update(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_arrays_must_be_as_specified(tmp_path: Path, change: dict, message: str) -> None:
-    arrays = {name: array for name, array in (content().arrays | change).items() if array is not None}
+    arrays = {name: array for name, array in (dict(content().arrays) | change).items() if array is not None}
     path = written(tmp_path, MapFile(header={}, arrays=arrays))
     with pytest.raises(InputError, match=message):
         read_map_file(path, SPECS)

@@ -96,7 +96,7 @@ def slam(
     config = SlamConfig(seed=seed)
     check_out_dir(out)
     session = prepare_session(options, sequence, extractor, config, every=every)
-    total = len(range(0, len(sequence), every)[:max_frames]) - session.done
+    total = sum(index > session.last_frame for index in range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:
             result = run_slam(

@@ -98,9 +98,9 @@ class PreparedSession:
     observers: Sequence[SlamObserver] = field(default_factory=tuple)
 
     @property
-    def done(self) -> int:
-        """Frames of the earlier part."""
-        return 0 if self.resume is None else len(self.resume.frames)
+    def last_frame(self) -> int:
+        """Index of the last frame of the earlier part; -1 without one."""
+        return -1 if self.resume is None or not self.resume.frames else self.resume.frames[-1].index
 
     def finish(self, result: SlamResult) -> None:
         """Write map and point cloud behind the report; a run that came to its end needs its automatic save no more.
