@@ -203,6 +203,7 @@ def run_slam(
     """
     config = config or SlamConfig()
     chosen, camera = choose_sensor(sequence, sensor)
+    sequence = sequence.limited_to(chosen)
     observe = make_observer(sequence, chosen, config)
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
