@@ -140,14 +140,16 @@ def test_missing_input_and_out_that_is_a_file(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_a_truncated_frame_ends_with_its_name_and_what_was_tracked_is_saved(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_frame_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_tum(tmp_path / "wall", frames=5)
     victim = sorted((folder / "rgb").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:500])
-    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 2
+    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 0
     error = capsys.readouterr().err
+    assert error.startswith("warning: frame 3: ")
     assert victim.name in error
     assert error.count("\n") == 1
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["autosave.semkey"], "what was tracked so far"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["frames"], report["tracked"]) == (5, 4)
+    assert [(event["first_frame"], event["recovered"]) for event in report["lost"]] == [(3, "tracked on")]
+    assert victim.name in report["problems"][0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from semkey.slam import FrameRecord
 
 EXIT_INTERRUPTED = 130
+_SHOWN_PROBLEMS = 5
 
 
 class InputFormat(StrEnum):
@@ -52,6 +53,9 @@ def slam(
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    realtime: bool = typer.Option(
+        False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
+    ),
     device: str = DeviceOption,
     save_map: Path | None = SaveMapOption,
     load_map: Path | None = LoadMapOption,
@@ -64,9 +68,10 @@ def slam(
     """Track an RGB-D camera: poses, a report and a picture of the trajectory.
 
     Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), trajectory_live.txt (the poses
-    as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be tracked
-    gets no pose and is listed in the report. With ground truth in the input, the report has the errors. Ctrl-C saves
-    what was tracked so far; --resume goes on from there, or from the last automatic save of a run that crashed.
+    as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
+    or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors.
+    Ctrl-C saves what was tracked so far; --resume goes on from there, or from the last automatic save of a run that
+    crashed.
 
     [bold]Examples[/]
 
@@ -81,7 +86,8 @@ def slam(
     from semkey.datasets import open_sequence, parse_camera
     from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
-    from semkey.slam.report import check_out_dir, write_report
+    from semkey.slam.report import check_out_dir
+    from semkey.slam.saving import save_run
 
     options = SessionOptions(
         out=out,
@@ -111,13 +117,18 @@ def slam(
                 progress,
                 every=every,
                 max_frames=max_frames,
+                realtime=realtime,
                 observers=session.observers,
                 slam_map=session.slam_map,
                 resume=session.resume,
             )
     except SlamInterrupted as interruption:
         result = interruption.result
-    figures = write_report(result, out, lost_pictures=session.lost_pictures.pictures)
+    for problem in result.problems[:_SHOWN_PROBLEMS]:
+        typer.echo(f"warning: {problem}", err=True)
+    if len(result.problems) > _SHOWN_PROBLEMS:
+        typer.echo(f"warning: {len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report", err=True)
+    figures = save_run(result, out, lost_pictures=session.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
     session.finish(result)
     typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
@@ -164,6 +175,8 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("keyframes", str(figures["keyframes"])),
         ("frames per second", f"{figures['fps']:.1f}"),
     ]
+    if figures["dropped"]:
+        rows.append(("frames dropped", str(figures["dropped"])))
     if "ate_rmse_m" in figures:
         rows += [
             ("ATE RMSE, m", _number(figures["ate_rmse_m"])),

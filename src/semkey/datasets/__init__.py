@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from semkey.datasets.calibration import CameraArgument, parse_camera
 from semkey.datasets.opening import FORMATS, open_sequence
-from semkey.datasets.sequence import Frame, FrameSequence
+from semkey.datasets.sequence import BrokenFrame, EndOfSequence, Frame, FrameSequence, Sensor, SequenceFault
 
-__all__ = ["FORMATS", "CameraArgument", "Frame", "FrameSequence", "open_sequence", "parse_camera"]
+__all__ = [
+    "FORMATS",
+    "BrokenFrame",
+    "CameraArgument",
+    "EndOfSequence",
+    "Frame",
+    "FrameSequence",
+    "Sensor",
+    "SequenceFault",
+    "open_sequence",
+    "parse_camera",
+]

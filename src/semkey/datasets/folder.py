@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from semkey.datasets.calibration import CAMERA_FILE, CameraArgument, camera_for, read_camera_file
-from semkey.datasets.sequence import FileSequence, FrameFiles, image_size
+from semkey.datasets.file_sequence import FileSequence, FrameFiles, image_size
 from semkey.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})

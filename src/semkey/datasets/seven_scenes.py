@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.calibration import CAMERA_FILE, CameraArgument, camera_for, read_camera_file
-from semkey.datasets.sequence import FileSequence, FrameFiles, image_size
+from semkey.datasets.file_sequence import FileSequence, FrameFiles, image_size
 from semkey.errors import DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, nearest_rotation

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.calibration import CAMERA_FILE, CameraArgument, camera_for, read_camera_file
-from semkey.datasets.sequence import FileSequence, FrameFiles, image_size, require_file
+from semkey.datasets.file_sequence import FileSequence, FrameFiles, image_size, require_file
 from semkey.errors import DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory, associate_by_time, pose_at, read_tum_trajectory

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.calibration import CameraArgument, camera_for
-from semkey.datasets.sequence import Frame, FrameSequence, require_file
+from semkey.datasets.file_sequence import require_file
+from semkey.datasets.sequence import Frame, FrameSequence
 from semkey.errors import DatasetError
 
 logger = logging.getLogger(__name__)

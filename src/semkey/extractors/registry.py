@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
@@ -76,6 +78,11 @@ class LearnedExtractor:
             self.settings["backbone"] = asdict(backbone.identity)
             self.settings["parameters"] += backbone.parameter_count
             self.settings["weights_bytes"] += backbone.weight_bytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._detector.device
 
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""

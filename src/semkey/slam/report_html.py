@@ -11,6 +11,7 @@ from semkey.slam.system import SlamResult
 from semkey.visualization.html import (
     Block,
     Cell,
+    Code,
     Folded,
     Gallery,
     KeyFigures,
@@ -23,6 +24,7 @@ from semkey.visualization.html import (
 
 _STAGES = {
     "frame": "whole frame",
+    "wait": "waiting for frames",
     "read": "reading",
     "extract": "extracting features",
     "depth": "depth of keypoints",
@@ -52,6 +54,7 @@ def report_page(
             [KeyFigures(_key_figures(figures)), Picture(picture, "Trajectory, error and inliers over time")],
         ),
         Section("Lost frames", _lost_blocks(result, lost_pictures)),
+        Section("Input", _input_blocks(figures)),
         Section("Map", _map_blocks(figures)),
         Section("Time per stage", _time_blocks(figures)),
         Section("Settings", _setting_blocks(figures)),
@@ -129,6 +132,15 @@ def _lost_picture(picture: LostPicture) -> Picture:
     return Picture(data, f"Frame {picture.index}: {picture.role}, {picture.keypoints} keypoints")
 
 
+def _input_blocks(figures: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    if figures["dropped"]:
+        blocks.append(Paragraph(f"{figures['dropped']} frames were dropped because they would have come too late."))
+    if figures["problems"]:
+        blocks.append(Code("\n".join(figures["problems"])))
+    return blocks or [Paragraph("Every frame could be read, in order of time.")]
+
+
 def _map_blocks(figures: Mapping[str, Any]) -> list[Block]:
     submaps = [
         [entry["submap"], entry["first_frame"], entry["last_frame"], entry["tracked"]] for entry in figures["submaps"]
@@ -167,7 +179,11 @@ def _time_blocks(figures: Mapping[str, Any]) -> list[Block]:
     ]
     return [
         Table(["stage", "mean, ms", "median, ms", "95th percentile, ms", "share"], rows),
-        Paragraph("Means are over all frames, median and percentile over the frames that had the stage."),
+        Paragraph(
+            "Means are over all frames, median and percentile over the frames that had the stage. Frames are read and "
+            "their features extracted ahead, at the same time as the other stages, which may wait for them: shares can "
+            "add up to more than 100 %."
+        ),
     ]
 
 

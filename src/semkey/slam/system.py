@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets import Frame, FrameSequence
+from semkey.datasets import BrokenFrame, Frame, FrameSequence
 from semkey.errors import ConfigError, DatasetError
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
@@ -21,10 +21,14 @@ from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGr
 from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
+from semkey.slam.pipeline import FramePipeline, PreparedFrame
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
 
 logger = logging.getLogger(__name__)
+
+# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
+_FRAMES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ class LostEvent:
         first_frame: index of the first lost frame.
         last_frame: index of the last lost frame.
         recovered: how it ended: ``relocalised`` (the old map was found again), ``new submap`` (it was not, and the
-            next pose continues at the last known one) or ``not`` (the run ended lost).
+            next pose continues at the last known one), ``tracked on`` (only frames that could not be read were missing)
+            or ``not`` (the run ended lost).
     """
 
     first_frame: int
@@ -55,8 +60,11 @@ class SlamResult:
         config: settings of the run.
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
-        stage_seconds: wall time by stage, seconds.
+        stage_seconds: wall time by stage, seconds. Reading and extraction run ahead of the other stages and at the same
+            time; ``wait`` is how long those waited for them.
         stage_samples: by stage, its seconds in each frame that had it.
+        dropped: frames left out because time ran short (only with ``realtime``).
+        problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
@@ -76,6 +84,8 @@ class SlamResult:
     interrupted: bool = False
     slam_map: SlamMap | None = None
     loops: list[LoopRecord] = field(default_factory=list)
+    dropped: int = 0
+    problems: list[str] = field(default_factory=list)
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -107,8 +117,8 @@ class SlamResult:
             if record.T_world_cam is None:
                 stretch.append(record)
             elif stretch:
-                recovered = "new submap" if record.method == "start" else "relocalised"
-                events.append(_lost_event(stretch, recovered))
+                ended = {"start": "new submap", "relocalised": "relocalised"}
+                events.append(_lost_event(stretch, ended.get(record.method, "tracked on")))
                 stretch = []
         if stretch:
             events.append(_lost_event(stretch, "not"))
@@ -149,12 +159,17 @@ def run_slam(
     observers: Sequence[SlamObserver] = (),
     slam_map: SlamMap | None = None,
     resume: SlamResult | None = None,
+    overlap: bool = True,
+    realtime: bool = False,
 ) -> SlamResult:
     """Track an RGB-D camera through a sequence and map what it sees.
 
     Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
     a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
-    Deterministic for a seed, given a deterministic extractor.
+    Deterministic for a seed, given a deterministic extractor, unless ``realtime``.
+
+    A frame that cannot be read has no pose, and the run goes on; ``SlamResult.problems`` says so. So it does of a frame
+    whose timestamp does not increase, which is left out.
 
     Args:
         sequence: frames with depth, and a camera.
@@ -167,6 +182,8 @@ def run_slam(
         slam_map: a map to be found in and to continue, of the same kind of features; None starts with an empty one.
         resume: the result of an earlier part of the same run, with its map: goes on behind its last frame, and the
             returned result covers both parts.
+        overlap: read and extract frames, in threads, while earlier ones are tracked. The poses are the same without.
+        realtime: play the sequence by its timestamps, and drop frames that would come too late.
 
     Raises:
         DatasetError: the sequence has no depth.
@@ -188,10 +205,11 @@ def run_slam(
         camera=camera,
         config=config,
         slam_map=slam_map,
+        problems=[fault.message for fault in sequence.faults],
     )
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
-    mapping = LocalMapping(slam_map, config.map, timer)
+    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
     tracker = Tracker(slam_map, mapping, config, timer)
     tracker.follow(result.frames)
     done = result.frames[-1].index if result.frames else -1
@@ -200,34 +218,39 @@ def run_slam(
     start = time.perf_counter() - result.seconds
     told.on_start(result, slam_map)
     try:
-        for index in indices:
-            with timer.stage("read"):
-                frame = sequence[index]
-            with timer.stage("extract"):
-                features = extractor.extract(frame.image)
-            with timer.stage("depth"):
-                observed = _observe(sequence, frame, features, config)
-            record = tracker.track(observed)
-            if record.T_world_cam is None:
-                logger.info("frame %d: lost (%d keypoints)", index, record.keypoints)
-            result.frames.append(record)
-            if frame.T_world_cam is not None:
-                result.ground_truth[index] = frame.T_world_cam
-            with timer.stage("observers"):
-                if record.is_keyframe:
-                    told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
-                told.on_frame(
-                    FrameEvent(
-                        record=record,
-                        frame=frame,
-                        observed=observed,
-                        landmark_ids=tracker.tracked_landmarks,
-                        slam_map=slam_map,
+        with _frames(sequence, extractor, config, indices, overlap=overlap, realtime=realtime) as frames:
+            for prepared in _timed(frames, timer):
+                frame, observed = prepared.frame, prepared.observed
+                result.dropped += prepared.dropped
+                last = result.frames[-1].timestamp if result.frames else -np.inf
+                if not last < frame.timestamp < np.inf:
+                    problem = f"its time {frame.timestamp:.6f} s is not after that of the last one, {last:.6f} s"
+                    result.problems.append(f"frame {frame.index}: left out, {problem}")
+                    continue
+                if isinstance(frame, BrokenFrame):
+                    result.problems.append(f"frame {frame.index}: {frame.error}")
+                    logger.warning("frame %d: %s", frame.index, frame.error)
+                record = tracker.skip(frame.index, frame.timestamp) if observed is None else tracker.track(observed)
+                if record.T_world_cam is None:
+                    logger.info("frame %d: %s (%d keypoints)", frame.index, record.method, record.keypoints)
+                result.frames.append(record)
+                if frame.T_world_cam is not None:
+                    result.ground_truth[frame.index] = frame.T_world_cam
+                with timer.stage("observers"):
+                    if record.is_keyframe:
+                        told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    told.on_frame(
+                        FrameEvent(
+                            record=record,
+                            frame=frame if isinstance(frame, Frame) else None,
+                            observed=observed,
+                            landmark_ids=tracker.tracked_landmarks,
+                            slam_map=slam_map,
+                        )
                     )
-                )
-            timer.end_frame()
-            if progress is not None:
-                progress(record)
+                timer.end_frame()
+                if progress is not None:
+                    progress(record)
         mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
@@ -238,6 +261,43 @@ def run_slam(
     if result.interrupted:
         raise SlamInterrupted(result)
     return result
+
+
+def _frames(
+    sequence: FrameSequence,
+    extractor: Extractor,
+    config: SlamConfig,
+    indices: Sequence[int],
+    *,
+    overlap: bool,
+    realtime: bool,
+) -> FramePipeline[ObservedFrame]:
+    """The frames with their features and depths, prepared ahead of tracking if ``overlap``."""
+
+    def observe(frame: Frame, timer: StageTimer) -> ObservedFrame:
+        with timer.stage("extract"):
+            features = extractor.extract(frame.image)
+        with timer.stage("depth"):
+            return _observe(sequence, frame, features, config)
+
+    return FramePipeline(sequence, observe, indices, ahead=_FRAMES_AHEAD if overlap else 0, realtime=realtime)
+
+
+def _timed(
+    frames: Iterable[PreparedFrame[ObservedFrame]], timer: StageTimer
+) -> Generator[PreparedFrame[ObservedFrame]]:
+    """The frames, with the time that they took and that was waited for them counted."""
+    waiting = iter(frames)
+    while True:
+        start = time.perf_counter()
+        prepared = next(waiting, None)
+        if prepared is None:
+            return
+        waited = time.perf_counter() - start
+        for stage, seconds in prepared.stage_seconds.items():
+            timer.add(stage, seconds)
+        timer.add("wait", waited)
+        yield prepared
 
 
 def _observe(sequence: FrameSequence, frame: Frame, features: Features, config: SlamConfig) -> ObservedFrame:

@@ -51,8 +51,8 @@ class FrameRecord:
         matches: associations that the pose was estimated from.
         inliers: those within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.
-        method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised`` or
-            ``lost``.
+        method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised``,
+            ``lost`` or ``unreadable`` (there was no image).
         is_keyframe: whether the frame was kept.
         submap: which part of the map the pose belongs to, from 0; the motion between submaps is unknown.
     """
@@ -198,6 +198,13 @@ class Tracker:
             method=method,
             is_keyframe=is_keyframe,
             submap=self._submap,
+        )
+
+    def skip(self, index: int, timestamp: float) -> FrameRecord:
+        """The record of a frame that could not be read; the camera is taken to have moved on as before."""
+        self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+        return FrameRecord(
+            index=index, timestamp=timestamp, T_world_cam=None, keypoints=0, method="unreadable", submap=self._submap
         )
 
     def _start(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
