@@ -87,6 +87,8 @@ def session_content(session: Session) -> MapFile:
             "stage_seconds": dict(result.stage_seconds),
             "stage_samples": {name: list(samples) for name, samples in result.stage_samples.items()},
             "loops": [asdict(loop) for loop in result.loops],
+            "dropped": result.dropped,
+            "problems": list(result.problems),
         },
     }
     return MapFile(header=header, arrays=arrays)
@@ -133,6 +135,8 @@ def load_session(path: str | Path) -> Session:
             seconds=float(run["seconds"]),
             slam_map=slam_map,
             loops=[LoopRecord(**loop) for loop in run["loops"]],
+            dropped=int(run["dropped"]),
+            problems=list(run["problems"]),
         )
         return Session(
             result=result,
