@@ -87,8 +87,6 @@ def session_content(session: Session) -> MapFile:
             "stage_seconds": dict(result.stage_seconds),
             "stage_samples": {name: list(samples) for name, samples in result.stage_samples.items()},
             "loops": [asdict(loop) for loop in result.loops],
-            "dropped": result.dropped,
-            "problems": list(result.problems),
         },
     }
     return MapFile(header=header, arrays=arrays)
@@ -135,8 +133,6 @@ def load_session(path: str | Path) -> Session:
             seconds=float(run["seconds"]),
             slam_map=slam_map,
             loops=[LoopRecord(**loop) for loop in run["loops"]],
-            dropped=int(run["dropped"]),
-            problems=list(run["problems"]),
         )
         return Session(
             result=result,
