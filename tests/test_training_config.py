@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from semkey.errors import ConfigError
+from semkey.settings import override, read_yaml
 from semkey.training.config import TrainConfig
-from semkey.training.settings import override, read_yaml
 from semkey.training.stage_config import STAGES
 
 

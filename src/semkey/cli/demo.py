@@ -200,7 +200,7 @@ def _right_share(
 
 
 def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) -> None:
-    from semkey.slam import FrameRecord, OdometryConfig, run_odometry
+    from semkey.slam import FrameRecord, SlamConfig, run_slam
     from semkey.slam.report import write_report
 
     with count_progress("Tracking") as progress:
@@ -209,7 +209,7 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
             if progress is not None:
                 progress(record.index + 1, len(sequence))
 
-        result = run_odometry(sequence, extractor, OdometryConfig(seed=seed), advance)
+        result = run_slam(sequence, extractor, SlamConfig(seed=seed), advance)
     figures = write_report(result, run.out / "slam")
     names = ("frames", "tracked", "tracked_percent", "lost_events", "keyframes", "fps")
     run.figures |= {name: figures[name] for name in (*names, "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg")}

@@ -59,7 +59,7 @@ def slam(
     """
     from semkey.datasets import open_sequence, parse_camera
     from semkey.extractors import create_extractor
-    from semkey.slam import OdometryConfig, OdometryInterrupted, require_rgbd, run_odometry
+    from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
     from semkey.slam.report import check_out_dir, write_report
 
     parameters = None if camera is None else parse_camera(camera)
@@ -70,10 +70,8 @@ def slam(
     total = len(range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:
-            result = run_odometry(
-                sequence, extractor, OdometryConfig(seed=seed), progress, every=every, max_frames=max_frames
-            )
-    except OdometryInterrupted as interruption:
+            result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress, every=every, max_frames=max_frames)
+    except SlamInterrupted as interruption:
         result = interruption.result
     figures = write_report(result, out)
     print_table(["figure", "value"], _rows(figures))
@@ -117,7 +115,7 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("frames", str(figures["frames"])),
         ("tracked", f"{figures['tracked']} ({figures['tracked_percent']:.1f} %)"),
         ("lost events", str(figures["lost_events"])),
-        ("segments", str(len(figures["segments"]))),
+        ("submaps", str(len(figures["submaps"]))),
         ("keyframes", str(figures["keyframes"])),
         ("frames per second", f"{figures['fps']:.1f}"),
     ]

@@ -1,17 +1,23 @@
-"""RGB-D odometry on semantic keypoints."""
+"""SLAM on semantic keypoints."""
 
 from __future__ import annotations
 
-from semkey.slam.config import OdometryConfig
-from semkey.slam.odometry import LostEvent, OdometryInterrupted, SlamResult, require_rgbd, run_odometry
+from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
+from semkey.slam.events import SlamObserver
+from semkey.slam.map import SlamMap
+from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, require_rgbd, run_slam
 from semkey.slam.tracker import FrameRecord
 
 __all__ = [
     "FrameRecord",
     "LostEvent",
-    "OdometryConfig",
-    "OdometryInterrupted",
+    "MapConfig",
+    "SlamConfig",
+    "SlamInterrupted",
+    "SlamMap",
+    "SlamObserver",
     "SlamResult",
+    "TrackingConfig",
     "require_rgbd",
-    "run_odometry",
+    "run_slam",
 ]

@@ -1,20 +1,19 @@
-"""Settings of the odometry; every default is commented with why it has its value."""
+"""Settings of SLAM; every default is commented with why it has its value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from semkey.errors import ConfigError
+from semkey.settings import Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class OdometryConfig:
-    """Settings of :func:`semkey.slam.run_odometry`.
+class TrackingConfig(Settings):
+    """How one frame is placed in the map, and when it becomes a keyframe.
 
     Pixel values are for images 640 pixels wide and scale with the image's width; metres and seconds are absolute.
 
     Attributes:
-        seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         min_depth: nearest trusted depth, metres; structured light is blind below about 0.4 m.
         max_depth: farthest trusted depth, metres; at 8 m a Kinect's standard deviation is 11 cm.
         pixel_sigma: standard deviation of a keypoint's position, pixels.
@@ -23,17 +22,15 @@ class OdometryConfig:
         max_search_radius_px: radius up to which guided matching grows with the predicted motion, pixels.
         min_inliers: fewest inliers of an accepted pose while tracking.
         min_relocalisation_inliers: fewest inliers of an accepted pose after a loss, where no prediction backs it.
-        local_keyframes: keyframes whose landmarks form the local map.
         keyframe_tracked_share: a new keyframe is made when fewer than this share of the reference's landmarks is seen.
         keyframe_uncovered_share: ... or in more than this share of the image keypoints have depth but no landmark.
         keyframe_parallax: ... or the camera moved this far from the reference, as a share of the median depth.
         keyframe_rotation_deg: ... or it turned this far from the reference.
         keyframe_seconds: ... or this much time passed since, and the camera moved at all.
         relocalisation_candidates: keyframes tried for each lost frame.
-        max_lost_frames: after this many lost frames in a row a new segment starts at the last known pose.
+        max_lost_frames: after this many lost frames in a row a new submap starts at the last known pose.
     """
 
-    seed: int = 0
     min_depth: float = 0.3
     max_depth: float = 8.0
     pixel_sigma: float = 2.0
@@ -42,7 +39,6 @@ class OdometryConfig:
     max_search_radius_px: float = 60.0
     min_inliers: int = 12
     min_relocalisation_inliers: int = 20
-    local_keyframes: int = 15
     keyframe_tracked_share: float = 0.6
     keyframe_uncovered_share: float = 0.25
     keyframe_parallax: float = 0.12
@@ -52,26 +48,61 @@ class OdometryConfig:
     max_lost_frames: int = 15
 
     def __post_init__(self) -> None:
-        positive = {
-            "pixel_sigma": self.pixel_sigma,
-            "ransac_error_px": self.ransac_error_px,
-            "search_radius_px": self.search_radius_px,
-            "local_keyframes": self.local_keyframes,
-            "relocalisation_candidates": self.relocalisation_candidates,
-            "max_lost_frames": self.max_lost_frames,
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive, got {value}")
-        if not 0 <= self.min_depth < self.max_depth:
-            raise ConfigError(f"need 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
-        if self.max_search_radius_px < self.search_radius_px:
-            raise ConfigError(
-                f"max_search_radius_px ({self.max_search_radius_px}) is below "
-                f"search_radius_px ({self.search_radius_px})"
-            )
+        for name in (
+            "pixel_sigma",
+            "ransac_error_px",
+            "search_radius_px",
+            "keyframe_parallax",
+            "keyframe_rotation_deg",
+            "keyframe_seconds",
+            "relocalisation_candidates",
+            "max_lost_frames",
+        ):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(
+            0 <= self.min_depth < self.max_depth,
+            f"need 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}",
+        )
+        require(
+            self.max_search_radius_px >= self.search_radius_px,
+            f"max_search_radius_px ({self.max_search_radius_px}) is below search_radius_px ({self.search_radius_px})",
+        )
         # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
-        if self.min_inliers < 4 or self.min_relocalisation_inliers < 4:
-            raise ConfigError("min_inliers and min_relocalisation_inliers must be at least 4")
-        if not 0 < self.keyframe_tracked_share <= 1:
-            raise ConfigError(f"keyframe_tracked_share must be in (0, 1], got {self.keyframe_tracked_share}")
+        require(
+            self.min_inliers >= 4 and self.min_relocalisation_inliers >= 4,
+            "min_inliers and min_relocalisation_inliers must be at least 4",
+        )
+        for name in ("keyframe_tracked_share", "keyframe_uncovered_share"):
+            require(0 < getattr(self, name) <= 1, f"{name} must be in (0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapConfig(Settings):
+    """What the map keeps, and which part of it a frame is matched to.
+
+    Attributes:
+        local_keyframes: keyframes whose landmarks form the local map.
+    """
+
+    local_keyframes: int = 15
+
+    def __post_init__(self) -> None:
+        require(self.local_keyframes > 0, f"local_keyframes must be positive, got {self.local_keyframes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlamConfig(Settings):
+    """Settings of :func:`semkey.slam.run_slam`, by subject.
+
+    Attributes:
+        seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
+        tracking: how one frame is placed in the map, and when it becomes a keyframe.
+        map: what the map keeps, and which part of it a frame is matched to.
+    """
+
+    seed: int = 0
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    map: MapConfig = field(default_factory=MapConfig)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

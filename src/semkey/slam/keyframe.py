@@ -81,16 +81,25 @@ class Keyframe:
     """A frame that is kept, its pose, and which of its keypoints observe which landmark.
 
     Attributes:
+        id: number of the keyframe; they increase with time and are never given twice.
         frame: what was observed.
         T_world_cam: (4, 4) pose.
-        landmark_ids: (N,) landmark of every keypoint, -1 for none.
-        segment: keyframes of one segment share one world frame that was never lost.
+        landmark_ids: (N,) landmark of every keypoint, -1 for none. Changed by :class:`semkey.slam.map.SlamMap` only,
+            which knows the reverse as well.
+        submap: keyframes of one submap share one world frame; the pose between submaps is not known.
+        parent: the keyframe that shared most landmarks when this one was made, in the spanning tree of the submap;
+            None for its root.
+        scale: length of a map unit of when the keyframe was made, in present ones; 1 unless the scale of a monocular
+            map was corrected.
     """
 
+    id: int
     frame: ObservedFrame
     T_world_cam: NDArray[np.float64]
     landmark_ids: NDArray[np.int64]
-    segment: int
+    submap: int
+    parent: int | None = None
+    scale: float = 1.0
 
     @property
     def observed(self) -> NDArray[np.int64]:

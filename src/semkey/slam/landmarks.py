@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
+from semkey.slam.observations import ObservationTable
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -22,17 +23,21 @@ _PROBATION_KEYFRAMES = 3
 
 
 class LandmarkMap:
-    """Landmarks in growing arrays; a landmark's id is its row and never changes.
+    """Landmarks in growing arrays; a landmark's id is its row and never changes while it is alive.
+
+    Rows of removed landmarks are used again by :meth:`add`, so that memory follows the explored space and not time. A
+    row's ``serials`` entry is another number for every landmark that ever was: who keeps ids across calls of
+    :meth:`add` compares it.
 
     Attributes:
-        positions: (L, 3) float64, world, metres.
-        information: (L, 3, 3) inverse covariance of the position, world axes, 1/m^2.
-        descriptors: (L, D) float32, from the most recent keyframe.
-        alive: (L,) bool; culled landmarks stay as dead rows, so that ids hold.
+        observations: which keyframes see each landmark; kept by :class:`semkey.slam.map.SlamMap`.
     """
 
     def __init__(self, descriptor_size: int) -> None:
+        self.observations = ObservationTable()
         self._count = 0
+        self._made = 0
+        self._free = np.empty(0, dtype=np.int64)
         self._positions = np.empty((0, 3))
         self._information = np.empty((0, 3, 3))
         self._descriptors = np.empty((0, descriptor_size), dtype=np.float32)
@@ -43,9 +48,17 @@ class LandmarkMap:
         self._alive = np.empty(0, dtype=bool)
         self._keyframe_count = np.empty(0, dtype=np.int64)
         self._birth = np.empty(0, dtype=np.int64)
+        self._reference = np.empty(0, dtype=np.int64)
+        self._serials = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
+        """Number of rows, dead ones included."""
         return self._count
+
+    @property
+    def ids(self) -> Indices:
+        """Rows of the landmarks that are alive."""
+        return np.flatnonzero(self.alive)
 
     @property
     def positions(self) -> Array:
@@ -64,8 +77,18 @@ class LandmarkMap:
 
     @property
     def alive(self) -> NDArray[np.bool_]:
-        """Which landmarks are still matched, (L,)."""
+        """Which rows hold a landmark, (L,)."""
         return self._alive[: self._count]
+
+    @property
+    def references(self) -> Indices:
+        """The keyframe (L,) that each landmark moves with when keyframes are moved: the first that saw it."""
+        return self._reference[: self._count]
+
+    @property
+    def serials(self) -> Indices:
+        """The running number (L,) of the landmark in each row, from 0; never given twice."""
+        return self._serials[: self._count]
 
     def add(
         self,
@@ -73,21 +96,57 @@ class LandmarkMap:
         information: Array,
         descriptors: NDArray[np.float32],
         camera_centre: Array,
-        keyframe_number: int,
+        keyframe_id: int,
     ) -> Indices:
-        """Add M landmarks at ``points_world`` (M, 3), seen from ``camera_centre`` (3,); returns their ids (M,)."""
-        ids = np.arange(self._count, self._count + len(points_world))
-        self._reserve(self._count + len(ids))
-        self._count += len(ids)
+        """Add M landmarks, in rows of removed ones where there are some; returns their ids (M,).
+
+        Args:
+            points_world: (M, 3) positions, metres.
+            information: (M, 3, 3) inverse covariances, world axes.
+            descriptors: (M, D) how they look.
+            camera_centre: (3,) where they were seen from, in the world.
+            keyframe_id: their reference keyframe.
+        """
+        count = len(points_world)
+        reused, self._free = self._free[:count], self._free[count:]
+        ids = np.concatenate([reused, np.arange(self._count, self._count + count - len(reused))])
+        self._reserve(self._count + count - len(reused))
+        self._count += count - len(reused)
         self._positions[ids] = points_world
         self._information[ids] = information
         self._visible[ids] = 1
         self._found[ids] = 1
         self._alive[ids] = True
-        self._birth[ids] = keyframe_number
+        self._birth[ids] = keyframe_id
+        self._reference[ids] = keyframe_id
+        self._serials[ids] = np.arange(self._made, self._made + count)
+        self._made += count
         self._keyframe_count[ids] = 0
         self.describe(ids, descriptors, camera_centre)
         return ids
+
+    def remove(self, ids: Indices) -> None:
+        """Free the rows of landmarks ``ids`` (M,), distinct and alive."""
+        self._alive[ids] = False
+        self.observations.clear(ids)
+        self._free = np.sort(np.concatenate([self._free, ids]))
+
+    def refer(self, ids: Indices, keyframe_ids: Indices) -> None:
+        """Give landmarks ``ids`` (M,) other reference keyframes (M,)."""
+        self._reference[ids] = keyframe_ids
+
+    def move(self, ids: Indices, rotation: Array, translation: Array, scale: float = 1.0) -> None:
+        """Move landmarks ``ids`` by ``p -> scale * rotation @ p + translation`` with all that is known of them."""
+        self._positions[ids] = scale * self._positions[ids] @ rotation.T + translation
+        self._information[ids] = rotation @ self._information[ids] @ rotation.T / scale**2
+        self._view_directions[ids] = self._view_directions[ids] @ rotation.T
+        self._view_distances[ids] *= scale
+
+    def merge_counts(self, keep: Indices, gone: Indices) -> None:
+        """Add up how often duplicates (M,) of the same points were in view and found."""
+        self._visible[keep] += self._visible[gone]
+        self._found[keep] += self._found[gone]
+        self._keyframe_count[keep] += self._keyframe_count[gone]
 
     def describe(self, ids: Indices, descriptors: NDArray[np.float32], camera_centre: Array) -> None:
         """Take over how landmarks ``ids`` look in a new keyframe at ``camera_centre`` (3,) in the world."""
@@ -125,19 +184,20 @@ class LandmarkMap:
         keep = recognisable & camera.contains(pixels)
         return ids[keep], pixels[keep]
 
-    def count_views(self, visible: Indices, found: Indices) -> None:
-        """Keep count of which landmarks were in view and which were found there, and drop those rarely found."""
+    def count_views(self, visible: Indices, found: Indices) -> Indices:
+        """Keep count of which landmarks were in view and which were found there; returns those rarely found."""
         self._visible[visible] += 1
         self._found[found] += 1
         rarely = self._found[visible] < _CULL_FOUND_SHARE * self._visible[visible]
-        self._alive[visible[(self._visible[visible] >= _CULL_AFTER_VIEWS) & rarely]] = False
+        return visible[self.alive[visible] & (self._visible[visible] >= _CULL_AFTER_VIEWS) & rarely]
 
-    def end_probation(self, keyframe_number: int) -> None:
-        """Drop landmarks that are several keyframes old and were seen by the first of them only."""
-        old = self._birth[: self._count] <= keyframe_number - _PROBATION_KEYFRAMES
-        self.alive[old & (self._keyframe_count[: self._count] < 2)] = False
+    def failed_probation(self, keyframe_id: int) -> Indices:
+        """Landmarks that are several keyframes old and were seen by the first of them only."""
+        old = self._birth[: self._count] <= keyframe_id - _PROBATION_KEYFRAMES
+        return np.flatnonzero(self.alive & old & (self._keyframe_count[: self._count] < 2))
 
     def _reserve(self, count: int) -> None:
+        self.observations.reserve(count)
         capacity = len(self._positions)
         if count <= capacity:
             return
@@ -153,6 +213,8 @@ class LandmarkMap:
             "_alive",
             "_keyframe_count",
             "_birth",
+            "_reference",
+            "_serials",
         ):
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)

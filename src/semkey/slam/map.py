@@ -1,17 +1,22 @@
-"""The map of the odometry: keyframes and the landmarks they see, and which of them matter now."""
+"""The map: keyframes, the landmarks they see, which of them belong together, and how all of it moves."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import inverse, transform_points
+from semkey.geometry.transforms import compose, inverse, make_transform, transform_points
 from semkey.slam.association import Associations, background_similarity
-from semkey.slam.config import OdometryConfig
+from semkey.slam.config import MapConfig
+from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.landmarks import LandmarkMap
-from semkey.slam.pose import PoseObservations, residuals_and_jacobian
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -20,21 +25,65 @@ Indices = NDArray[np.int64]
 _RANKING_KEYPOINTS = 300
 
 
-class OdometryMap:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observations:
+    """O sightings of landmarks by keyframes.
+
+    Attributes:
+        keyframe_ids: (O,) who sees.
+        keypoint_indices: (O,) with which keypoint.
+        landmark_ids: (O,) what.
+        keypoints: (O, 2) where, pixels.
+        depth: (O,) metres, 0 where unknown.
+        depth_sigma: (O,) metres.
+        weights: (O,) information multiplier.
+    """
+
+    keyframe_ids: Indices
+    keypoint_indices: Indices
+    landmark_ids: Indices
+    keypoints: Array
+    depth: Array
+    depth_sigma: Array
+    weights: Array
+
+    def __len__(self) -> int:
+        return len(self.landmark_ids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Removed:
+    """Where a removed keyframe lies as seen from its parent, in units and scale of the parent."""
+
+    parent: int
+    T_parent_keyframe: Array
+    scale_ratio: float
+
+
+class SlamMap:
     """Keyframes and landmarks.
+
+    Only the methods here change who sees what; positions and poses may be read freely and are moved by
+    :meth:`set_poses`, :meth:`adjust` and :meth:`join_submaps`.
 
     Args:
         camera: of all frames.
         config: settings.
         pixel_sigma: standard deviation of a keypoint's position in this image size, pixels.
+
+    Attributes:
+        keyframes: by id, in the order in which they were made; removed ones are gone.
     """
 
-    def __init__(self, camera: PinholeCamera, config: OdometryConfig, *, pixel_sigma: float) -> None:
-        self.keyframes: list[Keyframe] = []
-        self._camera = camera
+    def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
+        self.keyframes: dict[int, Keyframe] = {}
+        self.camera = camera
+        self.pixel_sigma = pixel_sigma
         self._config = config
-        self._pixel_sigma = pixel_sigma
         self._landmarks: LandmarkMap | None = None
+        self._next_id = 0
+        self._next_submap = 0
+        self._removed: dict[int, _Removed] = {}
 
     @property
     def landmarks(self) -> LandmarkMap:
@@ -43,53 +92,108 @@ class OdometryMap:
             raise RuntimeError("the map has no landmarks before its first keyframe")
         return self._landmarks
 
+    @property
+    def newest(self) -> Keyframe:
+        """The keyframe made last."""
+        return self.keyframes[next(reversed(self.keyframes))]
+
+    @property
+    def submaps(self) -> list[int]:
+        """Numbers of the submaps that there are, in increasing order."""
+        return sorted({keyframe.submap for keyframe in self.keyframes.values()})
+
+    @property
+    def next_submap(self) -> int:
+        """A number that no submap has had."""
+        return self._next_submap
+
+    # -- growing -------------------------------------------------------------------------------------------------
+
     def add_keyframe(
-        self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, segment: int
+        self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, submap: int
     ) -> Keyframe:
         """Keep a frame: landmarks it sees get more certain, its other keypoints with depth become landmarks."""
         if self._landmarks is None:
             self._landmarks = LandmarkMap(frame.descriptors.shape[1])
-        landmark_ids = np.full(len(frame), -1, dtype=np.int64)
-        if found is not None:
-            self._fuse(frame, T_world_cam, found)
-            landmark_ids[found.keypoint_indices] = found.landmark_ids
-            self._landmarks.describe(found.landmark_ids, frame.descriptors[found.keypoint_indices], T_world_cam[:3, 3])
-        fresh = np.flatnonzero((landmark_ids < 0) & (frame.depth > 0))
-        points_cam = frame.points_cam(fresh, self._camera)
-        landmark_ids[fresh] = self._landmarks.add(
-            transform_points(T_world_cam, points_cam),
-            self._information(points_cam, frame.depth_sigma[fresh], frame.weights[fresh], T_world_cam),
-            frame.descriptors[fresh],
-            T_world_cam[:3, 3],
-            keyframe_number=len(self.keyframes),
+        keyframe = Keyframe(
+            id=self._next_id,
+            frame=frame,
+            T_world_cam=T_world_cam,
+            landmark_ids=np.full(len(frame), -1, dtype=np.int64),
+            submap=submap,
         )
-        self._landmarks.end_probation(len(self.keyframes))
-        keyframe = Keyframe(frame=frame, T_world_cam=T_world_cam, landmark_ids=landmark_ids, segment=segment)
-        self.keyframes.append(keyframe)
+        self._next_id += 1
+        self._next_submap = max(self._next_submap, submap + 1)
+        if found is not None:
+            found = found.select(self.landmarks.alive[found.landmark_ids])
+            keyframe.parent = self.nearest_keyframe(found.landmark_ids)
+        self.keyframes[keyframe.id] = keyframe
+        if found is not None:
+            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera, pixel_sigma=self.pixel_sigma)
+            self.observe(keyframe.id, found.landmark_ids, found.keypoint_indices)
+        fresh = np.flatnonzero((keyframe.landmark_ids < 0) & (frame.depth > 0))
+        points_cam = frame.points_cam(fresh, self.camera)
+        information = point_information(
+            points_cam,
+            frame.depth_sigma[fresh],
+            frame.weights[fresh],
+            T_world_cam,
+            self.camera,
+            pixel_sigma=self.pixel_sigma,
+        )
+        self.add_landmarks(keyframe.id, fresh, transform_points(T_world_cam, points_cam), information)
+        self.remove_landmarks(self.landmarks.failed_probation(keyframe.id))
         return keyframe
 
-    def covisibility(self, landmark_ids: Indices) -> Indices:
-        """How many of these landmarks each keyframe sees, (K,)."""
-        wanted = np.zeros(len(self.landmarks) + 1, dtype=np.int64)
-        wanted[landmark_ids] = 1
-        # Row -1 is the extra one and stays 0: keypoints without a landmark count for nothing.
-        wanted[-1] = 0
-        return np.array([wanted[keyframe.landmark_ids].sum() for keyframe in self.keyframes], dtype=np.int64)
+    def add_landmarks(
+        self, keyframe_id: int, keypoint_indices: Indices, points_world: Array, information: Array
+    ) -> Indices:
+        """New landmarks (M,) at keypoints (M,) of a keyframe that see none yet; returns their ids.
 
-    def nearest_keyframe(self, landmark_ids: Indices) -> int:
-        """The keyframe that shares most landmarks; the newest of equals."""
-        shared = self.covisibility(landmark_ids)
-        return len(shared) - 1 - int(np.argmax(shared[::-1]))
+        Args:
+            keyframe_id: their reference keyframe.
+            keypoint_indices: (M,) keypoints.
+            points_world: (M, 3) positions, metres.
+            information: (M, 3, 3) inverse covariances, world axes.
+        """
+        keyframe = self.keyframes[keyframe_id]
+        descriptors = keyframe.frame.descriptors[keypoint_indices]
+        ids = self.landmarks.add(points_world, information, descriptors, keyframe.T_world_cam[:3, 3], keyframe_id)
+        keyframe.landmark_ids[keypoint_indices] = ids
+        self.landmarks.observations.add(keyframe_id, ids, keypoint_indices)
+        return ids
+
+    def observe(self, keyframe_id: int, landmark_ids: Indices, keypoint_indices: Indices) -> None:
+        """A keyframe sees landmarks (M,) with keypoints (M,), both distinct and not yet used by it."""
+        keyframe = self.keyframes[keyframe_id]
+        keyframe.landmark_ids[keypoint_indices] = landmark_ids
+        self.landmarks.observations.add(keyframe_id, landmark_ids, keypoint_indices)
+        descriptors = keyframe.frame.descriptors[keypoint_indices]
+        self.landmarks.describe(landmark_ids, descriptors, keyframe.T_world_cam[:3, 3])
+
+    def count_views(self, visible: Indices, found: Indices) -> None:
+        """Keep count of which landmarks were in view and which were found there, and drop those rarely found."""
+        self.remove_landmarks(self.landmarks.count_views(visible, found))
+
+    # -- what belongs together -----------------------------------------------------------------------------------
+
+    def covisible(self, keyframe_id: int, min_shared: int = 15) -> list[tuple[int, int]]:
+        """Keyframes that share at least so many landmarks with one: (id, shared), most first, newest of equals."""
+        keyframe = self.keyframes[keyframe_id]
+        ranked = self._ranked(keyframe.landmark_ids[keyframe.observed])
+        return [(other, shared) for other, shared in ranked if other != keyframe_id and shared >= min_shared]
+
+    def nearest_keyframe(self, landmark_ids: Indices) -> int | None:
+        """The keyframe that sees most of these landmarks, the newest of equals; None if none sees any."""
+        ranked = self._ranked(landmark_ids)
+        return ranked[0][0] if ranked else None
 
     def local_landmarks(self, landmark_ids: Indices) -> Indices:
-        """All landmarks of the keyframes that share most with ``landmark_ids``, and of the newest keyframe."""
-        shared = self.covisibility(landmark_ids)
-        newest_first = np.arange(len(shared))[::-1]
-        ranked = newest_first[np.argsort(-shared[::-1], kind="stable")]
-        local = [k for k in ranked[: self._config.local_keyframes] if shared[k] > 0]
+        """All landmarks of the keyframes that see most of ``landmark_ids``."""
         wanted = np.zeros(len(self.landmarks) + 1, dtype=bool)
-        for k in local:
-            wanted[self.keyframes[k].landmark_ids] = True
+        for keyframe_id, _ in self._ranked(landmark_ids)[: self._config.local_keyframes]:
+            wanted[self.keyframes[keyframe_id].landmark_ids] = True
+        # Row -1 stands for keypoints without a landmark.
         return np.flatnonzero(wanted[:-1])
 
     def similar_keyframes(self, frame: ObservedFrame, count: int) -> list[Keyframe]:
@@ -98,70 +202,229 @@ class OdometryMap:
         By cosine of the global descriptors where the features have one, otherwise by how many of the strongest
         keypoints find a similar descriptor.
         """
+        candidates = list(self.keyframes.values())
         if frame.features.global_descriptor.numel():
             query = frame.features.global_descriptor.numpy()
-            scores = [float(keyframe.frame.features.global_descriptor.numpy() @ query) for keyframe in self.keyframes]
+            scores = [float(keyframe.frame.features.global_descriptor.numpy() @ query) for keyframe in candidates]
         else:
-            scores = [self._votes(frame, keyframe.frame) for keyframe in self.keyframes]
+            scores = [_votes(frame, keyframe.frame) for keyframe in candidates]
         ranked = np.argsort(-np.asarray(scores), kind="stable")[:count]
-        return [self.keyframes[k] for k in ranked]
+        return [candidates[k] for k in ranked]
 
-    def predicted_sigmas(self, ids: Indices, T_world_cam: Array, measured_depth_sigma: Array) -> tuple[Array, Array]:
-        """Standard deviations of pixel (M,) and depth (M,) residuals of landmarks ``ids`` seen from a pose.
+    def observations(
+        self, *, keyframe_ids: Iterable[int] | None = None, landmark_ids: Indices | None = None
+    ) -> Observations:
+        """Sightings by these keyframes, or of these landmarks, or of these by those; None stands for all."""
+        if landmark_ids is None:
+            wanted = self.keyframes if keyframe_ids is None else sorted(set(keyframe_ids))
+            parts = [(k, self.keyframes[k].observed) for k in wanted]
+            keypoints = np.concatenate([indices for _, indices in parts]) if parts else np.zeros(0, dtype=np.int64)
+            keyframes = np.repeat(np.array([k for k, _ in parts], dtype=np.int64), [len(i) for _, i in parts])
+            landmarks = [self.keyframes[k].landmark_ids[indices] for k, indices in parts]
+            ids = np.concatenate(landmarks) if parts else np.zeros(0, dtype=np.int64)
+        else:
+            positions, keyframes, keypoints = self.landmarks.observations.lookup(np.asarray(landmark_ids))
+            ids = np.asarray(landmark_ids)[positions]
+            if keyframe_ids is not None:
+                chosen = np.isin(keyframes, list(keyframe_ids))
+                ids, keyframes, keypoints = ids[chosen], keyframes[chosen], keypoints[chosen]
+            order = np.argsort(keyframes, kind="stable")
+            ids, keyframes, keypoints = ids[order], keyframes[order], keypoints[order]
+        return self._observations(keyframes, keypoints, ids)
 
-        The measurement's own noise plus what the landmark's uncertain position adds to it.
+    # -- moving --------------------------------------------------------------------------------------------------
+
+    def set_poses(self, poses: Mapping[int, ArrayLike], scales: Mapping[int, float] | None = None) -> None:
+        """Move keyframes, and with each the landmarks whose reference it is.
+
+        Args:
+            poses: new T_world_cam (4, 4) by keyframe id.
+            scales: by how much the surroundings of a keyframe grow about its centre; absent ones keep their size.
         """
-        T_cam_world = inverse(T_world_cam)
-        points = transform_points(T_cam_world, self.landmarks.positions[ids])
-        covariance = np.linalg.inv(self.landmarks.information[ids])
-        rotation = T_cam_world[:3, :3]
-        covariance = rotation @ covariance @ rotation.T
-        z = np.maximum(points[:, 2], 1e-3)
-        row_u = np.stack([self._camera.fx / z, np.zeros_like(z), -self._camera.fx * points[:, 0] / z**2], axis=1)
-        row_v = np.stack([np.zeros_like(z), self._camera.fy / z, -self._camera.fy * points[:, 1] / z**2], axis=1)
-        variance_u = np.einsum("ni,nij,nj->n", row_u, covariance, row_u)
-        variance_v = np.einsum("ni,nij,nj->n", row_v, covariance, row_v)
-        pixel = np.sqrt(self._pixel_sigma**2 + 0.5 * (variance_u + variance_v))
-        return pixel, np.sqrt(np.square(measured_depth_sigma) + covariance[:, 2, 2])
+        landmarks = self.landmarks
+        alive = landmarks.ids
+        order = alive[np.argsort(landmarks.references[alive], kind="stable")]
+        references = landmarks.references[order]
+        for keyframe_id, pose in poses.items():
+            keyframe = self.keyframes[keyframe_id]
+            scale = 1.0 if scales is None else float(scales.get(keyframe_id, 1.0))
+            new, old = np.array(pose, dtype=np.float64), keyframe.T_world_cam
+            rotation = new[:3, :3] @ old[:3, :3].T
+            translation = new[:3, 3] - scale * rotation @ old[:3, 3]
+            first, last = np.searchsorted(references, [keyframe_id, keyframe_id + 1])
+            landmarks.move(order[first:last], rotation, translation, scale)
+            keyframe.T_world_cam = new
+            keyframe.scale *= scale
 
-    def _information(self, points_cam: Array, depth_sigma: Array, weights: Array, T_world_cam: Array) -> Array:
-        """Inverse covariance (M, 3, 3) in world axes of points back-projected from a keypoint and its depth."""
-        observations = PoseObservations(
-            points_world=points_cam,
-            keypoints=self._camera.project(points_cam),
-            pixel_sigma=np.full(len(points_cam), self._pixel_sigma),
-            depth=points_cam[:, 2],
-            depth_sigma=depth_sigma,
+    def adjust(self, poses: Mapping[int, ArrayLike], landmark_ids: Indices, positions: Array) -> None:
+        """Take over poses T_world_cam (4, 4) by keyframe id and positions (M, 3) from a bundle adjustment."""
+        for keyframe_id, pose in poses.items():
+            self.keyframes[keyframe_id].T_world_cam = np.array(pose, dtype=np.float64)
+        self.landmarks.positions[landmark_ids] = positions
+
+    def join_submaps(
+        self,
+        into: int,
+        gone: int,
+        T_into_gone: ArrayLike,
+        scale: float = 1.0,
+        *,
+        bridge: tuple[int, int] | None = None,
+    ) -> None:
+        """Carry all keyframes and landmarks of submap ``gone`` over into submap ``into``.
+
+        Args:
+            into: submap that stays where it is.
+            gone: submap that moves; its number is free afterwards.
+            T_into_gone: (4, 4) rotation and translation of ``p -> scale * R @ p + t``.
+            scale: size of ``gone`` in units of ``into``.
+            bridge: keyframes (of ``into``, of ``gone``) that see the same place: the spanning trees are connected
+                there. None leaves two trees.
+        """
+        transform = np.asarray(T_into_gone, dtype=np.float64)
+        moving = {k: keyframe for k, keyframe in self.keyframes.items() if keyframe.submap == gone}
+        poses = {k: compose(transform, _scaled(keyframe.T_world_cam, scale)) for k, keyframe in moving.items()}
+        self.set_poses(poses, dict.fromkeys(poses, scale))
+        for keyframe in moving.values():
+            keyframe.submap = into
+        if bridge is not None:
+            self._hang(bridge[1], bridge[0])
+
+    # -- shrinking -----------------------------------------------------------------------------------------------
+
+    def remove_landmarks(self, landmark_ids: Indices) -> None:
+        """Forget landmarks (M,), distinct; their rows are used again by the next keyframe."""
+        ids = np.asarray(landmark_ids)
+        ids = ids[self.landmarks.alive[ids]]
+        _, keyframes, keypoints = self.landmarks.observations.lookup(ids)
+        for keyframe_id in np.unique(keyframes).tolist():
+            self.keyframes[keyframe_id].landmark_ids[keypoints[keyframes == keyframe_id]] = -1
+        self.landmarks.remove(ids)
+
+    def merge_landmarks(self, keep: Indices, gone: Indices) -> None:
+        """Landmarks ``gone`` (M,) are the same points as ``keep`` (M,): what sees them sees the kept ones.
+
+        A keyframe that sees both keeps its sighting of the kept one. All ids are distinct; pairs of which one is no
+        longer alive are left alone. Positions stay those of ``keep``.
+        """
+        keep, gone = np.asarray(keep), np.asarray(gone)
+        both = self.landmarks.alive[keep] & self.landmarks.alive[gone]
+        keep, gone = keep[both], gone[both]
+        positions, keyframes, keypoints = self.landmarks.observations.lookup(gone)
+        for keyframe_id in np.unique(keyframes).tolist():
+            here = keyframes == keyframe_id
+            ids, at = keep[positions[here]], keypoints[here]
+            landmark_ids = self.keyframes[keyframe_id].landmark_ids
+            new = ~np.isin(ids, landmark_ids)
+            landmark_ids[at] = np.where(new, ids, -1)
+            self.landmarks.observations.add(keyframe_id, ids[new], at[new])
+        self.landmarks.merge_counts(keep, gone)
+        self.landmarks.remove(gone)
+
+    def remove_keyframe(self, keyframe_id: int) -> None:
+        """Forget a keyframe; landmarks that no other one sees go with it.
+
+        Frames whose reference it was are still placed by :meth:`absolute_pose`, which goes by its parent.
+
+        Raises:
+            InputError: it is the root of its submap.
+        """
+        keyframe = self.keyframes[keyframe_id]
+        if keyframe.parent is None:
+            raise InputError(f"keyframe {keyframe_id} is the root of submap {keyframe.submap} and cannot be removed")
+        parent = self.keyframes[keyframe.parent]
+        self._removed[keyframe_id] = _Removed(
+            parent=parent.id,
+            T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
+            scale_ratio=keyframe.scale / parent.scale,
+        )
+        ids = keyframe.landmark_ids[keyframe.observed]
+        self.landmarks.observations.remove(keyframe_id, ids)
+        heirs = self.landmarks.observations.first_observers(ids)
+        orphaned = self.landmarks.references[ids] == keyframe_id
+        self.landmarks.refer(ids[orphaned], heirs[orphaned])
+        self.landmarks.remove(ids[heirs < 0])
+        del self.keyframes[keyframe_id]
+        for other in self.keyframes.values():
+            if other.parent == keyframe_id:
+                other.parent = parent.id
+
+    # -- poses of frames -----------------------------------------------------------------------------------------
+
+    def relative_pose(self, reference: int, T_world_cam: ArrayLike) -> Array:
+        """A pose as seen from a keyframe, in map units of when that keyframe was made: what frames keep."""
+        keyframe = self.keyframes[reference]
+        return _scaled(compose(inverse(keyframe.T_world_cam), T_world_cam), 1.0 / keyframe.scale)
+
+    def absolute_pose(self, reference: int, T_keyframe_cam: ArrayLike) -> Array:
+        """T_world_cam (4, 4) of a frame given relative to a keyframe, wherever that one lies now.
+
+        Args:
+            reference: the keyframe; it may have been removed since.
+            T_keyframe_cam: (4, 4) from :meth:`relative_pose`.
+        """
+        T_world_keyframe, scale = self._placed(reference)
+        return compose(T_world_keyframe, _scaled(T_keyframe_cam, scale))
+
+    def _placed(self, keyframe_id: int) -> tuple[Array, float]:
+        """Pose and scale of a keyframe, removed or not."""
+        chain: list[_Removed] = []
+        while keyframe_id not in self.keyframes:
+            chain.append(self._removed[keyframe_id])
+            keyframe_id = chain[-1].parent
+        pose, scale = self.keyframes[keyframe_id].T_world_cam, self.keyframes[keyframe_id].scale
+        for removed in reversed(chain):
+            pose = compose(pose, _scaled(removed.T_parent_keyframe, scale))
+            scale *= removed.scale_ratio
+        return pose, scale
+
+    # -- details -------------------------------------------------------------------------------------------------
+
+    def _ranked(self, landmark_ids: Indices) -> list[tuple[int, int]]:
+        """Keyframes that see some of these landmarks, with how many: most first, newest of equals."""
+        keyframes, shared = self.landmarks.observations.votes(landmark_ids)
+        order = np.lexsort((-keyframes, -shared))
+        return list(zip(keyframes[order].tolist(), shared[order].tolist(), strict=True))
+
+    def _observations(self, keyframes: Indices, keypoints: Indices, landmark_ids: Indices) -> Observations:
+        """Look up what is measured; ``keyframes`` (O,) is sorted."""
+        where = np.empty((len(keyframes), 2))
+        depth, sigma, weights = np.empty(len(keyframes)), np.empty(len(keyframes)), np.empty(len(keyframes))
+        for keyframe_id in np.unique(keyframes).tolist():
+            first, last = np.searchsorted(keyframes, [keyframe_id, keyframe_id + 1])
+            frame, indices = self.keyframes[keyframe_id].frame, keypoints[first:last]
+            where[first:last] = frame.keypoints[indices]
+            depth[first:last], sigma[first:last] = frame.depth[indices], frame.depth_sigma[indices]
+            weights[first:last] = frame.weights[indices]
+        return Observations(
+            keyframe_ids=keyframes,
+            keypoint_indices=keypoints,
+            landmark_ids=landmark_ids,
+            keypoints=where,
+            depth=depth,
+            depth_sigma=sigma,
             weights=weights,
         )
-        # In camera axes (identity pose) the derivative by the point is the one by the translation.
-        jacobian = residuals_and_jacobian(np.eye(4), observations, self._camera)[1][:, :, :3]
-        jacobian = jacobian @ T_world_cam[:3, :3].T * np.sqrt(weights)[:, None, None]
-        return jacobian.transpose(0, 2, 1) @ jacobian
 
-    def _fuse(self, frame: ObservedFrame, T_world_cam: Array, found: Associations) -> None:
-        ids, keypoints = found.landmark_ids, found.keypoint_indices
-        weights = frame.weights[keypoints] * found.similarity
-        observations = PoseObservations(
-            points_world=self.landmarks.positions[ids],
-            keypoints=frame.keypoints[keypoints],
-            pixel_sigma=np.full(len(ids), self._pixel_sigma),
-            depth=frame.depth[keypoints],
-            depth_sigma=frame.depth_sigma[keypoints],
-            weights=weights,
-        )
-        residuals, jacobian = residuals_and_jacobian(inverse(T_world_cam), observations, self._camera)
-        to_world = jacobian[:, :, :3] @ T_world_cam[:3, :3].T
-        root = np.sqrt(weights)[:, None]
-        # A depth far off (an edge, a reflection) must not drag the landmark along.
-        trusted = np.abs(residuals) < 3.0
-        residuals, to_world = np.where(trusted, residuals, 0.0), np.where(trusted[:, :, None], to_world, 0.0)
-        self.landmarks.fuse(ids, to_world * root[:, :, None], residuals * root)
+    def _hang(self, keyframe_id: int, parent: int) -> None:
+        """Make a keyframe the root of its tree, by turning round the edges above it, and hang it below ``parent``."""
+        path = [keyframe_id]
+        while (above := self.keyframes[path[-1]].parent) is not None:
+            path.append(above)
+        for child, above in itertools.pairwise(path):
+            self.keyframes[above].parent = child
+        self.keyframes[keyframe_id].parent = parent
 
-    @staticmethod
-    def _votes(frame: ObservedFrame, other: ObservedFrame) -> float:
-        if not len(frame) or not len(other):
-            return 0.0
-        query, reference = frame.descriptors[:_RANKING_KEYPOINTS], other.descriptors[:_RANKING_KEYPOINTS]
-        best = (query @ reference.T).max(axis=1)
-        return float(np.maximum(best - background_similarity(query, reference), 0.0).sum())
+
+def _scaled(transform: ArrayLike, scale: float) -> Array:
+    """A transform (4, 4) with its translation multiplied."""
+    matrix = np.asarray(transform, dtype=np.float64)
+    return make_transform(matrix[:3, :3], scale * matrix[:3, 3])
+
+
+def _votes(frame: ObservedFrame, other: ObservedFrame) -> float:
+    if not len(frame) or not len(other):
+        return 0.0
+    query, reference = frame.descriptors[:_RANKING_KEYPOINTS], other.descriptors[:_RANKING_KEYPOINTS]
+    best = (query @ reference.T).max(axis=1)
+    return float(np.maximum(best - background_similarity(query, reference), 0.0).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from semkey import __version__
 from semkey.errors import InputError
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
 from semkey.metrics.trajectory import absolute_trajectory_error, relative_pose_errors, write_tum_trajectory
-from semkey.slam.odometry import SlamResult
+from semkey.slam.system import SlamResult
 
 TRAJECTORY_FILE = "trajectory.txt"
 JSON_FILE = "report.json"
@@ -59,14 +60,14 @@ def summarize(result: SlamResult) -> dict[str, Any]:
     if result.ground_truth:
         figures |= _errors(result)
     return figures | {
-        "segments": _segments(result),
+        "submaps": _submaps(result),
         "lost": [asdict(event) for event in result.lost_events],
         "stage_ms": {name: round(1000.0 * s / max(frames, 1), 3) for name, s in result.stage_seconds.items()},
         "features": result.features,
         "sequence": result.sequence_name,
         "format": result.sequence_format,
         "camera": asdict(result.camera),
-        "config": asdict(result.config),
+        "config": result.config.to_mapping(),
         "interrupted": result.interrupted,
         "version": __version__,
     }
@@ -103,15 +104,15 @@ def _errors(result: SlamResult) -> dict[str, Any]:
     }
 
 
-def _segments(result: SlamResult) -> list[dict[str, int]]:
-    """Tracked frames by segment; between segments the motion of the camera is unknown."""
-    by_segment: dict[int, list[int]] = {}
+def _submaps(result: SlamResult) -> list[dict[str, int]]:
+    """Tracked frames by submap; between submaps the motion of the camera is unknown."""
+    by_submap: dict[int, list[int]] = {}
     for record in result.frames:
         if record.T_world_cam is not None:
-            by_segment.setdefault(record.segment, []).append(record.index)
+            by_submap.setdefault(record.submap, []).append(record.index)
     return [
-        {"segment": segment, "first_frame": indices[0], "last_frame": indices[-1], "tracked": len(indices)}
-        for segment, indices in sorted(by_segment.items())
+        {"submap": submap, "first_frame": indices[0], "last_frame": indices[-1], "tracked": len(indices)}
+        for submap, indices in sorted(by_submap.items())
     ]
 
 
@@ -126,7 +127,7 @@ def _picture(result: SlamResult) -> bytes:
         lost_mask=np.array([record.T_world_cam is None for record in records], dtype=bool),
         inlier_counts=[record.inliers for record in records],
         alignment=_ALIGNMENT,
-        title=f"{result.sequence_name}: RGB-D odometry with {result.features}",
+        title=f"{result.sequence_name}: RGB-D SLAM with {result.features}",
     )
 
 
@@ -156,7 +157,7 @@ def _html(result: SlamResult, figures: dict[str, Any], picture: bytes) -> str:
             [
                 Table(
                     ["setting", "value"],
-                    [[name, str(value)] for name, value in (figures["camera"] | figures["config"]).items()],
+                    [[name, str(value)] for name, value in _flat(figures["camera"] | figures["config"])],
                 ),
                 Paragraph(
                     "The world frame is the camera frame of the first tracked frame. Errors are root mean squares: ATE "
@@ -166,10 +167,19 @@ def _html(result: SlamResult, figures: dict[str, Any], picture: bytes) -> str:
         ),
     ]
     stopped = ", interrupted" if result.interrupted else ""
-    subtitle = f"RGB-D odometry with {result.features} on {result.sequence_format} input{stopped}"
+    subtitle = f"RGB-D SLAM with {result.features} on {result.sequence_format} input{stopped}"
     return html_report(
         result.sequence_name, sections, subtitle=subtitle, footer=f"semkey {__version__}, seed {figures['seed']}"
     )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their whole name, as in ``tracking.min_inliers``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _lost_blocks(result: SlamResult) -> list[Any]:
@@ -180,6 +190,6 @@ def _lost_blocks(result: SlamResult) -> list[Any]:
     rows = [[event.first_frame, event.last_frame, event.recovered] for event in result.lost_events]
     explanation = (
         "Lost frames have no row in the trajectory. 'relocalised' means that the old map was found again; after a "
-        "'new segment' the trajectory continues at the last known pose although the motion in between is unknown."
+        "'new submap' the trajectory continues at the last known pose although the motion in between is unknown."
     )
     return [Table(["first frame", "last frame", "ended by"], rows), Paragraph(explanation)]

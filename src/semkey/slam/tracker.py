@@ -1,4 +1,4 @@
-"""The state of the odometry and what happens to one frame: predict, associate, solve, refine, keep."""
+"""The state of tracking and what happens to one frame: predict, associate, solve, refine, keep."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_points
 from semkey.matching.robust import estimate_absolute_pose
-from semkey.model.features import Features
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.config import OdometryConfig
-from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
-from semkey.slam.map import OdometryMap
+from semkey.slam.config import SlamConfig
+from semkey.slam.fusion import predicted_sigmas
+from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
 from semkey.slam.timing import StageTimer
@@ -43,25 +43,29 @@ class FrameRecord:
     Attributes:
         index: position in the sequence.
         timestamp: seconds.
-        T_world_cam: (4, 4) pose, None where tracking was lost.
+        T_world_cam: (4, 4) pose as it was known when the frame was done, None where tracking was lost.
+        reference_keyframe: id of the keyframe that the frame moves with when the map is corrected, None where lost.
+        T_keyframe_cam: (4, 4) pose as seen from that keyframe, for :meth:`semkey.slam.map.SlamMap.absolute_pose`.
         matches: associations that the pose was estimated from.
         inliers: those within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.
         method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised`` or
             ``lost``.
         is_keyframe: whether the frame was kept.
-        segment: which uninterrupted piece of the trajectory the pose belongs to, from 0.
+        submap: which part of the map the pose belongs to, from 0; the motion between submaps is unknown.
     """
 
     index: int
     timestamp: float
     T_world_cam: Array | None
-    matches: int
-    inliers: int
+    reference_keyframe: int | None = None
+    T_keyframe_cam: Array | None = None
+    matches: int = 0
+    inliers: int = 0
     keypoints: int
     method: str
-    is_keyframe: bool
-    segment: int
+    is_keyframe: bool = False
+    submap: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,120 +85,127 @@ class _Estimate:
         return self.associations.select(self.inliers)
 
 
+def image_scale(camera: PinholeCamera) -> float:
+    """By what the configuration's pixel values, which are for images 640 pixels wide, are multiplied."""
+    return camera.width / _REFERENCE_WIDTH
+
+
 class Tracker:
-    """RGB-D odometry, one frame at a time.
+    """Places one frame after the other in the map, and makes keyframes of some.
 
     Args:
-        camera: of every frame, colour and depth alike.
+        slam_map: the map, which grows here.
         config: settings.
         timer: where the time per stage is added up.
     """
 
-    def __init__(self, camera: PinholeCamera, config: OdometryConfig, timer: StageTimer | None = None) -> None:
-        self._camera = camera
-        self._config = config
+    def __init__(self, slam_map: SlamMap, config: SlamConfig, timer: StageTimer | None = None) -> None:
+        self._map = slam_map
+        self._camera = slam_map.camera
+        self._seed = config.seed
+        self._config = config.tracking
         self._timer = timer or StageTimer()
-        self._pixel = camera.width / _REFERENCE_WIDTH
-        self._map = OdometryMap(camera, config, pixel_sigma=config.pixel_sigma * self._pixel)
+        self._pixel = image_scale(slam_map.camera)
         self._motion = ConstantVelocity()
-        self._segment = 0
+        self._submap = 0
         self._lost_in_a_row = 0
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_segment = 0
+        self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
+        self._tracked_landmarks = np.zeros(0, dtype=np.int64)
 
     @property
-    def keyframes(self) -> list[Keyframe]:
-        """All keyframes so far, oldest first."""
-        return self._map.keyframes
+    def tracked_landmarks(self) -> NDArray[np.int64]:
+        """The landmark (N,) by which each keypoint of the last frame was tracked, -1 for none."""
+        return self._tracked_landmarks
 
-    def track(self, index: int, timestamp: float, features: Features, depth: NDArray[np.float32]) -> FrameRecord:
-        """Estimate the pose of one frame from its features and depth (H, W) in metres."""
-        with self._timer.stage("depth"):
-            frame = observe_frame(
-                index,
-                timestamp,
-                features,
-                depth,
-                min_depth=self._config.min_depth,
-                max_depth=self._config.max_depth,
-            )
+    def track(self, frame: ObservedFrame) -> FrameRecord:
+        """Estimate the pose of one frame."""
+        self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
         method, estimate = self._locate(frame)
         if estimate is None:
             return self._lose(frame)
-        if method == "relocalised":
-            self._segment = self._map.keyframes[self._map.nearest_keyframe(estimate.associations.landmark_ids)].segment
-        self._lost_in_a_row = 0
-        self._tracked_in_segment += 1
-        self._last_inliers = estimate.inlier_count
         found = estimate.inlier_associations
+        self._tracked_landmarks[found.keypoint_indices] = found.landmark_ids
+        reference = self._map.nearest_keyframe(found.landmark_ids)
+        assert reference is not None  # every landmark is seen by some keyframe
+        if method == "relocalised":
+            self._submap = self._map.keyframes[reference].submap
+        self._lost_in_a_row = 0
+        self._tracked_in_submap += 1
+        self._last_inliers = estimate.inlier_count
         self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
         is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
         pose = estimate.T_world_cam
         if is_keyframe:
-            with self._timer.stage("map"):
-                keyframe = self._map.add_keyframe(frame, pose, found, self._segment)
-            pose = keyframe.T_world_cam
-            self._peak_inliers = 0
-            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+            keyframe = self._keep(frame, pose, found)
+            reference, pose = keyframe.id, keyframe.T_world_cam
         else:
             self._peak_inliers = max(self._peak_inliers, estimate.inlier_count)
         if method == "relocalised":
             self._motion.lose()
-        self._motion.update(timestamp, pose)
+        self._motion.update(frame.timestamp, pose)
         return FrameRecord(
-            index=index,
-            timestamp=timestamp,
+            index=frame.index,
+            timestamp=frame.timestamp,
             T_world_cam=pose,
+            reference_keyframe=reference,
+            T_keyframe_cam=self._map.relative_pose(reference, pose),
             matches=len(estimate.associations),
             inliers=estimate.inlier_count,
             keypoints=len(frame),
             method=method,
             is_keyframe=is_keyframe,
-            segment=self._segment,
+            submap=self._submap,
         )
 
     def _start(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
-        """Make the frame the first keyframe of a segment, if it has enough keypoints with depth to be tracked by."""
+        """Make the frame the first keyframe of a submap, if it has enough keypoints with depth to be tracked by."""
         if np.count_nonzero(frame.depth > 0) < self._config.min_relocalisation_inliers:
             return self._record_lost(frame)
-        with self._timer.stage("map"):
-            keyframe = self._map.add_keyframe(frame, T_world_cam, None, self._segment)
+        keyframe = self._keep(frame, T_world_cam, None)
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
         self._lost_in_a_row = 0
-        self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_segment = 1
-        self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        self._tracked_in_submap = 1
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
             T_world_cam=T_world_cam,
-            matches=0,
-            inliers=0,
+            reference_keyframe=keyframe.id,
+            T_keyframe_cam=np.eye(4),
             keypoints=len(frame),
             method="start",
             is_keyframe=True,
-            segment=self._segment,
+            submap=self._submap,
         )
+
+    def _keep(self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None) -> Keyframe:
+        with self._timer.stage("map"):
+            keyframe = self._map.add_keyframe(frame, T_world_cam, found, self._submap)
+        self._peak_inliers = 0
+        self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        self._tracked_landmarks = keyframe.landmark_ids.copy()
+        return keyframe
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
         self._lost_in_a_row += 1
         last_pose = self._motion.last_pose
         # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        patience = min(self._config.max_lost_frames, self._tracked_in_segment)
+        patience = min(self._config.max_lost_frames, self._tracked_in_submap)
         if self._lost_in_a_row > patience and last_pose is not None:
-            self._segment = self._map.keyframes[-1].segment + 1
+            before = self._submap
+            self._submap = self._map.next_submap
             record = self._start(frame, last_pose)
             if record.T_world_cam is not None:
                 return record
-            self._segment = self._map.keyframes[-1].segment
+            self._submap = before
         return self._record_lost(frame)
 
     def _record_lost(self, frame: ObservedFrame) -> FrameRecord:
@@ -202,12 +213,9 @@ class Tracker:
             index=frame.index,
             timestamp=frame.timestamp,
             T_world_cam=None,
-            matches=0,
-            inliers=0,
             keypoints=len(frame),
             method="lost",
-            is_keyframe=False,
-            segment=self._segment,
+            submap=self._submap,
         )
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
@@ -217,7 +225,7 @@ class Tracker:
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
                 return "guided", guided
             # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
-            recent = [keyframe for keyframe in self._map.keyframes if keyframe.segment == self._segment]
+            recent = [keyframe for keyframe in self._map.keyframes.values() if keyframe.submap == self._submap]
             prior = prediction.as_prior() if prediction is not None else None
             unguided = self._locate_by_keyframes(
                 frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior
@@ -271,7 +279,7 @@ class Tracker:
                 frame.keypoints[associations.keypoint_indices],
                 self._camera,
                 max_error_px=self._config.ransac_error_px * self._pixel,
-                seed=self._config.seed,
+                seed=self._seed,
             )
             if solved.model is None or solved.inlier_count < min_inliers:
                 return None
@@ -291,7 +299,7 @@ class Tracker:
                 break
         if estimate.inlier_count < min_inliers:
             return None
-        self._map.landmarks.count_views(visible, estimate.inlier_associations.landmark_ids)
+        self._map.count_views(visible, estimate.inlier_associations.landmark_ids)
         return estimate
 
     def _pixel_shift(self, landmark_ids: NDArray[np.int64], pixels: Array, T_world_cam: Array) -> float:
@@ -303,7 +311,14 @@ class Tracker:
         self, frame: ObservedFrame, associations: Associations, T_world_cam: Array, prior: PosePrior | None
     ) -> _Estimate:
         ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-        pixel_sigma, depth_sigma = self._map.predicted_sigmas(ids, T_world_cam, frame.depth_sigma[keypoints])
+        pixel_sigma, depth_sigma = predicted_sigmas(
+            self._map.landmarks,
+            ids,
+            T_world_cam,
+            self._camera,
+            frame.depth_sigma[keypoints],
+            pixel_sigma=self._map.pixel_sigma,
+        )
         observations = PoseObservations(
             points_world=self._map.landmarks.positions[ids],
             keypoints=frame.keypoints[keypoints],
@@ -316,7 +331,7 @@ class Tracker:
         return _Estimate(T_world_cam=inverse(refined.T_cam_world), associations=associations, inliers=refined.inliers)
 
     def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate) -> bool:
-        config, last = self._config, self._map.keyframes[-1]
+        config, last = self._config, self._map.newest
         if self._peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * self._peak_inliers:
             return True
         tracked = estimate.inlier_associations.keypoint_indices

@@ -9,8 +9,8 @@ from typing import Self
 
 from semkey.errors import ConfigError
 from semkey.model.config import ModelConfig, Precision
+from semkey.settings import Settings, override, read_yaml, require
 from semkey.training.data.config import DataConfig
-from semkey.training.settings import Settings, override, read_yaml, require
 from semkey.training.stage_config import IMITATION_LOSSES, STAGES, ObjectiveOptions, StageName, StagesConfig
 
 

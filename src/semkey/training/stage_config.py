@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semkey.errors import ConfigError
-from semkey.training.settings import Settings, require, unknown_key
+from semkey.settings import Settings, require, unknown_key
 
 StageName = Literal["descriptor", "detector", "reliability", "finetune"]
 STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")

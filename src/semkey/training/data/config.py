@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semkey.errors import ConfigError
-from semkey.training.settings import Settings
+from semkey.settings import Settings
 
 
 def _check(valid: bool, message: str) -> None:

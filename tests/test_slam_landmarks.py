@@ -19,14 +19,15 @@ def three_landmarks() -> tuple[LandmarkMap, np.ndarray]:
 
 def test_never_found_again_and_never_seen_by_a_second_keyframe() -> None:
     landmarks, ids = three_landmarks()
+    rarely: list[int] = []
     for _ in range(10):
-        landmarks.count_views(ids, ids[:2])
-    assert landmarks.alive.tolist() == [True, True, False]
+        rarely += landmarks.count_views(ids[landmarks.alive], ids[:2]).tolist()
+        landmarks.remove(np.intersect1d(rarely, landmarks.ids).astype(np.int64))
+    assert rarely == [2]
     landmarks.describe(ids[:1], np.ones((1, 4), np.float32), np.zeros(3))
-    landmarks.end_probation(2)
-    assert landmarks.alive.tolist() == [True, True, False]
-    landmarks.end_probation(3)
-    assert landmarks.alive.tolist() == [True, False, False]
+    assert landmarks.failed_probation(2).tolist() == []
+    assert landmarks.failed_probation(3).tolist() == [1]
+    landmarks.remove(ids[1:2])
     assert landmarks.visible_from(ids, np.eye(4), CAMERA)[0].tolist() == [0]
 
 

@@ -1,4 +1,4 @@
-"""RGB-D odometry on a world of points whose truth is known."""
+"""SLAM on a world of points whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import pytest
 
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
-from semkey.slam import OdometryConfig, OdometryInterrupted, SlamResult, run_odometry
+from semkey.slam import FrameRecord, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
 from semkey.slam.timing import StageTimer
 from synthetic_world import PointExtractor, PointWorld, walk
 
 
-def run(world: PointWorld, config: OdometryConfig | None = None, **options) -> SlamResult:
-    return run_odometry(world, PointExtractor(world), config, **options)
+def run(world: PointWorld, config: SlamConfig | None = None, **options) -> SlamResult:
+    return run_slam(world, PointExtractor(world), config, **options)
+
+
+def tracking(base: TrackingConfig | None = None, **changes) -> SlamConfig:
+    return SlamConfig(tracking=replace(base or TrackingConfig(), **changes))
 
 
 def known(pose: np.ndarray | None) -> np.ndarray:
     assert pose is not None
     return pose
+
+
+def without_poses(record: FrameRecord) -> FrameRecord:
+    return replace(record, T_world_cam=None, T_keyframe_cam=None)
 
 
 def worst_error(result: SlamResult, world: PointWorld) -> tuple[float, float]:
@@ -84,24 +92,24 @@ def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
     assert (figures["frames"], figures["tracked"], figures["lost_events"]) == (24, 21, 1)
     assert figures["tracked_percent"] == pytest.approx(87.5)
     assert len(result.trajectory()) == 21
-    assert len(figures["segments"]) == 1
+    assert len(figures["submaps"]) == 1
 
 
-def test_kidnapped_for_good_starts_a_new_segment_and_says_so() -> None:
+def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
     world = PointWorld(walk(24), elsewhere=range(10, 24))
-    result = run(world, OdometryConfig(max_lost_frames=4))
+    result = run(world, tracking(max_lost_frames=4))
     assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12, 13]
-    assert result.lost_events[0].recovered == "new segment"
-    segments = summarize(result)["segments"]
-    assert [(s["segment"], s["first_frame"], s["last_frame"]) for s in segments] == [(0, 0, 9), (1, 14, 23)]
+    assert result.lost_events[0].recovered == "new submap"
+    submaps = summarize(result)["submaps"]
+    assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 14, 23)]
     np.testing.assert_allclose(known(result.frames[14].T_world_cam), known(result.frames[9].T_world_cam))
 
 
-def test_back_from_elsewhere_returns_to_the_old_segment() -> None:
+def test_back_from_elsewhere_returns_to_the_old_submap() -> None:
     poses = walk(30)
     world = PointWorld(poses[:20] + poses[10:20], elsewhere=range(10, 20))
-    result = run(world, OdometryConfig(max_lost_frames=2))
-    assert [record.segment for record in result.frames[20:]] == [0] * 10
+    result = run(world, tracking(max_lost_frames=2))
+    assert [record.submap for record in result.frames[20:]] == [0] * 10
     for record in result.frames[20:]:
         np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=2e-3)
 
@@ -118,11 +126,13 @@ def test_a_jump_within_the_known_world_is_followed_not_pulled_back() -> None:
 
 def test_keyframes_are_made_where_landmarks_do_not_cover_the_image() -> None:
     world = PointWorld(walk(20, step=(0, 0, 0, 0.03, 0, 0)))
-    never = OdometryConfig(
+    never = TrackingConfig(
         keyframe_tracked_share=0.01, keyframe_parallax=9, keyframe_rotation_deg=180, keyframe_uncovered_share=1.0
     )
-    assert run(world, never).keyframe_indices == [0, 1], "the first frame, and the one that had no prediction yet"
-    kept = run(world, replace(never, keyframe_uncovered_share=0.25)).keyframe_indices
+    assert run(world, SlamConfig(tracking=never)).keyframe_indices == [0, 1], (
+        "the first frame, and the one that had no prediction yet"
+    )
+    kept = run(world, tracking(never, keyframe_uncovered_share=0.25)).keyframe_indices
     assert 4 <= len(kept) <= 10
 
 
@@ -130,7 +140,7 @@ def test_lost_at_the_end_and_blank_at_the_start() -> None:
     world = PointWorld(walk(12), blank=[0, 1, 10, 11])
     result = run(world)
     assert [record.T_world_cam is None for record in result.frames] == [True] * 2 + [False] * 8 + [True] * 2
-    assert [event.recovered for event in result.lost_events] == ["new segment", "not"]
+    assert [event.recovered for event in result.lost_events] == ["new submap", "not"]
     np.testing.assert_array_equal(known(result.frames[2].T_world_cam), np.eye(4))
 
 
@@ -153,9 +163,9 @@ def test_a_frame_without_depth_is_still_tracked() -> None:
 
 def test_same_seed_same_trajectory() -> None:
     world = PointWorld(walk(15), pixel_noise=0.5, depth_noise=1.0, outlier_share=0.3)
-    first, second = run(world, OdometryConfig(seed=3)), run(world, OdometryConfig(seed=3))
+    first, second = run(world, SlamConfig(seed=3)), run(world, SlamConfig(seed=3))
     for record0, record1 in zip(first.frames, second.frames, strict=True):
-        assert replace(record0, T_world_cam=None) == replace(record1, T_world_cam=None)
+        assert without_poses(record0) == without_poses(record1)
         np.testing.assert_array_equal(known(record0.T_world_cam), known(record1.T_world_cam))
 
 
@@ -176,13 +186,13 @@ def test_interrupt_keeps_what_was_done() -> None:
         if index == 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(OdometryInterrupted) as caught:
-        run_odometry(world, PointExtractor(world, before=stop_at_five))
+    with pytest.raises(SlamInterrupted) as caught:
+        run_slam(world, PointExtractor(world, before=stop_at_five))
     assert caught.value.result.interrupted
     assert len(caught.value.result.frames) == 5
 
 
-def test_inputs_that_odometry_cannot_use() -> None:
+def test_inputs_that_slam_cannot_use() -> None:
     world = PointWorld(walk(3))
     world.has_depth = False
     with pytest.raises(DatasetError, match="RGB-D"):
@@ -205,7 +215,7 @@ def test_inputs_that_odometry_cannot_use() -> None:
 )
 def test_bad_settings_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):
-        OdometryConfig(**change)
+        TrackingConfig(**change)
 
 
 def test_constant_velocity_follows_the_clock() -> None:

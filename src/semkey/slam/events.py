@@ -1,0 +1,142 @@
+"""What happens during a run, told to whoever wants to know: viewers, recordings, automatic saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from semkey.datasets import Frame
+    from semkey.slam.keyframe import Keyframe, ObservedFrame
+    from semkey.slam.map import SlamMap
+    from semkey.slam.system import SlamResult
+    from semkey.slam.tracker import FrameRecord
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameEvent:
+    """A frame is done, tracked or lost.
+
+    Attributes:
+        record: what became of it.
+        frame: the images; None where the frame could not be read.
+        observed: its keypoints; None where the frame could not be read.
+        landmark_ids: (N,) int64, the landmark of the map that each keypoint was tracked by, -1 for none; empty where
+            there are no keypoints.
+        slam_map: the map after the frame; to look at, not to change.
+    """
+
+    record: FrameRecord
+    frame: Frame | None
+    observed: ObservedFrame | None
+    landmark_ids: NDArray[np.int64]
+    slam_map: SlamMap
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeyframeEvent:
+    """A frame became a keyframe; comes before the :class:`FrameEvent` of the same frame.
+
+    Attributes:
+        keyframe: the keyframe, already part of the map.
+        slam_map: the map; to look at, not to change.
+    """
+
+    keyframe: Keyframe
+    slam_map: SlamMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopRecord:
+    """Two parts of the map were recognised to be the same place, and the map was corrected; plain numbers.
+
+    Attributes:
+        kind: ``loop`` inside a submap, ``merge`` of two submaps into one.
+        frame_index: frame at which it was found.
+        keyframe_id: the newer keyframe.
+        matched_keyframe_id: the older keyframe that sees the same place.
+        inliers: verified matches between them.
+        correction_m: how far the newer keyframe moved, metres (map units without metric scale).
+        correction_deg: how far it turned, degrees.
+        scale: by how much the newer part was scaled; 1 with depth.
+    """
+
+    kind: Literal["loop", "merge"]
+    frame_index: int
+    keyframe_id: int
+    matched_keyframe_id: int
+    inliers: int
+    correction_m: float = 0.0
+    correction_deg: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoopEvent:
+    """A loop was closed, or two submaps were merged.
+
+    Attributes:
+        loop: what was found; also the last of ``SlamResult.loops``.
+        slam_map: the corrected map; to look at, not to change.
+    """
+
+    loop: LoopRecord
+    slam_map: SlamMap
+
+
+class SlamObserver(Protocol):
+    """Receives what happens in a run, in the thread of the run and in the order in which it happens.
+
+    A subclass overrides what it wants to know. An exception ends the run, and comes out of it, after ``on_end``.
+    """
+
+    def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
+        """The run begins; ``result`` is the one that it fills in frame by frame."""
+
+    def on_keyframe(self, event: KeyframeEvent) -> None:
+        """A keyframe was added to the map."""
+
+    def on_loop(self, event: LoopEvent) -> None:
+        """A loop was closed or two submaps were merged."""
+
+    def on_frame(self, event: FrameEvent) -> None:
+        """A frame is done."""
+
+    def on_end(self, result: SlamResult, slam_map: SlamMap) -> None:
+        """The run is over, also when it was interrupted or failed; ``result`` covers the frames until then."""
+
+
+class ObserverGroup(SlamObserver):
+    """Passes every event on to several observers, in their order."""
+
+    def __init__(self, observers: Iterable[SlamObserver]) -> None:
+        self._observers = tuple(observers)
+
+    def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
+        """See :class:`SlamObserver`."""
+        for observer in self._observers:
+            observer.on_start(result, slam_map)
+
+    def on_keyframe(self, event: KeyframeEvent) -> None:
+        """See :class:`SlamObserver`."""
+        for observer in self._observers:
+            observer.on_keyframe(event)
+
+    def on_loop(self, event: LoopEvent) -> None:
+        """See :class:`SlamObserver`."""
+        for observer in self._observers:
+            observer.on_loop(event)
+
+    def on_frame(self, event: FrameEvent) -> None:
+        """See :class:`SlamObserver`."""
+        for observer in self._observers:
+            observer.on_frame(event)
+
+    def on_end(self, result: SlamResult, slam_map: SlamMap) -> None:
+        """See :class:`SlamObserver`."""
+        for observer in self._observers:
+            observer.on_end(result, slam_map)
