@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from semkey.settings import Settings, require
+from semkey.slam.loop_config import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,6 @@ class TrackingConfig(Settings):
         keyframe_parallax: ... or the camera moved this far from the reference, as a share of the median depth.
         keyframe_rotation_deg: ... or it turned this far from the reference.
         keyframe_seconds: ... or this much time passed since, and the camera moved at all.
-        relocalisation_candidates: keyframes tried for each lost frame.
-        max_lost_frames: after this many lost frames in a row a new submap starts at the last known pose.
     """
 
     min_depth: float = 0.3
@@ -44,8 +43,6 @@ class TrackingConfig(Settings):
     keyframe_parallax: float = 0.12
     keyframe_rotation_deg: float = 15.0
     keyframe_seconds: float = 2.0
-    relocalisation_candidates: int = 5
-    max_lost_frames: int = 15
 
     def __post_init__(self) -> None:
         for name in (
@@ -55,8 +52,6 @@ class TrackingConfig(Settings):
             "keyframe_parallax",
             "keyframe_rotation_deg",
             "keyframe_seconds",
-            "relocalisation_candidates",
-            "max_lost_frames",
         ):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         require(
@@ -98,11 +93,13 @@ class SlamConfig(Settings):
         seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
         map: what the map keeps, and which part of it a frame is matched to.
+        loops: how places are recognised again, and what is done while the camera is lost.
     """
 
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     map: MapConfig = field(default_factory=MapConfig)
+    loops: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -155,12 +156,12 @@ class LoopCloser:
         before, scale_before = query.T_world_cam, query.scale
         landmark_ids = place_landmarks(self._map, place)
         kind = "loop" if query.submap == matched.submap else "merge"
-        edge = _loop_edge(match, matched)
+        self.loops.append(_loop_edge(match, matched))
         if kind == "merge":
-            join_at(self._map, match)
+            scales = join_at(self._map, match)
         else:
-            self._optimise(query.submap, [*self.loops, edge])
-        self.loops.append(edge)
+            scales = self._optimise(query.submap)
+        self.loops = [_rescaled(edge, scales) for edge in self.loops]
         merged = identify(self._map, query, match.associations)
         neighbours = [self._map.keyframes[key] for key, _ in self._map.covisible(query.id)[:_FUSED_NEIGHBOURS]]
         neighbours = [neighbour for neighbour in neighbours if neighbour not in place]
@@ -188,15 +189,17 @@ class LoopCloser:
             scale=query.scale / scale_before,
         )
 
-    def _optimise(self, submap: int, loops: list[PoseEdge]) -> None:
+    def _optimise(self, submap: int) -> dict[int, float]:
+        """Close the loops of a submap; returns by how much the surroundings of each keyframe grew."""
         poses = {key: k.T_world_cam for key, k in self._map.keyframes.items() if k.submap == submap}
         edges = essential_edges(
-            self._map, submap, strong_covisibility=self._config.strong_covisibility, loops=loops
+            self._map, submap, strong_covisibility=self._config.strong_covisibility, loops=self.loops
         )
         # The world is the camera of the submap's first keyframe, and stays so.
         fixed = [key for key in poses if self._map.keyframes[key].parent is None]
         optimised = optimise_pose_graph(poses, edges, fixed, with_scale=self._with_scale)
         self._map.set_poses(optimised.poses, optimised.scales if self._with_scale else None)
+        return optimised.scales
 
 
 def _loop_edge(match: PlaceMatch, matched: Keyframe) -> PoseEdge:
@@ -210,6 +213,17 @@ def _loop_edge(match: PlaceMatch, matched: Keyframe) -> PoseEdge:
         log_scale_sigma=match.log_scale_sigma,
         kind="loop",
     )
+
+
+def _rescaled(edge: PoseEdge, scales: Mapping[int, float]) -> PoseEdge:
+    """An edge in the units that the camera coordinates of both its keyframes have now."""
+    first, second = scales.get(edge.first, 1.0), scales.get(edge.second, 1.0)
+    if first == second == 1.0:
+        return edge
+    T = edge.S_first_second.T.copy()
+    T[:3, 3] *= first
+    measured = ScaledTransform(T=T, scale=edge.S_first_second.scale * first / second)
+    return replace(edge, S_first_second=measured, translation_sigma=edge.translation_sigma * first)
 
 
 def _difference(T_before: np.ndarray, T_after: np.ndarray) -> tuple[float, float]:

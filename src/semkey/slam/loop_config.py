@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from semkey.errors import ConfigError
+from semkey.settings import Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
+class LoopConfig(Settings):
     """Settings of :class:`semkey.slam.loop_closing.LoopCloser`, and of what is done while the camera is lost.
 
     Pixel values are for images 640 pixels wide and scale with the image's width.
@@ -64,7 +61,6 @@ class LoopConfig:
     relocalisation_candidates: int = 4
 
     def __post_init__(self) -> None:
-        """Raise :class:`ConfigError` for a value out of range."""
         for name in (
             "retrieval_keypoints",
             "retrieval_prefilter",
@@ -74,8 +70,7 @@ class LoopConfig:
             "strong_covisibility",
             "relocalisation_candidates",
         ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "group_size",
             "min_gap_seconds",
@@ -86,22 +81,8 @@ class LoopConfig:
             "new_submap_seconds",
         ):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must not be negative, got {value}")
+            require(math.isfinite(value) and value >= 0, f"{name} must not be negative, got {value}")
         # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
-        if self.min_inliers < 4:
-            raise ConfigError(f"min_inliers must be at least 4, got {self.min_inliers}")
-        if not 0 <= self.min_coverage <= 1:
-            raise ConfigError(f"min_coverage must be in [0, 1], got {self.min_coverage}")
-        if not self.fuse_radius_px > 0:
-            raise ConfigError(f"fuse_radius_px must be positive, got {self.fuse_radius_px}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> LoopConfig:
-        """Build from a parsed configuration file; an unknown key raises :class:`ConfigError` naming the nearest."""
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"unknown option {key!r} of loops; did you mean {nearest!r}?")
-        return cls(**values)
+        require(self.min_inliers >= 4, f"min_inliers must be at least 4, got {self.min_inliers}")
+        require(0 <= self.min_coverage <= 1, f"min_coverage must be in [0, 1], got {self.min_coverage}")
+        require(self.fuse_radius_px > 0, f"fuse_radius_px must be positive, got {self.fuse_radius_px}")

@@ -128,11 +128,11 @@ def match_place(
         What was found, convincing or not; None where no pose was.
     """
     pixel = slam_map.camera.width / _REFERENCE_WIDTH
-    found = _solve(slam_map, query.frame, place, seed=seed)
+    found = _solve(slam_map, query, place, seed=seed)
     if found is None:
         return None
     pose, associations, similarity_needed = found
-    landmark_ids = place_landmarks(slam_map, place)
+    landmark_ids = np.setdiff1d(place_landmarks(slam_map, place), query.landmark_ids)
     refined: RefinedPose | None = None
     visible, pixels = landmark_ids, np.zeros((0, 2))
     for radius in _GROWING_RADII_PX:
@@ -178,11 +178,14 @@ def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
 
 
 def _solve(
-    slam_map: SlamMap, frame: ObservedFrame, place: Sequence[Keyframe], *, seed: int
+    slam_map: SlamMap, query: Keyframe, place: Sequence[Keyframe], *, seed: int
 ) -> tuple[Array, Associations, float] | None:
     """T_place_cam (4, 4) by descriptors alone, its inliers, and the similarity that a match needs to prove something."""
+    frame = query.frame
     matched = [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
     associations = merge_associations(matched)
+    # What both see anyway proves nothing new.
+    associations = associations.select(~np.isin(associations.landmark_ids, query.landmark_ids))
     if len(associations) < _FEWEST_RANSAC_INLIERS:
         return None
     solved = estimate_absolute_pose(

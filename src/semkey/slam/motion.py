@@ -79,6 +79,12 @@ class ConstantVelocity:
             self._interval = timestamp - self._timestamp
         self._timestamp, self._pose = timestamp, T_world_cam
 
+    def move(self, T_world_cam: Array, scale: float = 1.0) -> None:
+        """The map was corrected: the last frame is at another pose, and lengths are ``scale`` times what they were."""
+        self._pose = T_world_cam
+        if self._velocity is not None:
+            self._velocity = np.concatenate([scale * self._velocity[:3], self._velocity[3:]])
+
     def lose(self) -> None:
         """Forget the velocity, and keep the pose, after a frame without one."""
         self._velocity = None

@@ -169,11 +169,11 @@ def place_groups(
     ranked = sorted((key for key in scores if scores[key] > 0), key=lambda key: (-scores[key], key))
     groups: list[PlaceGroup] = []
     for seed in ranked[:_GROUP_SEEDS]:
-        members = [seed, *(key for key, _ in covisible(seed)[:group_size])]
-        known = [key for key in members if key in scores]
-        best = min(known, key=lambda key: (-scores[key], key))
+        neighbours = [key for key, _ in covisible(seed) if key in scores]
+        members = [seed, *neighbours[:group_size]]
+        best = min(members, key=lambda key: (-scores[key], key))
         others = tuple(key for key in members if key != best)
-        groups.append(PlaceGroup(best=best, members=(best, *others), score=sum(scores[key] for key in known)))
+        groups.append(PlaceGroup(best=best, members=(best, *others), score=sum(scores[key] for key in members)))
     groups.sort(key=lambda group: (-group.score, group.best))
     chosen: list[PlaceGroup] = []
     for group in groups:

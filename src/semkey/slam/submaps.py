@@ -54,7 +54,7 @@ class LostClock:
         return self._lost_frames >= _FEWEST_LOST_FRAMES and timestamp - self._since >= self._patience
 
 
-def join_at(slam_map: SlamMap, match: PlaceMatch) -> ScaledTransform:
+def join_at(slam_map: SlamMap, match: PlaceMatch) -> dict[int, float]:
     """Make one submap of the two that a keyframe was found in; the one with the lower number keeps its world.
 
     Args:
@@ -62,7 +62,7 @@ def join_at(slam_map: SlamMap, match: PlaceMatch) -> ScaledTransform:
         match: a keyframe of one submap among the landmarks of another.
 
     Returns:
-        What maps the world of the submap that is gone to the world of the one that stays.
+        By how much the surroundings of each keyframe that moved grew; all 1 where the scale is known.
     """
     query, place = slam_map.keyframes[match.query], slam_map.keyframes[match.matched]
     S_place_other = match.S_place_query @ ScaledTransform(T=inverse(query.T_world_cam))
@@ -70,5 +70,6 @@ def join_at(slam_map: SlamMap, match: PlaceMatch) -> ScaledTransform:
         into, gone, transform, bridge = place.submap, query.submap, S_place_other, (place.id, query.id)
     else:
         into, gone, transform, bridge = query.submap, place.submap, S_place_other.inverse(), (query.id, place.id)
+    moving = [key for key, keyframe in slam_map.keyframes.items() if keyframe.submap == gone]
     slam_map.join_submaps(into, gone, transform.T, transform.scale, bridge=bridge)
-    return transform
+    return dict.fromkeys(moving, transform.scale)

@@ -12,11 +12,14 @@ from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_po
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.config import SlamConfig
+from semkey.slam.events import LoopRecord
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
+from semkey.slam.submaps import LostClock
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -30,6 +33,8 @@ _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
+# Keyframes of a place whose landmarks are matched together when the camera is lost.
+_PLACE_KEYFRAMES = 3
 # Cells across and down in which landmarks should be tracked wherever there is something to track.
 _COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
@@ -107,13 +112,19 @@ class Tracker:
         self._timer = timer or StageTimer()
         self._pixel = image_scale(slam_map.camera)
         self._motion = ConstantVelocity()
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._clock = LostClock(config.loops.new_submap_seconds)
+        self._loop: LoopRecord | None = None
         self._submap = 0
-        self._lost_in_a_row = 0
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+
+    @property
+    def loop(self) -> LoopRecord | None:
+        """The loop that the last frame closed, or the submaps that it brought together; None for most frames."""
+        return self._loop
 
     @property
     def tracked_landmarks(self) -> NDArray[np.int64]:
@@ -123,6 +134,7 @@ class Tracker:
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
+        self._loop = None
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
         method, estimate = self._locate(frame)
@@ -134,8 +146,7 @@ class Tracker:
         assert reference is not None  # every landmark is seen by some keyframe
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
-        self._lost_in_a_row = 0
-        self._tracked_in_submap += 1
+        self._clock.tracked()
         self._last_inliers = estimate.inlier_count
         self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
@@ -149,6 +160,8 @@ class Tracker:
         if method == "relocalised":
             self._motion.lose()
         self._motion.update(frame.timestamp, pose)
+        if is_keyframe:
+            pose = self._close_loop(self._map.keyframes[reference])
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
@@ -170,9 +183,8 @@ class Tracker:
         keyframe = self._keep(frame, T_world_cam, None)
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
-        self._lost_in_a_row = 0
+        self._clock.tracked(fresh=True)
         self._last_inliers = 0
-        self._tracked_in_submap = 1
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
@@ -193,13 +205,23 @@ class Tracker:
         self._tracked_landmarks = keyframe.landmark_ids.copy()
         return keyframe
 
+    def _close_loop(self, keyframe: Keyframe) -> Array:
+        """See whether a new keyframe shows a place again; its pose, after the correction if there was one."""
+        with self._timer.stage("loops"):
+            scale = keyframe.scale
+            self._loop = self._places.close(keyframe)
+        if self._loop is not None:
+            self._motion.move(keyframe.T_world_cam, keyframe.scale / scale)
+            self._submap = keyframe.submap
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+            self._tracked_landmarks = keyframe.landmark_ids.copy()
+        return keyframe.T_world_cam
+
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
-        self._lost_in_a_row += 1
+        self._clock.lost(frame.timestamp)
         last_pose = self._motion.last_pose
-        # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        patience = min(self._config.max_lost_frames, self._tracked_in_submap)
-        if self._lost_in_a_row > patience and last_pose is not None:
+        if self._clock.gives_up(frame.timestamp) and last_pose is not None:
             before = self._submap
             self._submap = self._map.next_submap
             record = self._start(frame, last_pose)
@@ -219,7 +241,7 @@ class Tracker:
         )
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
-        if self._lost_in_a_row == 0:
+        if self._clock.lost_frames == 0:
             prediction = self._motion.predict(frame.timestamp)
             guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
@@ -235,9 +257,11 @@ class Tracker:
             if guided is not None:
                 return "guided", guided
         with self._timer.stage("relocalise"):
-            candidates = self._map.similar_keyframes(frame, self._config.relocalisation_candidates)
-        for candidate in candidates:
-            found = self._locate_by_keyframes(frame, [candidate], self._config.min_relocalisation_inliers)
+            places = self._places.places_like(frame)
+        for place in places:
+            found = self._locate_by_keyframes(
+                frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers
+            )
             if found is not None:
                 return "relocalised", found
         return "lost", None
