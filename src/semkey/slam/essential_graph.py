@@ -83,15 +83,30 @@ def _ancestors(slam_map: SlamMap, key: int) -> list[int]:
 
 
 def _odometry_edge(slam_map: SlamMap, first: int, second: int, shared: int, kind: str) -> PoseEdge:
-    """An edge that wants two keyframes to stay as they are to each other, the more so the more landmarks they share."""
+    """An edge that wants two keyframes to stay as they are to each other."""
     relative = inverse(slam_map.keyframes[first].T_world_cam) @ slam_map.keyframes[second].T_world_cam
+    return weighted_edge(first, second, ScaledTransform(T=relative), shared=shared, kind=kind)
+
+
+def weighted_edge(first: int, second: int, S_first_second: ScaledTransform, *, shared: int, kind: str) -> PoseEdge:
+    """An edge that is the firmer the more landmarks both keyframes see, and the less lies between them.
+
+    Loops and odometry are weighed alike: both are poses from so many landmarks seen over such a distance.
+
+    Args:
+        first: id of a keyframe.
+        second: id of another.
+        S_first_second: measured.
+        shared: landmarks that both see.
+        kind: see :class:`PoseEdge`.
+    """
     looseness = float(np.sqrt(_FULL_SHARED / max(shared, _FEWEST_SHARED)))
-    distance = float(np.linalg.norm(relative[:3, 3]))
-    turned = float(np.radians(rotation_angle_deg(relative)))
+    distance = float(np.linalg.norm(S_first_second.T[:3, 3]))
+    turned = float(np.radians(rotation_angle_deg(S_first_second.T)))
     return PoseEdge(
         first=first,
         second=second,
-        S_first_second=ScaledTransform(T=relative),
+        S_first_second=S_first_second,
         rotation_sigma=looseness * (_ROTATION_FLOOR + _ROTATION_SHARE * turned),
         translation_sigma=looseness * (_TRANSLATION_FLOOR + _TRANSLATION_SHARE * distance),
         log_scale_sigma=looseness * (_LOG_SCALE_FLOOR + _LOG_SCALE_SHARE * distance),

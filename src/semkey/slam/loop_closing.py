@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.slam.duplicates import fuse_duplicates, identify
-from semkey.slam.essential_graph import essential_edges, path_between
+from semkey.slam.essential_graph import essential_edges, path_between, weighted_edge
 from semkey.slam.events import LoopRecord
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.loop_config import LoopConfig
-from semkey.slam.loop_verification import PlaceMatch, match_place, place_landmarks
+from semkey.slam.loop_verification import PlaceMatch, coverage, match_place, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose_graph import PoseEdge, optimise_pose_graph
 from semkey.slam.retrieval import ConsistencyFilter, PlaceIndex, place_groups
 from semkey.slam.similarity import ScaledTransform
 from semkey.slam.submaps import join_at
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,23 @@ class LoopCloser:
             group_size=self._config.group_size,
         )
         return [[self._map.keyframes[key] for key in group.members] for group in groups]
+
+    def explains(
+        self, frame: ObservedFrame, place: Sequence[Keyframe], T_world_cam: Array, keypoint_indices: Indices
+    ) -> bool:
+        """Whether a lost frame really sees a place from a pose: landmarks are matched wherever both have something.
+
+        Args:
+            frame: the frame.
+            place: keyframes that see the place.
+            T_world_cam: (4, 4) the pose.
+            keypoint_indices: (M,) keypoints that were matched.
+        """
+        landmark_ids = place_landmarks(self._map, place)
+        _, pixels = self._map.landmarks.visible_from(landmark_ids, T_world_cam, self._map.camera)
+        share = coverage(frame, pixels, keypoint_indices, self._map.camera)
+        logger.debug("frame %d: %d inliers, coverage %.2f", frame.index, len(keypoint_indices), share)
+        return share >= self._config.relocalisation_coverage
 
     def close(self, keyframe: Keyframe) -> LoopRecord | None:
         """Look for a place that a new keyframe sees again, and correct the map if there is one.
@@ -204,15 +225,9 @@ class LoopCloser:
 
 def _loop_edge(match: PlaceMatch, matched: Keyframe) -> PoseEdge:
     """The measured pose of the query as seen from the keyframe of the place."""
-    return PoseEdge(
-        first=matched.id,
-        second=match.query,
-        S_first_second=ScaledTransform(T=inverse(matched.T_world_cam)) @ match.S_place_query,
-        rotation_sigma=match.rotation_sigma,
-        translation_sigma=match.translation_sigma,
-        log_scale_sigma=match.log_scale_sigma,
-        kind="loop",
-    )
+    measured = ScaledTransform(T=inverse(matched.T_world_cam)) @ match.S_place_query
+    edge = weighted_edge(matched.id, match.query, measured, shared=match.inliers, kind="loop")
+    return replace(edge, log_scale_sigma=match.log_scale_sigma)
 
 
 def _rescaled(edge: PoseEdge, scales: Mapping[int, float]) -> PoseEdge:
@@ -226,6 +241,6 @@ def _rescaled(edge: PoseEdge, scales: Mapping[int, float]) -> PoseEdge:
     return replace(edge, S_first_second=measured, translation_sigma=edge.translation_sigma * first)
 
 
-def _difference(T_before: np.ndarray, T_after: np.ndarray) -> tuple[float, float]:
+def _difference(T_before: Array, T_after: Array) -> tuple[float, float]:
     """How far two poses are from each other: metres and degrees."""
     return float(np.linalg.norm(T_after[:3, 3] - T_before[:3, 3])), rotation_angle_deg(inverse(T_before) @ T_after)

@@ -53,9 +53,7 @@ _POINTS_IN_CELL = 2
 # Between the similarity of unrelated descriptors (0) and the median one of the matches RANSAC trusts (1): below this a
 # match found near its projection proves nothing.
 _PROVING_SIMILARITY = 0.5
-# A pose from many landmarks looks surer than it is, since the landmarks of a place err together.
-_SIGMA_FLOOR_M = 0.005
-_SIGMA_FLOOR_RAD = 0.002
+# A scale from many points looks surer than it is, since the landmarks of a place err together.
 _SIGMA_INFLATION = 3.0
 _LOG_SCALE_FLOOR = 0.005
 
@@ -71,9 +69,7 @@ class PlaceMatch:
         associations: landmarks of the place and the keypoints of ``query`` that see them from there.
         coverage: of the image cells where both have something, the share with a match, in [0, 1].
         supporters: neighbours of ``query`` that see the place from where they would have to be.
-        translation_sigma: standard deviation of the position, metres.
-        rotation_sigma: radians.
-        log_scale_sigma: of the logarithm of the scale.
+        log_scale_sigma: standard deviation of the logarithm of the scale.
     """
 
     query: int
@@ -82,8 +78,6 @@ class PlaceMatch:
     associations: Associations
     coverage: float
     supporters: int
-    translation_sigma: float
-    rotation_sigma: float
     log_scale_sigma: float
 
     @property
@@ -152,20 +146,17 @@ def match_place(
     scale, log_scale_sigma = (1.0, _LOG_SCALE_FLOOR)
     if with_scale:
         scale, log_scale_sigma = _scale(slam_map, query, associations, pose)
-    covariance = np.linalg.inv(refined.information + 1e-9 * np.eye(6)) * _SIGMA_INFLATION**2
     S_place_query = ScaledTransform(T=pose, scale=scale)
     return PlaceMatch(
         query=query.id,
         matched=_most_shared(place, associations.landmark_ids),
         S_place_query=S_place_query,
         associations=proving,
-        coverage=_coverage(query.frame, pixels, proving.keypoint_indices, slam_map.camera),
+        coverage=coverage(query.frame, pixels, proving.keypoint_indices, slam_map.camera),
         supporters=sum(
             _sees_place(slam_map, query, slam_map.keyframes[neighbour], place, S_place_query) >= supporter_inliers
             for neighbour, _ in slam_map.covisible(query.id)[:_ASKED_NEIGHBOURS]
         ),
-        translation_sigma=max(float(np.sqrt(np.diag(covariance)[:3].max())), _SIGMA_FLOOR_M),
-        rotation_sigma=max(float(np.sqrt(np.diag(covariance)[3:].max())), _SIGMA_FLOOR_RAD),
         log_scale_sigma=log_scale_sigma,
     )
 
@@ -247,8 +238,15 @@ def _scale(slam_map: SlamMap, query: Keyframe, associations: Associations, T_pla
     return float(np.exp(middle)), max(1.25 * spread / np.sqrt(len(ratios)) * _SIGMA_INFLATION, _LOG_SCALE_FLOOR)
 
 
-def _coverage(frame: ObservedFrame, expected: Array, matched: Indices, camera: PinholeCamera) -> float:
-    """Of the cells with expected landmarks (at pixels (V, 2)) and with keypoints, the share with a matched keypoint."""
+def coverage(frame: ObservedFrame, expected: Array, matched: Indices, camera: PinholeCamera) -> float:
+    """Of the image cells with expected landmarks and with keypoints, the share with a matched keypoint, in [0, 1].
+
+    Args:
+        frame: its keypoints.
+        expected: (V, 2) pixels where landmarks should be seen.
+        matched: (M,) keypoints that see one of them.
+        camera: of the frame.
+    """
     both = (_cell_counts(expected, camera) >= _POINTS_IN_CELL) & (
         _cell_counts(frame.keypoints, camera) >= _POINTS_IN_CELL
     )

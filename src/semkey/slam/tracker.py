@@ -262,7 +262,9 @@ class Tracker:
             found = self._locate_by_keyframes(
                 frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers
             )
-            if found is not None:
+            if found is not None and self._places.explains(
+                frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
+            ):
                 return "relocalised", found
         return "lost", None
 
