@@ -46,6 +46,7 @@ class PointWorld(FrameSequence):
         shared_poster: radius in radians, as seen from the origin, of a picture on the z-axis that is richer in points
             than all around it, and hangs in both worlds.
         copies: x-coordinates in metres at which the world stands, descriptors and all.
+        points: how many there are; about one in twelve is in view.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PointWorld(FrameSequence):
         elsewhere: Sequence[int] = (),
         shared_poster: float = 0.0,
         copies: Sequence[float] = (0.0,),
+        points: int = 3000,
         seed: int = 0,
     ) -> None:
         stamps = np.arange(len(poses), dtype=np.float64) * 0.1
@@ -70,8 +72,8 @@ class PointWorld(FrameSequence):
         self.pixel_noise, self.depth_noise, self.outlier_share = pixel_noise, depth_noise, outlier_share
         self.blank, self.without_depth = set(blank), set(without_depth)
         self.seed = seed
-        here = _points(rng)
-        other = _points(rng)
+        here = _points(rng, points)
+        other = _points(rng, points)
         if shared_poster > 0:
             poster = _poster(rng, shared_poster)
             here, other = (
@@ -89,7 +91,7 @@ class PointWorld(FrameSequence):
         return Frame(
             index=index,
             timestamp=float(self.timestamps[index]),
-            image=np.full((HEIGHT, WIDTH, 3), index, dtype=np.uint8),
+            image=np.full((HEIGHT, WIDTH, 3), (index % 256, index // 256, 0), dtype=np.uint8),
             depth=depth,
             T_world_cam=self.ground_truth[index],
         )
@@ -154,7 +156,8 @@ class PointExtractor:
         self._before = before
 
     def extract(self, image: ImageLike) -> Features:
-        index = int(np.asarray(image)[0, 0, 0])
+        low, high, _ = np.asarray(image)[0, 0].tolist()
+        index = low + 256 * high
         if self._before is not None:
             self._before(index)
         keypoints, descriptors, _ = self._world.observe(index)
@@ -169,7 +172,7 @@ class PointExtractor:
         )
 
 
-def _points(rng: np.random.Generator, count: int = 3000) -> tuple[NDArray, NDArray]:
+def _points(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
     directions = rng.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     descriptors = rng.normal(size=(count, 64))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semkey.datasets import Frame
+from semkey.datasets import Frame, FrameSequence
 from semkey.errors import ConfigError
 from semkey.extractors import Extractor, create_extractor
 from semkey.geometry.transforms import compose, inverse, make_transform, rotation_angle_deg, se3_exp, so3_exp
@@ -18,6 +19,7 @@ from semkey.rendering import RoomConfig, render_room, room_camera
 from semkey.slam import SlamConfig, SlamResult, run_slam
 from semkey.slam.duplicates import fuse_duplicates
 from semkey.slam.essential_graph import essential_edges, path_between
+from semkey.slam.keyframe import Keyframe
 from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.loop_config import LoopConfig
 from semkey.slam.loop_verification import match_place, place_landmarks
@@ -32,10 +34,8 @@ BENT = replace(EAGER, min_supporters=1)
 WITHOUT_LOOPS = SlamConfig(loops=LoopConfig(enabled=False))
 
 
-ROOM = RoomConfig(seed=3, motion="loop", frames=48, width=320, height=240, fps=10.0, blur=False)
+ROOM = RoomConfig(seed=3, motion="loop", frames=64, width=320, height=240, fps=10.0, blur=False)
 ROOM_CAMERA = room_camera(ROOM)
-# Before the submaps met, nothing was known of where the second one lies.
-LIVE_JUMP_M = 0.1
 
 
 def compact() -> Extractor:
@@ -60,22 +60,26 @@ def the_map(result: SlamResult) -> SlamMap:
     return result.slam_map
 
 
-def keyframe_errors(slam_map: SlamMap, world: PointWorld) -> Array:
+def keyframe_errors(slam_map: SlamMap, world: FrameSequence) -> Array:
     """Distance of every keyframe from the truth, metres, with the first one laid on it."""
     keyframes = list(slam_map.keyframes.values())
-    truth = [world.ground_truth[keyframe.frame.index] for keyframe in keyframes]
-    assert all(pose is not None for pose in truth)
+    truth = [true_pose(world, keyframe) for keyframe in keyframes]
     to_world = keyframes[0].T_world_cam @ inverse(truth[0])
-    return np.array(
-        [np.linalg.norm((to_world @ pose)[:3, 3] - k.T_world_cam[:3, 3]) for k, pose in zip(keyframes, truth, strict=True)]
-    )
+    pairs = zip(keyframes, truth, strict=True)
+    return np.array([np.linalg.norm((to_world @ pose)[:3, 3] - k.T_world_cam[:3, 3]) for k, pose in pairs])
+
+
+def true_pose(world: FrameSequence, keyframe: Keyframe) -> Array:
+    pose = world.ground_truth[keyframe.frame.index]
+    assert pose is not None
+    return pose
 
 
 def drift(slam_map: SlamMap, step: Sequence[float], *, shrink: float = 1.0) -> None:
     """Bend a map as odometry would: every motion between keyframes has this error, and is shorter than the last."""
     keyframes = list(slam_map.keyframes.values())
     poses, scales = {keyframes[0].id: keyframes[0].T_world_cam}, {keyframes[0].id: 1.0}
-    for before, after in zip(keyframes, keyframes[1:], strict=False):
+    for before, after in pairwise(keyframes):
         motion = inverse(before.T_world_cam) @ after.T_world_cam
         motion[:3, 3] *= scales[before.id]
         poses[after.id] = compose(poses[before.id], motion, se3_exp(step))
@@ -132,7 +136,7 @@ def test_a_loop_takes_the_drift_out_of_all_keyframes() -> None:
 
 
 def test_landmarks_move_with_their_keyframes() -> None:
-    world, slam_map = fresh_round_trip()
+    _, slam_map = fresh_round_trip()
     drift(slam_map, [0.015, 0.005, 0.01, 0.004, 0.012, 0.0])
 
     def depth_errors() -> Array:
@@ -213,33 +217,33 @@ def test_a_loop_during_a_run_is_reported() -> None:
 @pytest.mark.slow
 def test_a_round_through_a_rendered_room_is_closed(rendered_round: list[Frame]) -> None:
     sequence = FrameList(rendered_round, ROOM_CAMERA)
-    without = run_slam(sequence, compact(), WITHOUT_LOOPS)
     result = run_slam(sequence, compact(), SlamConfig(loops=LoopConfig(min_gap_seconds=2.0)))
     assert result.tracked == len(rendered_round)
-    assert without.loops == []
     assert result.loops
-    assert all(loop.kind == "loop" for loop in result.loops)
-    # The way round is 360 degrees: what the loop joins is far apart along it, and near in truth.
     for loop in result.loops:
+        assert loop.kind == "loop"
+        # The way between them is nearly a full turn: far apart along it, and near in truth.
         new, old = (the_map(result).keyframes[key] for key in (loop.keyframe_id, loop.matched_keyframe_id))
-        truth = [result.ground_truth[keyframe.frame.index] for keyframe in (old, new)]
-        measured, true = inverse(old.T_world_cam) @ new.T_world_cam, inverse(truth[0]) @ truth[1]
-        assert np.linalg.norm(measured[:3, 3] - true[:3, 3]) < 0.03
-        assert new.frame.index - old.frame.index > 25
-    assert ate(result) < max(0.02, 1.05 * ate(without))
+        assert new.frame.index - old.frame.index > 40
+        measured = inverse(old.T_world_cam) @ new.T_world_cam
+        true = inverse(true_pose(sequence, old)) @ true_pose(sequence, new)
+        assert np.linalg.norm(measured[:3, 3] - true[:3, 3]) < 0.02
+    assert ate(result) < 0.01
 
 
 @pytest.mark.slow
 def test_kidnapped_in_a_rendered_room_then_met_again(rendered_round: list[Frame]) -> None:
     """The camera is carried from one side of the room to the other, and walks back to where it began."""
-    frames = [*rendered_round[:16], *rendered_round[24:]]
+    frames = [*rendered_round[:20], *rendered_round[34:]]
     sequence = FrameList(frames, ROOM_CAMERA)
     result = run_slam(sequence, compact(), SlamConfig(loops=LoopConfig(new_submap_seconds=0.3)))
+    assert [record.method for record in result.frames[20:24]] == ["lost", "lost", "lost", "start"]
+    assert result.tracked == len(frames) - 3
     assert the_map(result).submaps == [0]
     assert [loop.kind for loop in result.loops].count("merge") == 1
-    assert result.tracked >= len(frames) - 4
     assert ate(result) < 0.03
-    assert LIVE_JUMP_M < absolute_trajectory_error(result.live_trajectory(), result.ground_truth_trajectory()).statistics.rmse
+    live = absolute_trajectory_error(result.live_trajectory(), result.ground_truth_trajectory())
+    assert live.statistics.rmse > 0.2, "before they met, nothing was known of where the second submap lies"
 
 
 # -- look-alikes ---------------------------------------------------------------------------------------------------

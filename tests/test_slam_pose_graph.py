@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,7 +65,7 @@ def test_scaled_transforms_refuse_nonsense() -> None:
 def test_a_loop_error_is_shared_out_evenly() -> None:
     """Three steps of 1 m, and a loop that says 2.6 m: each of the four edges takes a quarter of the 0.4 m."""
     poses = {k: along_x(k) for k in range(4)}
-    edges = [edge(k, k + 1, along_x(1.0)) for k in range(3)] + [edge(0, 3, along_x(2.6))]
+    edges = [*(edge(k, k + 1, along_x(1.0)) for k in range(3)), edge(0, 3, along_x(2.6))]
     result = optimise_pose_graph(poses, edges, fixed=[0])
     for k in range(4):
         np.testing.assert_allclose(result.poses[k], along_x(0.9 * k), atol=1e-6)
@@ -83,7 +85,7 @@ def test_the_weaker_edge_takes_the_larger_share() -> None:
 def test_a_drifted_ring_is_closed() -> None:
     truth = ring(40)
     rng = np.random.default_rng(0)
-    steps = [inverse(a) @ b for a, b in zip(truth, truth[1:], strict=False)]
+    steps = [inverse(a) @ b for a, b in pairwise(truth)]
     noisy = [step @ se3_exp([0.004, 0, 0.004, 0, 0.004, 0] + rng.normal(0, 5e-4, 6)) for step in steps]
     poses = [np.eye(4)]
     for step in noisy:

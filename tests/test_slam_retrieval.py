@@ -32,7 +32,7 @@ def test_the_keyframe_with_the_same_descriptors_comes_first(rng: np.random.Gener
     noisy = places[7] + 0.02 * rng.normal(size=(50, 32)).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
     scores = index.scores(noisy[rng.permutation(40)], NOTHING)
-    assert list(scores)[0] == 70
+    assert next(iter(scores)) == 70
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
     assert scores[70] > 3 * sorted(scores.values())[-2]
 
@@ -46,7 +46,7 @@ def test_what_looks_the_same_everywhere_does_not_vote(rng: np.random.Generator) 
     own = unit(rng, 10)
     index.add(9, np.concatenate([own, unit(rng, 30)]), NOTHING)
     scores = index.scores(np.concatenate([common, own]), NOTHING)
-    assert list(scores)[0] == 9
+    assert next(iter(scores)) == 9
 
 
 def test_removed_and_excluded_keyframes_are_not_found_and_rows_are_used_again(rng: np.random.Generator) -> None:
@@ -60,7 +60,7 @@ def test_removed_and_excluded_keyframes_are_not_found_and_rows_are_used_again(rn
     assert 189 not in index
     assert index._local.shape[0] == 16
     for key in index.keys:
-        assert list(index.scores(places[key], NOTHING))[0] == key
+        assert next(iter(index.scores(places[key], NOTHING))) == key
         assert key not in index.scores(places[key], NOTHING, exclude=[key])
 
 
@@ -71,7 +71,7 @@ def test_a_short_keyframe_in_a_used_row_has_no_descriptors_of_the_old_one(rng: n
     index.remove(0)
     index.add(1, unit(rng, 1), NOTHING)
     index.add(2, old, NOTHING)
-    assert list(index.scores(old, NOTHING))[0] == 2
+    assert next(iter(index.scores(old, NOTHING))) == 2
     assert index.scores(old, NOTHING)[1] < 0.2 * index.scores(old, NOTHING)[2]
 
 
@@ -83,7 +83,7 @@ def test_a_large_index_is_reduced_by_global_descriptor(rng: np.random.Generator)
         index.add(key, places[key], whole[key])
     scores = index.scores(places[3], whole[3])
     assert len(scores) == 5
-    assert list(scores)[0] == 3
+    assert next(iter(scores)) == 3
     nearest = set(np.argsort(-whole @ whole[3])[:5].tolist())
     assert set(scores) == nearest
 

@@ -11,6 +11,7 @@ import pytest
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
 from semkey.slam import FrameRecord, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
+from semkey.slam.loop_config import LoopConfig
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
 from semkey.slam.timing import StageTimer

@@ -7,6 +7,7 @@ all of them needed, so that a loop is closed in milliseconds and with nearly the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def path_between(slam_map: SlamMap, first: int, second: int) -> tuple[float, flo
     metres = degrees = 0.0
     for chain in (above_first, above_second):
         way = chain[: chain.index(common) + 1]
-        for lower, upper in zip(way, way[1:], strict=False):
+        for lower, upper in pairwise(way):
             relative = inverse(slam_map.keyframes[upper].T_world_cam) @ slam_map.keyframes[lower].T_world_cam
             metres += float(np.linalg.norm(relative[:3, 3]))
             degrees += rotation_angle_deg(relative)

@@ -86,10 +86,12 @@ class LoopCloser:
         return share >= self._config.relocalisation_coverage
 
     def close(self, keyframe: Keyframe) -> LoopRecord | None:
-        """Look for a place that a new keyframe sees again, and correct the map if there is one.
+        """:meth:`find` a place that a new keyframe sees again, and :meth:`correct` the map if there is one."""
+        match = self.find(keyframe)
+        return None if match is None else self.correct(match)
 
-        Poses of keyframes, positions and ids of landmarks may all have changed when there is a result.
-        """
+    def find(self, keyframe: Keyframe) -> PlaceMatch | None:
+        """Look for a place that a new keyframe sees again; the map is not changed."""
         if not self._config.enabled:
             return None
         self._follow_map()
@@ -121,7 +123,7 @@ class LoopCloser:
             )
             if match.convinces(self._config) and self._is_plausible(match):
                 self._filter.reset()
-                return self._correct(match, place)
+                return match
         return None
 
     # -- finding -------------------------------------------------------------------------------------------------
@@ -172,16 +174,19 @@ class LoopCloser:
 
     # -- correcting ----------------------------------------------------------------------------------------------
 
-    def _correct(self, match: PlaceMatch, place: list[Keyframe]) -> LoopRecord:
+    def correct(self, match: PlaceMatch) -> LoopRecord:
+        """Close a loop, or join two submaps, where :meth:`find` has found a place.
+
+        Poses of keyframes, positions and ids of landmarks may all change.
+        """
         query, matched = self._map.keyframes[match.query], self._map.keyframes[match.matched]
         before, scale_before = query.T_world_cam, query.scale
+        place = [matched, *(self._map.keyframes[key] for key, _ in self._map.covisible(matched.id))]
+        place = place[: 1 + self._config.group_size]
         landmark_ids = place_landmarks(self._map, place)
         kind = "loop" if query.submap == matched.submap else "merge"
         self.loops.append(_loop_edge(match, matched))
-        if kind == "merge":
-            scales = join_at(self._map, match)
-        else:
-            scales = self._optimise(query.submap)
+        scales = join_at(self._map, match) if kind == "merge" else self._optimise(query.submap)
         self.loops = [_rescaled(edge, scales) for edge in self.loops]
         merged = identify(self._map, query, match.associations)
         neighbours = [self._map.keyframes[key] for key, _ in self._map.covisible(query.id)[:_FUSED_NEIGHBOURS]]

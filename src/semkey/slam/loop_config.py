@@ -38,6 +38,8 @@ class LoopConfig(Settings):
         drift_floor_deg: ... and degrees.
         strong_covisibility: keyframes that share so many landmarks are joined by an edge of the pose graph.
         fuse_radius_px: after a correction, landmarks within this many pixels of each other that look alike are one.
+        adjusted_keyframes: after a correction a submap of at most so many keyframes is bundle-adjusted as a whole, in
+            the background; 100 keyframes take a second or two. 0 leaves it at the pose graph.
         new_submap_seconds: a lost camera starts a new submap after this time.
         relocalisation_candidates: groups of keyframes tried for each lost frame.
         relocalisation_coverage: what ``min_coverage`` is for a lost frame, which the place that it has just seen
@@ -60,6 +62,7 @@ class LoopConfig(Settings):
     drift_floor_deg: float = 10.0
     strong_covisibility: int = 100
     fuse_radius_px: float = 4.0
+    adjusted_keyframes: int = 100
     new_submap_seconds: float = 1.0
     relocalisation_candidates: int = 4
     relocalisation_coverage: float = 0.3
@@ -77,6 +80,7 @@ class LoopConfig(Settings):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "group_size",
+            "adjusted_keyframes",
             "min_gap_seconds",
             "min_supporters",
             "max_drift",

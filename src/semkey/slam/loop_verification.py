@@ -1,4 +1,4 @@
-"""Is this the same place? A keyframe is placed among the landmarks of a candidate, and evidence for and against counted.
+"""Is this the same place? A keyframe is placed among the landmarks of a candidate, and the evidence is counted.
 
 Descriptors alone propose matches, PnP-RANSAC finds a pose they agree on, and landmarks looked for near their
 projections complete them. Against two places that look alike in part (the same poster in two rooms) stand two checks:
@@ -131,9 +131,7 @@ def match_place(
     visible, pixels = landmark_ids, np.zeros((0, 2))
     for radius in _GROWING_RADII_PX:
         visible, pixels = slam_map.landmarks.visible_from(landmark_ids, pose, slam_map.camera)
-        associations = match_by_projection(
-            query.frame, slam_map.landmarks, visible, pixels, radius_px=radius * pixel
-        )
+        associations = match_by_projection(query.frame, slam_map.landmarks, visible, pixels, radius_px=radius * pixel)
         if len(associations) < _FEWEST_RANSAC_INLIERS:
             return None
         refined = _refine(slam_map, query.frame, associations, pose, use_depth=not with_scale)
@@ -171,7 +169,7 @@ def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
 def _solve(
     slam_map: SlamMap, query: Keyframe, place: Sequence[Keyframe], *, seed: int
 ) -> tuple[Array, Associations, float] | None:
-    """T_place_cam (4, 4) by descriptors alone, its inliers, and the similarity that a match needs to prove something."""
+    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that proves something."""
     frame = query.frame
     matched = [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
     associations = merge_associations(matched)

@@ -91,7 +91,7 @@ def optimise_pose_graph(
     anchors = _anchors(poses, edges, fixed)
     group = _Similarities() if with_scale else _Poses()
 
-    import gtsam  # ty: ignore[unresolved-import]
+    import gtsam
 
     graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
     for key, T_world_cam in poses.items():
@@ -151,7 +151,7 @@ class _Poses:
     dimension = 6
 
     def element(self, transform: ScaledTransform) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         return gtsam.Pose3(transform.T)
 
@@ -159,12 +159,12 @@ class _Poses:
         return np.array([edge.rotation_sigma] * 3 + [edge.translation_sigma] * 3)
 
     def between(self, first: int, second: int, measured: Any, noise: Any) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         return gtsam.BetweenFactorPose3(first, second, measured, noise)
 
     def prior(self, key: int, pose: Any, noise: Any) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         return gtsam.PriorFactorPose3(key, pose, noise)
 
@@ -178,7 +178,7 @@ class _Similarities:
     dimension = 7
 
     def element(self, transform: ScaledTransform) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         rotation = gtsam.Rot3(np.ascontiguousarray(transform.T[:3, :3]))
         return gtsam.Similarity3(rotation, transform.T[:3, 3] / transform.scale, transform.scale)
@@ -187,12 +187,12 @@ class _Similarities:
         return np.array([edge.rotation_sigma] * 3 + [edge.translation_sigma] * 3 + [edge.log_scale_sigma])
 
     def between(self, first: int, second: int, measured: Any, noise: Any) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         return gtsam.BetweenFactorSimilarity3(first, second, measured, noise)
 
     def prior(self, key: int, pose: Any, noise: Any) -> Any:
-        import gtsam  # ty: ignore[unresolved-import]
+        import gtsam
 
         return gtsam.PriorFactorSimilarity3(key, pose, noise)
 

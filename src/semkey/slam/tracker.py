@@ -15,6 +15,7 @@ from semkey.slam.config import SlamConfig
 from semkey.slam.events import LoopRecord
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
@@ -100,12 +101,16 @@ class Tracker:
 
     Args:
         slam_map: the map, which grows here.
+        mapping: what is done with the map around new keyframes.
         config: settings.
         timer: where the time per stage is added up.
     """
 
-    def __init__(self, slam_map: SlamMap, config: SlamConfig, timer: StageTimer | None = None) -> None:
+    def __init__(
+        self, slam_map: SlamMap, mapping: LocalMapping, config: SlamConfig, timer: StageTimer | None = None
+    ) -> None:
         self._map = slam_map
+        self._mapping = mapping
         self._camera = slam_map.camera
         self._seed = config.seed
         self._config = config.tracking
@@ -113,12 +118,14 @@ class Tracker:
         self._pixel = image_scale(slam_map.camera)
         self._motion = ConstantVelocity()
         self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._clock = LostClock(config.loops.new_submap_seconds)
         self._loop: LoopRecord | None = None
         self._submap = 0
         self._peak_inliers = 0
         self._last_inliers = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
+        self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
 
     @property
@@ -137,6 +144,8 @@ class Tracker:
         self._loop = None
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
+        self._mapping.before_frame()
+        self._follow_map()
         method, estimate = self._locate(frame)
         if estimate is None:
             return self._lose(frame)
@@ -153,6 +162,10 @@ class Tracker:
         is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
         pose = estimate.T_world_cam
         if is_keyframe:
+            T_reference_cam = self._map.relative_pose(reference, pose)
+            self._mapping.before_keyframe()
+            self._follow_map()
+            pose = self._map.absolute_pose(reference, T_reference_cam)
             keyframe = self._keep(frame, pose, found)
             reference, pose = keyframe.id, keyframe.T_world_cam
         else:
@@ -162,12 +175,13 @@ class Tracker:
         self._motion.update(frame.timestamp, pose)
         if is_keyframe:
             pose = self._close_loop(self._map.keyframes[reference])
+        self._anchor = (reference, self._map.relative_pose(reference, pose))
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
             T_world_cam=pose,
             reference_keyframe=reference,
-            T_keyframe_cam=self._map.relative_pose(reference, pose),
+            T_keyframe_cam=self._anchor[1],
             matches=len(estimate.associations),
             inliers=estimate.inlier_count,
             keypoints=len(frame),
@@ -180,9 +194,11 @@ class Tracker:
         """Make the frame the first keyframe of a submap, if it has enough keypoints with depth to be tracked by."""
         if np.count_nonzero(frame.depth > 0) < self._config.min_relocalisation_inliers:
             return self._record_lost(frame)
+        self._mapping.before_keyframe()
         keyframe = self._keep(frame, T_world_cam, None)
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
+        self._anchor = (keyframe.id, np.eye(4))
         self._clock.tracked(fresh=True)
         self._last_inliers = 0
         return FrameRecord(
@@ -203,18 +219,28 @@ class Tracker:
         self._peak_inliers = 0
         self._last_ids = keyframe.landmark_ids[keyframe.observed]
         self._tracked_landmarks = keyframe.landmark_ids.copy()
+        self._mapping.after_keyframe(keyframe.id)
         return keyframe
+
+    def _follow_map(self) -> None:
+        """Take the last pose along to wherever the map has moved since."""
+        if self._anchor is not None:
+            self._motion.move(self._map.absolute_pose(*self._anchor))
 
     def _close_loop(self, keyframe: Keyframe) -> Array:
         """See whether a new keyframe shows a place again; its pose, after the correction if there was one."""
         with self._timer.stage("loops"):
+            match = self._places.find(keyframe)
+        if match is not None:
             scale = keyframe.scale
-            self._loop = self._places.close(keyframe)
-        if self._loop is not None:
+            self._mapping.settle()
+            with self._timer.stage("loops"):
+                self._loop = self._places.correct(match)
             self._motion.move(keyframe.T_world_cam, keyframe.scale / scale)
             self._submap = keyframe.submap
             self._last_ids = keyframe.landmark_ids[keyframe.observed]
             self._tracked_landmarks = keyframe.landmark_ids.copy()
+            self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
         return keyframe.T_world_cam
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
@@ -259,9 +285,7 @@ class Tracker:
         with self._timer.stage("relocalise"):
             places = self._places.places_like(frame)
         for place in places:
-            found = self._locate_by_keyframes(
-                frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers
-            )
+            found = self._locate_by_keyframes(frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers)
             if found is not None and self._places.explains(
                 frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
             ):
