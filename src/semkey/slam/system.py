@@ -17,7 +17,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
@@ -65,8 +65,10 @@ class SlamResult:
         dropped: frames left out because time ran short (only with ``realtime``).
         problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
+        tracking_seconds: of it until the last frame was done, without the adjustment of the whole map at the end.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
+        loops: loops that were closed and submaps that were merged, in order.
     """
 
     sequence_name: str
@@ -78,8 +80,10 @@ class SlamResult:
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    tracking_seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+    loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -221,9 +225,13 @@ def run_slam(
                 result.frames.append(record)
                 if frame.T_world_cam is not None:
                     result.ground_truth[frame.index] = frame.T_world_cam
+                if tracker.loop is not None:
+                    result.loops.append(tracker.loop)
                 with timer.stage("observers"):
                     if record.is_keyframe:
                         told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    if tracker.loop is not None:
+                        told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
                     told.on_frame(
                         FrameEvent(
                             record=record,
@@ -235,7 +243,8 @@ def run_slam(
                     )
                 if progress is not None:
                     progress(record)
-        mapping.settle()
+                result.tracking_seconds = time.perf_counter() - start
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
