@@ -169,7 +169,7 @@ def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
 def _solve(
     slam_map: SlamMap, query: Keyframe, place: Sequence[Keyframe], *, seed: int
 ) -> tuple[Array, Associations, float] | None:
-    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that proves something."""
+    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that counts."""
     frame = query.frame
     matched = [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
     associations = merge_associations(matched)
