@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Self
 
 import numpy as np
 
-from semkey.slam.background import BackgroundProcess
+from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
@@ -96,22 +96,45 @@ class LocalMapping:
         if problem is not None:
             self._solve(problem)
 
-    def _solve(self, problem: BundleProblem) -> None:
-        if self._process is not None:
-            self._pending = self._process.submit(solve_bundle, problem)
-        else:
-            with self._timer.stage("adjust"):
-                apply_bundle(self._map, solve_bundle(problem))
-
     def settle(self) -> None:
         """Wait for an adjustment under way, if there is one, and take it over: call it before moving the map."""
         if self._pending is None:
             return
+        pending, self._pending = self._pending, None
         with self._timer.stage("adjust"):
-            result = self._pending.result()
-        self._pending = None
-        with self._timer.stage("map"):
+            result = self._outcome(pending.result)
+        if result is not None:
+            with self._timer.stage("map"):
+                apply_bundle(self._map, result)
+
+    def finish(self) -> None:
+        """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
+        self.settle()
+        for submap in self._map.submaps:
+            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes)
+            self.settle()
+
+    def _solve(self, problem: BundleProblem) -> None:
+        if self._process is not None:
+            self._pending = self._process.submit(solve_bundle, problem)
+            return
+        with self._timer.stage("adjust"):
+            result = self._outcome(lambda: solve_bundle(problem))
+        if result is not None:
             apply_bundle(self._map, result)
+
+    def _outcome(self, solve: Callable[[], BundleResult]) -> BundleResult | None:
+        """A result, or None with a warning: tracking goes on without this adjustment."""
+        try:
+            return solve()
+        except BackgroundProcessError:
+            logger.warning("the process for bundle adjustment has died; adjusting in the main process from now on")
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+        except RuntimeError as error:  # how GTSAM reports a problem that it cannot solve
+            logger.warning("a bundle adjustment failed and is left out: %s", error)
+        return None
 
     def close(self) -> None:
         """End the process; a result not taken over yet is lost."""

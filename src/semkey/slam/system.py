@@ -217,7 +217,7 @@ def run_slam(
                 )
             if progress is not None:
                 progress(record)
-        mapping.settle()
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
