@@ -16,13 +16,14 @@ from semkey.slam.association import Associations, match_by_projection, match_key
 from semkey.slam.config import SlamConfig
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
+from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.pose import PoseObservations, refine_pose
 from semkey.slam.tracker import image_scale
 
 Array = NDArray[np.float64]
 
-# Keyframes that see most of what a candidate sees are matched together with it.
+# Keyframes of a place that are matched together with the one that looks most like the image.
 _COMPANIONS = 3
 # After RANSAC landmarks are looked for this close to their projection, then closer.
 _SEARCH_RADII_PX = (8.0, 5.0)
@@ -89,20 +90,21 @@ class Localizer:
 
     Args:
         slam_map: the map, with at least one keyframe.
-        config: settings; its ``tracking`` has the thresholds.
+        config: settings; its ``tracking`` has the thresholds, its ``loops`` how many places are tried.
     """
 
     def __init__(self, slam_map: SlamMap, config: SlamConfig) -> None:
         self._map = slam_map
         self._config = config.tracking
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
         self._seed = config.seed
 
     def localize(self, features: Features, camera: PinholeCamera) -> Localization:
         """The pose of one image.
 
-        The keyframes that look most like it are tried, each together with those that share most landmarks with it:
-        matching, PnP-RANSAC, then landmarks of the surroundings are looked for near their projections. The pose with
-        most agreeing landmarks counts.
+        The places that look most like it are tried, each with several keyframes that share landmarks: matching,
+        PnP-RANSAC, then landmarks of the surroundings are looked for near their projections. The pose with most
+        agreeing landmarks counts.
 
         Args:
             features: of the image, of the same kind as the map's.
@@ -112,22 +114,11 @@ class Localizer:
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best
-        tried: set[int] = set()
-        for candidate in self._map.similar_keyframes(frame, self._config.relocalisation_candidates):
-            # What a candidate before has brought along would give the same pose once more.
-            if candidate.id in tried:
-                continue
-            group = [candidate, *self._companions(candidate)]
-            tried |= {keyframe.id for keyframe in group}
-            found = self._locate(frame, camera, candidate, group)
+        for place in self._places.places_like(frame):
+            found = self._locate(frame, camera, place[0], place[: 1 + _COMPANIONS])
             if (found.inliers, found.matches) > (best.inliers, best.matches):
                 best = found
         return best
-
-    def _companions(self, keyframe: Keyframe) -> list[Keyframe]:
-        shared = self._map.covisible(keyframe.id)[:_COMPANIONS]
-        others = [self._map.keyframes[other] for other, _ in shared]
-        return [other for other in others if other.submap == keyframe.submap]
 
     def _locate(
         self, frame: ObservedFrame, camera: PinholeCamera, candidate: Keyframe, group: list[Keyframe]

@@ -17,7 +17,7 @@ from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
@@ -253,9 +253,13 @@ def run_slam(
                     result.frames[positions[late.index]] = late
                 if frame.T_world_cam is not None:
                     result.ground_truth[frame.index] = frame.T_world_cam
+                if tracker.loop is not None:
+                    result.loops.append(tracker.loop)
                 with timer.stage("observers"):
                     if record.is_keyframe:
                         told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    if tracker.loop is not None:
+                        told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
                     told.on_frame(
                         FrameEvent(
                             record=record,
@@ -268,7 +272,7 @@ def run_slam(
                 timer.end_frame()
                 if progress is not None:
                     progress(record)
-        mapping.settle()
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
