@@ -10,19 +10,23 @@ import pytest
 
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
-from semkey.slam import FrameRecord, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
+from semkey.slam import FrameRecord, MapConfig, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
+from semkey.slam.loop_config import LoopConfig
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
 from semkey.slam.timing import StageTimer
 from synthetic_world import PointExtractor, PointWorld, walk
 
+# Starting a process for a handful of frames takes longer than tracking them: only tests of that process do it.
+QUICK = MapConfig(adjustment="none")
+
 
 def run(world: PointWorld, config: SlamConfig | None = None, **options) -> SlamResult:
-    return run_slam(world, PointExtractor(world), config, **options)
+    return run_slam(world, PointExtractor(world), config or SlamConfig(map=QUICK), **options)
 
 
 def tracking(base: TrackingConfig | None = None, **changes) -> SlamConfig:
-    return SlamConfig(tracking=replace(base or TrackingConfig(), **changes))
+    return SlamConfig(tracking=replace(base or TrackingConfig(), **changes), map=QUICK)
 
 
 def known(pose: np.ndarray | None) -> np.ndarray:
@@ -97,7 +101,7 @@ def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
 
 def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
     world = PointWorld(walk(24), elsewhere=range(10, 24))
-    result = run(world, tracking(max_lost_frames=4))
+    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.3)))
     assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12, 13]
     assert result.lost_events[0].recovered == "new submap"
     submaps = summarize(result)["submaps"]
@@ -108,7 +112,7 @@ def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
 def test_back_from_elsewhere_returns_to_the_old_submap() -> None:
     poses = walk(30)
     world = PointWorld(poses[:20] + poses[10:20], elsewhere=range(10, 20))
-    result = run(world, tracking(max_lost_frames=2))
+    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.2)))
     assert [record.submap for record in result.frames[20:]] == [0] * 10
     for record in result.frames[20:]:
         np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=2e-3)
@@ -129,7 +133,7 @@ def test_keyframes_are_made_where_landmarks_do_not_cover_the_image() -> None:
     never = TrackingConfig(
         keyframe_tracked_share=0.01, keyframe_parallax=9, keyframe_rotation_deg=180, keyframe_uncovered_share=1.0
     )
-    assert run(world, SlamConfig(tracking=never)).keyframe_indices == [0, 1], (
+    assert run(world, SlamConfig(tracking=never, map=QUICK)).keyframe_indices == [0, 1], (
         "the first frame, and the one that had no prediction yet"
     )
     kept = run(world, tracking(never, keyframe_uncovered_share=0.25)).keyframe_indices

@@ -17,7 +17,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
@@ -68,7 +68,7 @@ class SlamResult:
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
-        loops: loops closed and submaps merged, in order.
+        loops: loops that were closed and submaps that were merged, in order.
     """
 
     sequence_name: str
@@ -236,9 +236,13 @@ def run_slam(
                 result.frames.append(record)
                 if frame.T_world_cam is not None:
                     result.ground_truth[frame.index] = frame.T_world_cam
+                if tracker.loop is not None:
+                    result.loops.append(tracker.loop)
                 with timer.stage("observers"):
                     if record.is_keyframe:
                         told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    if tracker.loop is not None:
+                        told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
                     told.on_frame(
                         FrameEvent(
                             record=record,
@@ -251,7 +255,7 @@ def run_slam(
                 timer.end_frame()
                 if progress is not None:
                     progress(record)
-        mapping.settle()
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:

@@ -13,12 +13,15 @@ from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_po
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.config import SlamConfig
+from semkey.slam.events import LoopRecord
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.local_mapping import LocalMapping
+from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
+from semkey.slam.submaps import LostClock
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -32,6 +35,8 @@ _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
+# Keyframes of a place whose landmarks are matched together when the camera is lost.
+_PLACE_KEYFRAMES = 3
 # Cells across and down in which landmarks should be tracked wherever there is something to track.
 _COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
@@ -113,14 +118,21 @@ class Tracker:
         self._timer = timer or StageTimer()
         self._pixel = image_scale(slam_map.camera)
         self._motion = ConstantVelocity()
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
+        self._clock = LostClock(config.loops.new_submap_seconds)
+        self._loop: LoopRecord | None = None
         self._submap = 0
-        self._lost_in_a_row = 0
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
         self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+
+    @property
+    def loop(self) -> LoopRecord | None:
+        """The loop that the last frame closed, or the submaps that it brought together; None for most frames."""
+        return self._loop
 
     @property
     def tracked_landmarks(self) -> NDArray[np.int64]:
@@ -135,24 +147,26 @@ class Tracker:
         """
         if not self._map.keyframes:
             return
-        tracked = [row for row, record in enumerate(records) if record.T_world_cam is not None]
-        self._lost_in_a_row = len(records) - tracked[-1] - 1 if tracked else 1 + len(records)
-        for record in records[tracked[-2:][0] :] if tracked else ():
+        if all(record.T_world_cam is None for record in records):
+            self._clock.expect_map()
+        for record in records:
             if record.reference_keyframe is None or record.T_keyframe_cam is None:
+                self._clock.lost(record.timestamp)
                 self._motion.lose()
                 continue
-            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
-            self._motion.update(record.timestamp, pose)
+            self._clock.tracked(fresh=record.method == "start")
             self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
-            self._submap = record.submap
+            self._motion.update(record.timestamp, self._map.absolute_pose(*self._anchor))
             self._last_inliers = self._peak_inliers = record.inliers
-            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+        if self._anchor is not None:
+            nearest = self._map.keyframes.get(self._anchor[0], self._map.newest)
+            self._submap = nearest.submap
             self._last_ids = nearest.landmark_ids[nearest.observed]
-        self._tracked_in_submap = sum(records[row].submap == self._submap for row in tracked)
 
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
+        self._loop = None
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
         self._mapping.before_frame()
@@ -166,12 +180,11 @@ class Tracker:
         assert reference is not None  # every landmark is seen by some keyframe
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
-        self._lost_in_a_row = 0
-        self._tracked_in_submap += 1
+        self._clock.tracked()
         self._last_inliers = estimate.inlier_count
         self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
-        is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
+        is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate, reference)
         pose = estimate.T_world_cam
         if is_keyframe:
             T_reference_cam = self._map.relative_pose(reference, pose)
@@ -185,6 +198,8 @@ class Tracker:
         if method == "relocalised":
             self._motion.lose()
         self._motion.update(frame.timestamp, pose)
+        if is_keyframe:
+            pose = self._close_loop(self._map.keyframes[reference])
         self._anchor = (reference, self._map.relative_pose(reference, pose))
         return FrameRecord(
             index=frame.index,
@@ -216,9 +231,8 @@ class Tracker:
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
         self._anchor = (keyframe.id, np.eye(4))
-        self._lost_in_a_row = 0
+        self._clock.tracked(fresh=True)
         self._last_inliers = 0
-        self._tracked_in_submap = 1
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
@@ -245,16 +259,27 @@ class Tracker:
         if self._anchor is not None:
             self._motion.move(self._map.absolute_pose(*self._anchor))
 
+    def _close_loop(self, keyframe: Keyframe) -> Array:
+        """See whether a new keyframe shows a place again; its pose, after the correction if there was one."""
+        with self._timer.stage("loops"):
+            match = self._places.find(keyframe)
+        if match is not None:
+            scale = keyframe.scale
+            self._mapping.settle()
+            with self._timer.stage("loops"):
+                self._loop = self._places.correct(match)
+            self._motion.move(keyframe.T_world_cam, keyframe.scale / scale)
+            self._submap = keyframe.submap
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+            self._tracked_landmarks = keyframe.landmark_ids.copy()
+            self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        return keyframe.T_world_cam
+
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
-        self._lost_in_a_row += 1
+        self._clock.lost(frame.timestamp)
         last_pose = self._motion.last_pose
-        # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        # A map that was loaded and never found yet deserves all of it.
-        never_found = last_pose is None
-        patience = self._config.max_lost_frames
-        patience = patience if never_found else min(patience, self._tracked_in_submap)
-        if self._lost_in_a_row > patience:
+        if self._clock.gives_up(frame.timestamp):
             before = self._submap
             self._submap = self._map.next_submap
             record = self._start(frame, np.eye(4) if last_pose is None else last_pose)
@@ -274,7 +299,7 @@ class Tracker:
         )
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
-        if self._lost_in_a_row == 0:
+        if self._clock.lost_frames == 0:
             prediction = self._motion.predict(frame.timestamp)
             guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
@@ -290,18 +315,20 @@ class Tracker:
             if guided is not None:
                 return "guided", guided
         with self._timer.stage("relocalise"):
-            candidates = self._map.similar_keyframes(frame, self._config.relocalisation_candidates)
-        for candidate in candidates:
-            found = self._locate_by_keyframes(frame, [candidate], self._config.min_relocalisation_inliers)
-            if found is not None:
+            places = self._places.places_like(frame)
+        for place in places:
+            found = self._locate_by_keyframes(frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers)
+            if found is not None and self._places.explains(
+                frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
+            ):
                 return "relocalised", found
         return "lost", None
 
     def _locate_guided(self, frame: ObservedFrame, prediction: Prediction) -> _Estimate | None:
         """The pose by landmarks looked for where the prediction sees them; None if it is too vague for that."""
         with self._timer.stage("match"):
-            local_ids = self._map.local_landmarks(self._last_ids)
             pose = prediction.T_world_cam
+            local_ids = self._map.local_landmarks(self._last_ids, pose)
             visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
             if len(visible) < self._config.min_inliers:
                 return None
@@ -342,7 +369,7 @@ class Tracker:
         for _ in range(_POLISH_ROUNDS):
             pose = estimate.T_world_cam
             with self._timer.stage("match"):
-                local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids)
+                local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids, pose)
                 visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
                 radius = _POLISH_RADIUS_PX * self._pixel
                 nearby = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
@@ -385,8 +412,8 @@ class Tracker:
         refined = refine_pose(inverse(T_world_cam), observations, self._camera, prior=prior)
         return _Estimate(T_world_cam=inverse(refined.T_cam_world), associations=associations, inliers=refined.inliers)
 
-    def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate) -> bool:
-        config, last = self._config, self._map.newest
+    def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate, reference: int) -> bool:
+        config, last = self._config, self._map.keyframes[reference]
         if self._peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * self._peak_inliers:
             return True
         tracked = estimate.inlier_associations.keypoint_indices
@@ -401,7 +428,7 @@ class Tracker:
         if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
             return True
         moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
-        return moved and frame.timestamp - last.frame.timestamp > config.keyframe_seconds
+        return moved and frame.timestamp - self._map.newest.frame.timestamp > config.keyframe_seconds
 
     def _uncovered_share(self, frame: ObservedFrame, tracked: NDArray[np.int64]) -> float:
         """Share of the image's cells with usable keypoints, in none of which a landmark is tracked.
