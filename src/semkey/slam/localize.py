@@ -104,7 +104,7 @@ class Localizer:
     def localize(self, features: Features, camera: PinholeCamera) -> Localization:
         """The pose of one image.
 
-        The places that look most like it are tried, each of some keyframes that see the same: matching, PnP-RANSAC, then
+        The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
         landmarks of the surroundings are looked for near their projections. They must agree wherever both the place has
         landmarks and the image has keypoints, not on one poster only. The pose with most agreeing landmarks counts.
 
