@@ -49,7 +49,7 @@ class LoopCloser:
     """
 
     def __init__(self, slam_map: SlamMap, config: LoopConfig, *, with_scale: bool = False, seed: int = 0) -> None:
-        self.loops: list[PoseEdge] = []
+        self.loops = [_known_edge(slam_map, *link) for link in slam_map.loop_links if _has(slam_map, *link[:2])]
         self._map = slam_map
         self._config = config
         self._with_scale = with_scale
@@ -184,6 +184,7 @@ class LoopCloser:
         landmark_ids = place_landmarks(self._map, place)
         kind = "loop" if query.submap == matched.submap else "merge"
         self.loops.append(_loop_edge(match, matched))
+        self._map.loop_links.append((matched.id, query.id, match.inliers))
         scales = join_at(self._map, match) if kind == "merge" else self._optimise(query.submap)
         self.loops = [_rescaled(edge, scales) for edge in self.loops]
         merged = identify(self._map, query, match.associations)
@@ -224,6 +225,16 @@ class LoopCloser:
         optimised = optimise_pose_graph(poses, edges, fixed, with_scale=self._with_scale)
         self._map.set_poses(optimised.poses, optimised.scales if self._with_scale else None)
         return optimised.scales
+
+
+def _has(slam_map: SlamMap, first: int, second: int) -> bool:
+    return first in slam_map.keyframes and second in slam_map.keyframes
+
+
+def _known_edge(slam_map: SlamMap, first: int, second: int, inliers: int) -> PoseEdge:
+    """The edge of a loop that was closed before the map was saved: where the two keyframes are has been adjusted."""
+    relative = inverse(slam_map.keyframes[first].T_world_cam) @ slam_map.keyframes[second].T_world_cam
+    return weighted_edge(first, second, ScaledTransform(T=relative), shared=inliers, kind="loop")
 
 
 def _loop_edge(match: PlaceMatch, matched: Keyframe) -> PoseEdge:

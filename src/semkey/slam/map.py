@@ -70,10 +70,12 @@ class SlamMap:
 
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
+        loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
         self.keyframes: dict[int, Keyframe] = {}
+        self.loop_links: list[tuple[int, int, int]] = []
         self.camera = camera
         self.pixel_sigma = pixel_sigma
         self._config = config
@@ -92,6 +94,7 @@ class SlamMap:
         keyframes: Iterable[Keyframe],
         landmarks: LandmarkMap,
         removed: Mapping[int, RemovedKeyframe],
+        loop_links: Iterable[tuple[int, int, int]],
         counters: Mapping[str, int],
     ) -> SlamMap:
         """A map put together again from its parts.
@@ -103,6 +106,7 @@ class SlamMap:
             keyframes: by increasing id; they tell who sees what.
             landmarks: without observations.
             removed: see :attr:`removed`.
+            loop_links: see :class:`SlamMap`.
             counters: see :attr:`counters`.
         """
         slam_map = cls(camera, config, pixel_sigma=pixel_sigma)
@@ -112,6 +116,7 @@ class SlamMap:
             seen = keyframe.observed
             landmarks.observations.add(keyframe.id, keyframe.landmark_ids[seen], seen)
         slam_map._removed = dict(removed)
+        slam_map.loop_links = list(loop_links)
         slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
         return slam_map
 
