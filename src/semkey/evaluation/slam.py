@@ -360,6 +360,7 @@ def _metrics(results: Mapping[str, Mapping[str, SetResult]], *, is_long: bool) -
         down("drift_percent", "drift, %", 2, headline=is_long),
         Metric(name="fps", label="frames/s", headline=True),
         down("peak_mb", "memory, MB", 0, headline=True),
+        down("finish_s", "adjusting the whole map at the end, s", 1),
         down("growth_mb", "memory that the run added, MB", 0),
         count("background_mb", "memory of the largest process beside it, MB"),
         down("ate_lowest_m", "ATE of the best run, m", 4),

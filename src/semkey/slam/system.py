@@ -68,6 +68,7 @@ class SlamResult:
         dropped: frames left out because time ran short (only with ``realtime``).
         problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
+        tracking_seconds: of it until the last frame was done, without the adjustment of the whole map at the end.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
         loops: loops closed and submaps merged, in order.
@@ -84,6 +85,7 @@ class SlamResult:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+    tracking_seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
     loops: list[LoopRecord] = field(default_factory=list)
@@ -272,6 +274,7 @@ def run_slam(
                 timer.end_frame()
                 if progress is not None:
                     progress(record)
+                result.tracking_seconds = time.perf_counter() - start
         mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True

@@ -248,6 +248,7 @@ class Tracker:
 
     def skip(self, index: int, timestamp: float) -> FrameRecord:
         """The record of a frame that could not be read; the camera is taken to have moved on as before."""
+        self._loop = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
         return FrameRecord(
             index=index, timestamp=timestamp, T_world_cam=None, keypoints=0, method="unreadable", submap=self._submap
