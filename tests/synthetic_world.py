@@ -42,6 +42,7 @@ class PointWorld(FrameSequence):
         blank: frames in which nothing is to be seen.
         without_depth: frames whose depth is all holes.
         elsewhere: frames that show another world.
+        points: how many there are; about one in twelve is in view.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class PointWorld(FrameSequence):
         blank: Sequence[int] = (),
         without_depth: Sequence[int] = (),
         elsewhere: Sequence[int] = (),
+        points: int = 3000,
         seed: int = 0,
     ) -> None:
         stamps = np.arange(len(poses), dtype=np.float64) * 0.1
@@ -64,8 +66,8 @@ class PointWorld(FrameSequence):
         self.pixel_noise, self.depth_noise, self.outlier_share = pixel_noise, depth_noise, outlier_share
         self.blank, self.without_depth = set(blank), set(without_depth)
         self.seed = seed
-        here = _points(rng)
-        other = _points(rng)
+        here = _points(rng, points)
+        other = _points(rng, points)
         self._worlds = [other if index in set(elsewhere) else here for index in range(len(poses))]
 
     def _load(self, index: int) -> Frame:
@@ -73,7 +75,7 @@ class PointWorld(FrameSequence):
         return Frame(
             index=index,
             timestamp=float(self.timestamps[index]),
-            image=np.full((HEIGHT, WIDTH, 3), index, dtype=np.uint8),
+            image=np.full((HEIGHT, WIDTH, 3), (index % 256, index // 256, 0), dtype=np.uint8),
             depth=depth,
             T_world_cam=self.ground_truth[index],
         )
@@ -123,7 +125,8 @@ class PointExtractor:
         self._before = before
 
     def extract(self, image: ImageLike) -> Features:
-        index = int(np.asarray(image)[0, 0, 0])
+        low, high, _ = np.asarray(image)[0, 0].tolist()
+        index = low + 256 * high
         if self._before is not None:
             self._before(index)
         keypoints, descriptors, _ = self._world.observe(index)
@@ -138,7 +141,7 @@ class PointExtractor:
         )
 
 
-def _points(rng: np.random.Generator, count: int = 3000) -> tuple[NDArray, NDArray]:
+def _points(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
     directions = rng.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     descriptors = rng.normal(size=(count, 64))

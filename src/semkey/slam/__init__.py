@@ -1,12 +1,33 @@
-"""SLAM on semantic keypoints."""
+"""SLAM on semantic keypoints.
+
+Everything here is imported on first use: the process for background work needs the solver and not the networks.
+"""
 
 from __future__ import annotations
 
-from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
-from semkey.slam.events import SlamObserver
-from semkey.slam.map import SlamMap
-from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, require_rgbd, run_slam
-from semkey.slam.tracker import FrameRecord
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
+    from semkey.slam.events import SlamObserver
+    from semkey.slam.map import SlamMap
+    from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, require_rgbd, run_slam
+    from semkey.slam.tracker import FrameRecord
+
+_LAZY = {
+    "FrameRecord": "semkey.slam.tracker",
+    "LostEvent": "semkey.slam.system",
+    "MapConfig": "semkey.slam.config",
+    "SlamConfig": "semkey.slam.config",
+    "SlamInterrupted": "semkey.slam.system",
+    "SlamMap": "semkey.slam.map",
+    "SlamObserver": "semkey.slam.events",
+    "SlamResult": "semkey.slam.system",
+    "TrackingConfig": "semkey.slam.config",
+    "require_rgbd": "semkey.slam.system",
+    "run_slam": "semkey.slam.system",
+}
 
 __all__ = [
     "FrameRecord",
@@ -21,3 +42,11 @@ __all__ = [
     "require_rgbd",
     "run_slam",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'semkey.slam' has no attribute '{name}'")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

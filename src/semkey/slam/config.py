@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from semkey.settings import Settings, require
+
+Adjustment = Literal["background", "foreground", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +81,38 @@ class TrackingConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class MapConfig(Settings):
-    """What the map keeps, and which part of it a frame is matched to.
+    """What the map keeps, how it is adjusted, and which part of it a frame is matched to.
 
     Attributes:
         local_keyframes: keyframes whose landmarks form the local map.
+        adjustment: where the bundle adjustment of a new keyframe's neighbourhood is done: in a process of its own
+            (``background``), while tracking waits (``foreground``), or not at all (``none``).
+        adjusted_keyframes: the new keyframe and its best covisible ones that move, at most; on one core as many take
+            about a third of a second.
+        fixed_keyframes: others that see the same and hold those in place, at most.
+        adjustment_iterations: steps of the solver; the start is good, and what is left comes with the next keyframe.
+        redundant_share: a keyframe is removed when this share of its landmarks is seen by
+        redundant_observers: ... so many others from no farther away.
+        recent_keyframes: so many newest keyframes are never removed.
     """
 
     local_keyframes: int = 15
+    adjustment: Adjustment = "background"
+    adjusted_keyframes: int = 8
+    fixed_keyframes: int = 8
+    adjustment_iterations: int = 5
+    redundant_share: float = 0.9
+    redundant_observers: int = 3
+    recent_keyframes: int = 3
 
     def __post_init__(self) -> None:
-        require(self.local_keyframes > 0, f"local_keyframes must be positive, got {self.local_keyframes}")
+        for name in ("local_keyframes", "adjusted_keyframes", "adjustment_iterations", "redundant_observers"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("fixed_keyframes", "recent_keyframes"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        require(0 < self.redundant_share <= 1, f"redundant_share must be in (0, 1], got {self.redundant_share}")
+        modes = get_args(Adjustment)
+        require(self.adjustment in modes, f"adjustment is {self.adjustment!r}, must be one of {', '.join(modes)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +122,7 @@ class SlamConfig(Settings):
     Attributes:
         seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
-        map: what the map keeps, and which part of it a frame is matched to.
+        map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
     """
 
     seed: int = 0

@@ -64,7 +64,7 @@ class SlamMap:
     """Keyframes and landmarks.
 
     Only the methods here change who sees what; positions and poses may be read freely and are moved by
-    :meth:`set_poses`, :meth:`adjust` and :meth:`join_submaps`.
+    :meth:`set_poses`, :meth:`join_submaps` and :func:`semkey.slam.bundle_adjustment.apply_bundle`.
 
     Args:
         camera: of all frames.
@@ -180,18 +180,24 @@ class SlamMap:
     def covisible(self, keyframe_id: int, min_shared: int = 15) -> list[tuple[int, int]]:
         """Keyframes that share at least so many landmarks with one: (id, shared), most first, newest of equals."""
         keyframe = self.keyframes[keyframe_id]
-        ranked = self._ranked(keyframe.landmark_ids[keyframe.observed])
+        ranked = self.observers(keyframe.landmark_ids[keyframe.observed])
         return [(other, shared) for other, shared in ranked if other != keyframe_id and shared >= min_shared]
+
+    def observers(self, landmark_ids: Indices) -> list[tuple[int, int]]:
+        """Keyframes that see some of these landmarks: (id, how many), most first, newest of equals."""
+        keyframes, shared = self.landmarks.observations.votes(landmark_ids)
+        order = np.lexsort((-keyframes, -shared))
+        return list(zip(keyframes[order].tolist(), shared[order].tolist(), strict=True))
 
     def nearest_keyframe(self, landmark_ids: Indices) -> int | None:
         """The keyframe that sees most of these landmarks, the newest of equals; None if none sees any."""
-        ranked = self._ranked(landmark_ids)
+        ranked = self.observers(landmark_ids)
         return ranked[0][0] if ranked else None
 
     def local_landmarks(self, landmark_ids: Indices) -> Indices:
         """All landmarks of the keyframes that see most of ``landmark_ids``."""
         wanted = np.zeros(len(self.landmarks) + 1, dtype=bool)
-        for keyframe_id, _ in self._ranked(landmark_ids)[: self._config.local_keyframes]:
+        for keyframe_id, _ in self.observers(landmark_ids)[: self._config.local_keyframes]:
             wanted[self.keyframes[keyframe_id].landmark_ids] = True
         # Row -1 stands for keypoints without a landmark.
         return np.flatnonzero(wanted[:-1])
@@ -256,12 +262,6 @@ class SlamMap:
             keyframe.T_world_cam = new
             keyframe.scale *= scale
 
-    def adjust(self, poses: Mapping[int, ArrayLike], landmark_ids: Indices, positions: Array) -> None:
-        """Take over poses T_world_cam (4, 4) by keyframe id and positions (M, 3) from a bundle adjustment."""
-        for keyframe_id, pose in poses.items():
-            self.keyframes[keyframe_id].T_world_cam = np.array(pose, dtype=np.float64)
-        self.landmarks.positions[landmark_ids] = positions
-
     def join_submaps(
         self,
         into: int,
@@ -301,6 +301,14 @@ class SlamMap:
             self.keyframes[keyframe_id].landmark_ids[keypoints[keyframes == keyframe_id]] = -1
         self.landmarks.remove(ids)
 
+    def remove_observations(self, keyframe_id: int, landmark_ids: Indices) -> None:
+        """A keyframe does not see landmarks (M,), distinct, after all; those that no other one sees are removed."""
+        keyframe = self.keyframes[keyframe_id]
+        at = np.flatnonzero(np.isin(keyframe.landmark_ids, landmark_ids))
+        ids = keyframe.landmark_ids[at]
+        keyframe.landmark_ids[at] = -1
+        self._lose_observer(keyframe_id, ids)
+
     def merge_landmarks(self, keep: Indices, gone: Indices) -> None:
         """Landmarks ``gone`` (M,) are the same points as ``keep`` (M,): what sees them sees the kept ones.
 
@@ -338,12 +346,7 @@ class SlamMap:
             T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
             scale_ratio=keyframe.scale / parent.scale,
         )
-        ids = keyframe.landmark_ids[keyframe.observed]
-        self.landmarks.observations.remove(keyframe_id, ids)
-        heirs = self.landmarks.observations.first_observers(ids)
-        orphaned = self.landmarks.references[ids] == keyframe_id
-        self.landmarks.refer(ids[orphaned], heirs[orphaned])
-        self.landmarks.remove(ids[heirs < 0])
+        self._lose_observer(keyframe_id, keyframe.landmark_ids[keyframe.observed])
         del self.keyframes[keyframe_id]
         for other in self.keyframes.values():
             if other.parent == keyframe_id:
@@ -380,12 +383,6 @@ class SlamMap:
 
     # -- details -------------------------------------------------------------------------------------------------
 
-    def _ranked(self, landmark_ids: Indices) -> list[tuple[int, int]]:
-        """Keyframes that see some of these landmarks, with how many: most first, newest of equals."""
-        keyframes, shared = self.landmarks.observations.votes(landmark_ids)
-        order = np.lexsort((-keyframes, -shared))
-        return list(zip(keyframes[order].tolist(), shared[order].tolist(), strict=True))
-
     def _observations(self, keyframes: Indices, keypoints: Indices, landmark_ids: Indices) -> Observations:
         """Look up what is measured; ``keyframes`` (O,) is sorted."""
         where = np.empty((len(keyframes), 2))
@@ -405,6 +402,14 @@ class SlamMap:
             depth_sigma=sigma,
             weights=weights,
         )
+
+    def _lose_observer(self, keyframe_id: int, landmark_ids: Indices) -> None:
+        """Take a keyframe out of the observers of landmarks; their next one is their reference, or they go."""
+        self.landmarks.observations.remove(keyframe_id, landmark_ids)
+        heirs = self.landmarks.observations.first_observers(landmark_ids)
+        orphaned = self.landmarks.references[landmark_ids] == keyframe_id
+        self.landmarks.refer(landmark_ids[orphaned], heirs[orphaned])
+        self.landmarks.remove(landmark_ids[heirs < 0])
 
     def _hang(self, keyframe_id: int, parent: int) -> None:
         """Make a keyframe the root of its tree, by turning round the edges above it, and hang it below ``parent``."""

@@ -79,6 +79,10 @@ class ConstantVelocity:
             self._interval = timestamp - self._timestamp
         self._timestamp, self._pose = timestamp, T_world_cam
 
+    def move(self, T_world_cam: Array) -> None:
+        """Put the last pose where a correction of the map has put it; the velocity, seen from the camera, stays."""
+        self._pose = T_world_cam
+
     def lose(self) -> None:
         """Forget the velocity, and keep the pose, after a frame without one."""
         self._velocity = None

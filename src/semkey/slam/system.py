@@ -19,6 +19,7 @@ from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
@@ -177,7 +178,8 @@ def run_slam(
         slam_map=slam_map,
     )
     timer = StageTimer()
-    tracker = Tracker(slam_map, config, timer)
+    mapping = LocalMapping(slam_map, config.map, timer)
+    tracker = Tracker(slam_map, mapping, config, timer)
     told = ObserverGroup(observers)
     start = time.perf_counter()
     told.on_start(result, slam_map)
@@ -209,9 +211,11 @@ def run_slam(
                 )
             if progress is not None:
                 progress(record)
+        mapping.settle()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
+        mapping.close()
         result.seconds = time.perf_counter() - start
         result.stage_seconds = dict(timer.seconds)
         told.on_end(result, slam_map)

@@ -14,6 +14,7 @@ from semkey.slam.association import Associations, match_by_projection, match_key
 from semkey.slam.config import SlamConfig
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
@@ -95,12 +96,16 @@ class Tracker:
 
     Args:
         slam_map: the map, which grows here.
+        mapping: what is done with the map around new keyframes.
         config: settings.
         timer: where the time per stage is added up.
     """
 
-    def __init__(self, slam_map: SlamMap, config: SlamConfig, timer: StageTimer | None = None) -> None:
+    def __init__(
+        self, slam_map: SlamMap, mapping: LocalMapping, config: SlamConfig, timer: StageTimer | None = None
+    ) -> None:
         self._map = slam_map
+        self._mapping = mapping
         self._camera = slam_map.camera
         self._seed = config.seed
         self._config = config.tracking
@@ -113,6 +118,7 @@ class Tracker:
         self._last_inliers = 0
         self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
+        self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
 
     @property
@@ -125,6 +131,8 @@ class Tracker:
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
+        self._mapping.before_frame()
+        self._follow_map()
         method, estimate = self._locate(frame)
         if estimate is None:
             return self._lose(frame)
@@ -142,6 +150,10 @@ class Tracker:
         is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
         pose = estimate.T_world_cam
         if is_keyframe:
+            T_reference_cam = self._map.relative_pose(reference, pose)
+            self._mapping.before_keyframe()
+            self._follow_map()
+            pose = self._map.absolute_pose(reference, T_reference_cam)
             keyframe = self._keep(frame, pose, found)
             reference, pose = keyframe.id, keyframe.T_world_cam
         else:
@@ -149,12 +161,13 @@ class Tracker:
         if method == "relocalised":
             self._motion.lose()
         self._motion.update(frame.timestamp, pose)
+        self._anchor = (reference, self._map.relative_pose(reference, pose))
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
             T_world_cam=pose,
             reference_keyframe=reference,
-            T_keyframe_cam=self._map.relative_pose(reference, pose),
+            T_keyframe_cam=self._anchor[1],
             matches=len(estimate.associations),
             inliers=estimate.inlier_count,
             keypoints=len(frame),
@@ -167,9 +180,11 @@ class Tracker:
         """Make the frame the first keyframe of a submap, if it has enough keypoints with depth to be tracked by."""
         if np.count_nonzero(frame.depth > 0) < self._config.min_relocalisation_inliers:
             return self._record_lost(frame)
+        self._mapping.before_keyframe()
         keyframe = self._keep(frame, T_world_cam, None)
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
+        self._anchor = (keyframe.id, np.eye(4))
         self._lost_in_a_row = 0
         self._last_inliers = 0
         self._tracked_in_submap = 1
@@ -191,7 +206,13 @@ class Tracker:
         self._peak_inliers = 0
         self._last_ids = keyframe.landmark_ids[keyframe.observed]
         self._tracked_landmarks = keyframe.landmark_ids.copy()
+        self._mapping.after_keyframe(keyframe.id)
         return keyframe
+
+    def _follow_map(self) -> None:
+        """Take the last pose along to wherever the map has moved since."""
+        if self._anchor is not None:
+            self._motion.move(self._map.absolute_pose(*self._anchor))
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
