@@ -319,12 +319,15 @@ def test_what_of_a_line_is_in_view() -> None:
             [[0.1, 0.1, 2.0], [0.2, 0.1, 2.0]],  # inside
         ]
     )
-    seen, visible = segments_in_view(world, np.eye(4), CAMERA)
+    seen, visible, points = segments_in_view(world, np.eye(4), CAMERA)
     assert seen.tolist() == [True, True, False, False, True]
     np.testing.assert_allclose(visible[0], [[0.0, 239.5], [639.0, 239.5]], atol=1e-9)
     assert np.isfinite(visible[1]).all()
     assert (visible[1] >= 0).all()
     np.testing.assert_allclose(visible[4], CAMERA.project(world[4]))
+    np.testing.assert_allclose(CAMERA.project(points[seen].reshape(-1, 3)), visible[seen].reshape(-1, 2), atol=1e-6)
+    on_line = np.cross(points[1] - world[1, 0], world[1, 1] - world[1, 0])
+    np.testing.assert_allclose(on_line, 0.0, atol=1e-9)
 
 
 # -- residuals and the pose ---------------------------------------------------------------------------------------

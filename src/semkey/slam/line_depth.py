@@ -177,14 +177,18 @@ def triangulate_segments(
 
 def segments_in_view(
     points_world: Array, T_world_cam: Array, camera: PinholeCamera, *, nearest: float = 0.1
-) -> tuple[NDArray[np.bool_], Array]:
-    """Where 3D segments (L, 2, 3) lie in an image: whether anything of each is in it, and the visible part (L, 2, 2).
+) -> tuple[NDArray[np.bool_], Array, Array]:
+    """What of 3D segments (L, 2, 3) is in an image.
 
     Args:
         points_world: (L, 2, 3) endpoints, metres.
         T_world_cam: (4, 4) pose.
         camera: of the image.
         nearest: what is closer to the camera's plane than this is cut off, metres.
+
+    Returns:
+        Whether anything of each is in the image (L,); the ends of the visible part in the image (L, 2, 2), pixels, and
+        in camera coordinates (L, 2, 3), metres. Both are finite, but meaningless, where nothing is visible.
     """
     T = inverse(T_world_cam)
     points = points_world @ T[:3, :3].T + T[:3, 3]
@@ -192,7 +196,7 @@ def segments_in_view(
     seen = (z > nearest).any(axis=1)
     difference = points[:, ::-1] - points
     share = (nearest - z) / np.where(np.abs(difference[:, :, 2]) > 1e-12, difference[:, :, 2], 1.0)
-    points = np.where((z < nearest)[:, :, None] & seen[:, None, None], points + share[:, :, None] * difference, points)
+    points = np.where((z < nearest)[:, :, None], points + share[:, :, None] * difference, points)
     points = np.where(seen[:, None, None], points, np.array([0.0, 0.0, 1.0]))
     pixels = camera.project(points.reshape(-1, 3)).reshape(-1, 2, 2)
     # Liang-Barsky: the part 0 <= s <= 1 of start + s (end - start) within the image
@@ -206,8 +210,18 @@ def segments_in_view(
         high = np.where(moving, np.minimum(high, bounds[:, 1]), high)
         seen &= moving | ((start[:, axis] >= 0) & (start[:, axis] <= size - 1))
     seen &= low < high
-    ends = np.stack([low, high], axis=1)
-    return seen, start[:, None] + ends[:, :, None] * step[:, None]
+    ends = np.stack([np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)], axis=1)
+    return seen, start[:, None] + ends[:, :, None] * step[:, None], between(points, ends)
+
+
+def between(points_cam: Array, shares: Array) -> Array:
+    """Points (L, S, 3) of 3D segments (L, 2, 3), both in camera coordinates, by shares (L, S) of their images' length.
+
+    Perspective makes the middle of the image another point than the middle of the segment.
+    """
+    start, end = points_cam[:, :1], points_cam[:, 1:]
+    along = shares * start[:, :, 2] / np.maximum(shares * start[:, :, 2] + (1.0 - shares) * end[:, :, 2], 1e-12)
+    return start + along[:, :, None] * (end - start)
 
 
 def _depth_along(segments: Array, depth: NDArray[np.float32], min_depth: float, max_depth: float) -> Array:

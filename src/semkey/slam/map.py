@@ -366,11 +366,17 @@ class SlamMap:
             reference: the keyframe; it may have been removed since.
             T_keyframe_cam: (4, 4) from :meth:`relative_pose`.
         """
-        T_world_keyframe, scale = self._placed(reference)
+        T_world_keyframe, scale = self.placement(reference)
         return compose(T_world_keyframe, _scaled(T_keyframe_cam, scale))
 
-    def _placed(self, keyframe_id: int) -> tuple[Array, float]:
-        """Pose and scale of a keyframe, removed or not."""
+    def survivor(self, keyframe_id: int) -> int:
+        """The keyframe itself, or the nearest one above it in the tree that has not been removed."""
+        while keyframe_id not in self.keyframes:
+            keyframe_id = self._removed[keyframe_id].parent
+        return keyframe_id
+
+    def placement(self, keyframe_id: int) -> tuple[Array, float]:
+        """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
         chain: list[_Removed] = []
         while keyframe_id not in self.keyframes:
             chain.append(self._removed[keyframe_id])
