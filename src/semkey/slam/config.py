@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from semkey.settings import Settings, require
+from semkey.slam.line_config import LineConfig
 
 Adjustment = Literal["background", "foreground", "none"]
 
@@ -123,11 +124,13 @@ class SlamConfig(Settings):
         seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
         map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
+        lines: line segments beside keypoints.
     """
 
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     map: MapConfig = field(default_factory=MapConfig)
+    lines: LineConfig = field(default_factory=LineConfig)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

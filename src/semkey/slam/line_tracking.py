@@ -70,6 +70,7 @@ class LineTracker:
     def __init__(self, slam_map: SlamMap, config: LineConfig, *, pixel: float) -> None:
         self.lines = LineMap(slam_map, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel)
         self._map = slam_map
+        slam_map.lines = self.lines
         self._config = config
         self._pixel_sigma = config.pixel_sigma * pixel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,9 @@ from semkey.slam.config import MapConfig
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.landmarks import LandmarkMap
+
+if TYPE_CHECKING:
+    from semkey.slam.line_map import LineMap
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -73,6 +77,7 @@ class SlamMap:
 
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
+        lines: the lines that the keyframes hold; None where lines are not used.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
@@ -80,6 +85,7 @@ class SlamMap:
         self.camera = camera
         self.pixel_sigma = pixel_sigma
         self._config = config
+        self.lines: LineMap | None = None
         self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.line_matching import observe_lines
+from semkey.slam.lines import FeaturesWithSegments, SegmentExtractor
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
@@ -177,6 +179,8 @@ def run_slam(
         config=config,
         slam_map=slam_map,
     )
+    if config.lines.enabled:
+        extractor = SegmentExtractor(extractor, config.lines)
     timer = StageTimer()
     mapping = LocalMapping(slam_map, config.map, timer)
     tracker = Tracker(slam_map, mapping, config, timer)
@@ -228,14 +232,12 @@ def _observe(sequence: FrameSequence, frame: Frame, features: Features, config: 
     """The arrays that tracking works on; where depth comes from depends on the sensor."""
     if frame.depth is None:
         raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-    return observe_frame(
-        frame.index,
-        frame.timestamp,
-        features,
-        frame.depth,
-        min_depth=config.tracking.min_depth,
-        max_depth=config.tracking.max_depth,
-    )
+    limits = {"min_depth": config.tracking.min_depth, "max_depth": config.tracking.max_depth}
+    observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
+    if isinstance(features, FeaturesWithSegments):
+        assert sequence.camera is not None
+        observed = replace(observed, lines=observe_lines(features.segments, frame.depth, sequence.camera, **limits))
+    return observed
 
 
 def require_rgbd(sequence: FrameSequence) -> PinholeCamera:
