@@ -236,9 +236,7 @@ def test_depth_along_a_segment_gives_the_line_in_space(rng: np.random.Generator)
     lifted = lift_segments(SEGMENTS, depth, CAMERA)
     assert lifted.valid.all()
     np.testing.assert_allclose(lifted.points @ SLANTED, 2.0, atol=1e-4)
-    np.testing.assert_allclose(
-        CAMERA.project(lifted.points.reshape(-1, 3)).reshape(-1, 2, 2), SEGMENTS, atol=1e-6
-    )
+    np.testing.assert_allclose(CAMERA.project(lifted.points.reshape(-1, 3)).reshape(-1, 2, 2), SEGMENTS, atol=1e-6)
     holes = depth.copy()
     holes[:, 200:320] = 0
     wrong = rng.random(holes.shape) < 0.2
@@ -390,7 +388,7 @@ def test_residuals_are_distances_and_vanish_on_the_line(rng: np.random.Generator
     lifted = SpatialSegments(valid=np.ones(1, bool), points=world, sigma=np.full((1, 2), 0.02))
     planes, sigma = lifted.range_planes()
     one = LineObservations(
-        points_world=world + [0.3, 0.01, 0.0],
+        points_world=world + np.array([0.3, 0.01, 0.0]),
         lines=image_lines(CAMERA.project(world[0])[None]),
         pixel_sigma=np.full((1, 2), 0.5),
         range_planes=planes,
@@ -400,7 +398,7 @@ def test_residuals_are_distances_and_vanish_on_the_line(rng: np.random.Generator
     residuals, _ = line_residuals_and_jacobian(np.eye(4), one, CAMERA)
     np.testing.assert_allclose(np.abs(residuals[0, :2]), 525 * 0.01 / 2 / 0.5)
     np.testing.assert_allclose(residuals[0, 2:], 0.0, atol=1e-9)
-    farther = replace(one, points_world=world + [0.3, 0.0, 0.1])
+    farther = replace(one, points_world=world + np.array([0.3, 0.0, 0.1]))
     np.testing.assert_allclose(line_residuals_and_jacobian(np.eye(4), farther, CAMERA)[0][0, 2:], 0.1 / 0.02)
 
 

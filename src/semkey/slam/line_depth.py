@@ -158,9 +158,7 @@ def triangulate_segments(
     rays = np.concatenate([camera0.normalize(segments0.reshape(-1, 2)), np.ones((2 * count, 1))], axis=1)
     rays = rays.reshape(count, 2, 3)
     slant = np.einsum("lek,lk->le", rays, normals)
-    sine = np.abs(slant) / np.maximum(
-        np.linalg.norm(rays, axis=2) * np.linalg.norm(normals, axis=1)[:, None], 1e-12
-    )
+    sine = np.abs(slant) / np.maximum(np.linalg.norm(rays, axis=2) * np.linalg.norm(normals, axis=1)[:, None], 1e-12)
     safe = np.where(np.abs(slant) > 1e-12, slant, 1.0)
     z = -offsets[:, None] / safe
     points = rays * z[:, :, None]

@@ -162,10 +162,7 @@ class LineMap:
         """Move the ends of lines to where they are most likely, given one more sighting of each from a known pose."""
         if not len(rows):
             return
-        world, information = self._placed(rows)
-        direction = world[:, 1] - world[:, 0]
-        length = np.maximum(np.linalg.norm(direction, axis=1), 1e-9)
-        direction /= length[:, None]
+        world, information, ends_seen = self._lengthened(rows, segments, observed, T_world_cam)
         planes, range_sigma = observed.spatial.range_planes()
         observations = LineObservations(
             points_world=world,
@@ -178,21 +175,32 @@ class LineMap:
         _, residuals, to_point = line_point_derivatives(inverse(T_world_cam), observations, self._camera)
         residuals = residuals.reshape(-1, 2, 2).transpose(0, 2, 1)
         jacobian = (to_point @ T_world_cam[:3, :3].T).reshape(-1, 2, 2, 3).transpose(0, 2, 1, 3)
-        trusted = np.abs(residuals) < _LARGEST_RESIDUAL
-        # Only an end beside which the segment lies was measured.
-        valid = observed.spatial.valid[segments]
-        seen = observed.spatial.points[segments] @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
-        along = np.einsum("mek,mk->me", seen - world[:, :1], direction) / length[:, None]
-        measured = np.stack([along[:, 0] < _EXTENSION, along[:, 1] > 1 - _EXTENSION], axis=1) & valid[:, None]
-        use = trusted & measured[:, :, None]
+        use = (np.abs(residuals) < _LARGEST_RESIDUAL) & ends_seen[:, :, None]
         residuals, jacobian = np.where(use, residuals, 0.0), np.where(use[..., None], jacobian, 0.0)
         transposed = jacobian.transpose(0, 1, 3, 2)
         information = information + transposed @ jacobian
         world = world - np.linalg.solve(information, transposed @ residuals[..., None])[..., 0]
-        longer = np.stack([along[:, 0] < -_EXTENSION, along[:, 1] > 1 + _EXTENSION], axis=1) & valid[:, None]
-        world = np.where(longer[:, :, None], seen, world)
-        fresh = self._measured_information(observed, segments, T_world_cam)
-        self._place(rows, world, np.where(longer[:, :, None, None], fresh, information))
+        self._place(rows, world, information)
+
+    def _lengthened(
+        self, rows: Indices, segments: Indices, observed: ObservedLines, T_world_cam: Array
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Ends of lines, moved out along them to where segments reach; their information; and which ends are seen.
+
+        An end beside which the segment does not lie is not seen: the segment says little about it.
+        """
+        world, information = self._placed(rows)
+        step = world[:, 1] - world[:, 0]
+        seen = observed.spatial.points[segments] @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
+        along = np.einsum("mek,mk->me", seen - world[:, :1], step) / np.maximum((step**2).sum(axis=1), 1e-12)[:, None]
+        valid = observed.spatial.valid[segments][:, None]
+        ends_seen = np.stack([along[:, 0] < _EXTENSION, along[:, 1] > 1 - _EXTENSION], axis=1) & valid
+        longer = np.stack([along[:, 0] < -_EXTENSION, along[:, 1] > 1 + _EXTENSION], axis=1) & valid
+        share = np.where(longer, along, np.array([0.0, 1.0]))[:, :, None]
+        covariance = np.linalg.inv(information)[:, None]
+        extended = (1 - share[..., None]) ** 2 * covariance[:, :, 0] + share[..., None] ** 2 * covariance[:, :, 1]
+        information = np.where(longer[:, :, None, None], np.linalg.inv(extended), information)
+        return world[:, :1] + share * step[:, None], information, ends_seen
 
     def _measured_information(self, observed: ObservedLines, segments: Indices, T_world_cam: Array) -> Array:
         """Inverse covariances (M, 2, 3, 3) in world axes of the ends of 3D segments seen from a pose."""

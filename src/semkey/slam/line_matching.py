@@ -81,9 +81,7 @@ class LineAssociations:
 
     def select(self, mask: NDArray[np.bool_]) -> LineAssociations:
         """The pairs where ``mask`` (M,) holds."""
-        return LineAssociations(
-            lines=self.lines[mask], segments=self.segments[mask], similarity=self.similarity[mask]
-        )
+        return LineAssociations(lines=self.lines[mask], segments=self.segments[mask], similarity=self.similarity[mask])
 
 
 def observe_lines(
@@ -184,9 +182,7 @@ def line_observations(
     )
 
 
-def _beside(
-    seen: Array, expected: Array, config: LineConfig, radius_px: float
-) -> tuple[NDArray[np.bool_], Array]:
+def _beside(seen: Array, expected: Array, config: LineConfig, radius_px: float) -> tuple[NDArray[np.bool_], Array]:
     """Which of V expected lines each of S segments may be (V, S), and the distances (V, S) of their common parts."""
     expected_length, seen_length = np.maximum(lengths(expected), 1e-9), np.maximum(lengths(seen), 1e-9)
     direction = directions_of(expected)
@@ -221,7 +217,9 @@ def _covariance_along(visible: VisibleLines, rows: Indices, points_world: Array)
     """Covariances (M, 2, 3, 3) of points (M, 2, 3) on lines, between those of the lines' ends."""
     ends = visible.points_world[rows]
     step = ends[:, 1] - ends[:, 0]
-    along = np.einsum("mek,mk->me", points_world - ends[:, :1], step) / np.maximum((step**2).sum(axis=1), 1e-12)[:, None]
+    along = (
+        np.einsum("mek,mk->me", points_world - ends[:, :1], step) / np.maximum((step**2).sum(axis=1), 1e-12)[:, None]
+    )
     along = np.clip(along, 0.0, 1.0)[:, :, None, None]
     first, last = visible.covariances[rows, None, 0], visible.covariances[rows, None, 1]
     return (1 - along) ** 2 * first + along**2 * last

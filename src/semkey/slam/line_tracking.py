@@ -119,6 +119,13 @@ class LineTracker:
             return None
         return inverse(solved.model), solved.inliers
 
+    def typical_distance(self, T_world_cam: Array, landmark_ids: Indices) -> float:
+        """Median distance of the lines that a pose should see, metres; 0 where there are too few to track by."""
+        visible = self._visible(T_world_cam, landmark_ids)
+        if len(visible) < self._config.min_lines:
+            return 0.0
+        return float(np.median(np.linalg.norm(visible.points_cam, axis=2)))
+
     def count_views(self, seen: SeenLines) -> None:
         """Keep count of which lines were in view, and which of them were found."""
         self.lines.count_views(seen.visible.rows, seen.visible.rows[seen.associations.lines[seen.inliers]])

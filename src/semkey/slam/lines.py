@@ -135,7 +135,7 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
     )
     limit = np.array([width - 1.0, height - 1.0])
     border = _BORDER_PX * max(pixel, 0.5)
-    on_rim = (segments < border).all(axis=1).any(axis=1) | (segments > limit - border).all(axis=1).any(axis=1)
+    on_rim = np.any((segments < border).all(axis=1) | (segments > limit - border).all(axis=1), axis=1)
     segments = np.clip(segments[~on_rim], 0.0, limit)
     size = lengths(segments)
     order = np.lexsort((segments[:, 0, 1], segments[:, 0, 0], -size))

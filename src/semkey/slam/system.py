@@ -179,7 +179,7 @@ def run_slam(
         config=config,
         slam_map=slam_map,
     )
-    if config.lines.enabled:
+    if config.lines.enabled and not isinstance(extractor, SegmentExtractor):
         extractor = SegmentExtractor(extractor, config.lines)
     timer = StageTimer()
     mapping = LocalMapping(slam_map, config.map, timer)

@@ -30,8 +30,6 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
-# With lines to hold on to, so few landmarks in view are enough to try.
-_FEWEST_POINTS = 4
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
 # Cells across and down in which landmarks should be tracked wherever there is something to track.
@@ -145,14 +143,15 @@ class Tracker:
         found = estimate.inlier_associations
         self._tracked_landmarks[found.keypoint_indices] = found.landmark_ids
         reference = self._map.nearest_keyframe(found.landmark_ids)
-        if reference is None:  # lines alone
-            reference = self._map.newest.id
+        if reference is None:  # the pose came from lines alone
+            reference = self._last_reference()
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
         self._lost_in_a_row = 0
         self._tracked_in_submap += 1
         self._last_inliers = estimate.inlier_count
-        self._last_ids = found.landmark_ids
+        if len(found):  # else the pose came from lines, and what was last seen is still near
+            self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
         is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
         pose = estimate.T_world_cam
@@ -212,10 +211,13 @@ class Tracker:
     ) -> Keyframe:
         with self._timer.stage("map"):
             keyframe = self._map.add_keyframe(frame, T_world_cam, found, self._submap)
+            if found is not None and keyframe.parent is None:
+                keyframe.parent = self._last_reference(before=keyframe.id)
             if self._lines is not None:
                 self._lines.add_keyframe(keyframe, lines)
         self._peak_inliers = 0
-        self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        if len(keyframe.observed):
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
         self._tracked_landmarks = keyframe.landmark_ids.copy()
         self._mapping.after_keyframe(keyframe.id)
         return keyframe
@@ -224,6 +226,12 @@ class Tracker:
         """Take the last pose along to wherever the map has moved since."""
         if self._anchor is not None:
             self._motion.move(self._map.absolute_pose(*self._anchor))
+
+    def _last_reference(self, *, before: int | None = None) -> int:
+        """The keyframe that the last tracked frame hangs on, or what stands in for it; the newest if there is none."""
+        if self._anchor is not None:
+            return self._map.survivor(self._anchor[0])
+        return next(k for k in reversed(self._map.keyframes) if k != before)
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
@@ -280,10 +288,14 @@ class Tracker:
             local_ids = self._map.local_landmarks(self._last_ids)
             pose = prediction.T_world_cam
             visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
-            if len(visible) < (self._config.min_inliers if self._lines is None else _FEWEST_POINTS):
+            if len(visible) >= self._config.min_inliers:
+                distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
+                distance = float(np.median(distances))
+            else:
+                distance = 0.0 if self._lines is None else self._lines.typical_distance(pose, self._last_ids)
+            if not distance:
                 return None
-            distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
-            angle = prediction.rotation_sigma + prediction.translation_sigma / float(np.median(distances))
+            angle = prediction.rotation_sigma + prediction.translation_sigma / distance
             radius = self._config.search_radius_px * self._pixel + angle * self._camera.fx
             if radius > self._config.max_search_radius_px * self._pixel:
                 return None
