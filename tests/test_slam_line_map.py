@@ -117,7 +117,7 @@ def observed_lines(world: WireWorld, index: int) -> ObservedLines:
     return observe_lines(segments, world[index].depth, CAMERA, min_depth=0.3, max_depth=8.0)
 
 
-def keyframe_of(world: WireWorld, slam_map: SlamMap, index: int, pose: NDArray[np.float64] | None = None) -> Keyframe:
+def keyframe_of(world: PointWorld, slam_map: SlamMap, index: int, pose: NDArray[np.float64] | None = None) -> Keyframe:
     frame = world[index]
     assert frame.depth is not None
     features = PointExtractor(world).extract(frame.image)

@@ -79,7 +79,7 @@ def test_nothing_is_found_in_blank_tiny_and_noisy_images_nor_along_the_rim(rng: 
     rimmed[-2:] = rimmed[:, -2:] = 20
     assert len(detect_segments(rimmed)) == 0
     with pytest.raises(InputError, match="uint8"):
-        detect_segments(np.zeros((10, 10)))
+        detect_segments(np.zeros((10, 10), dtype=np.float32))  # ty: ignore[invalid-argument-type]
 
 
 def test_a_square_has_four_segments_and_few_are_kept_if_few_are_asked_for() -> None:
@@ -302,9 +302,9 @@ def test_a_line_in_the_plane_of_both_centres_cannot_be_triangulated() -> None:
     along = np.array([[[100.0, 239.5], [500.0, 239.5]]])
     T_cam1_cam0 = se3_exp([0.3, 0.0, 0.0, 0.0, 0.0, 0.0])
     assert not triangulate_segments(along, along, T_cam1_cam0, CAMERA, CAMERA).valid[0]
-    upright = np.array([[[320.0, 100.0], [320.0, 300.0]]])
-    assert triangulate_segments(upright, upright + [60.0, 0.0], T_cam1_cam0, CAMERA, CAMERA).valid[0]
-    assert not triangulate_segments(upright, upright - [60.0, 0.0], T_cam1_cam0, CAMERA, CAMERA).valid[0], "behind"
+    upright, shift = np.array([[[320.0, 100.0], [320.0, 300.0]]]), np.array([60.0, 0.0])
+    assert triangulate_segments(upright, upright + shift, T_cam1_cam0, CAMERA, CAMERA).valid[0]
+    assert not triangulate_segments(upright, upright - shift, T_cam1_cam0, CAMERA, CAMERA).valid[0], "behind"
 
 
 def test_what_of_a_line_is_in_view() -> None:

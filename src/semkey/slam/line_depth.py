@@ -191,7 +191,7 @@ def segments_in_view(
     T = inverse(T_world_cam)
     points = points_world @ T[:3, :3].T + T[:3, 3]
     z = points[:, :, 2]
-    seen = (z > nearest).any(axis=1)
+    seen = np.asarray(np.any(z > nearest, axis=1))
     difference = points[:, ::-1] - points
     share = (nearest - z) / np.where(np.abs(difference[:, :, 2]) > 1e-12, difference[:, :, 2], 1.0)
     points = np.where((z < nearest)[:, :, None], points + share[:, :, None] * difference, points)

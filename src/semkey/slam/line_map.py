@@ -89,7 +89,7 @@ class LineMap:
         return VisibleLines(
             rows=rows[seen],
             points_world=points[seen],
-            covariances=np.linalg.inv(information[seen]),
+            covariances=np.asarray(np.linalg.inv(information[seen]), dtype=np.float64),
             pixels=pixels[seen],
             points_cam=points_cam[seen],
             descriptors=self._descriptors[rows[seen]],

@@ -72,8 +72,8 @@ def line_residuals_and_jacobian(
     """Whitened residuals (M, 4) and their derivatives (M, 4, 6) at ``exp(xi) @ T_cam_world``, xi = 0.
 
     Columns 0 and 1 are the distances of the two projected points from the seen line (as in PL-SLAM, Pumarola et al.
-    2017, eq. 3), 2 and 3 their distances from the plane of the measured 3D line, 0 where none was measured. Points at or
-    behind the camera are clamped to 1 mm before it.
+    2017, eq. 3), 2 and 3 their distances from the plane of the measured 3D line, 0 where none was measured. Points at
+    or behind the camera are clamped to 1 mm before it.
     """
     points, residuals, to_point = line_point_derivatives(T_cam_world, observations, camera)
     # d(point)/d(xi) = [I, -skew(point)], and row @ -skew(p) = cross(p, row).
