@@ -10,19 +10,22 @@ import pytest
 
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
-from semkey.slam import FrameRecord, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
+from semkey.slam import FrameRecord, MapConfig, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
 from semkey.slam.timing import StageTimer
 from synthetic_world import PointExtractor, PointWorld, walk
 
+# Starting a process for a handful of frames takes longer than tracking them: only tests of that process do it.
+QUICK = MapConfig(adjustment="none")
+
 
 def run(world: PointWorld, config: SlamConfig | None = None, **options) -> SlamResult:
-    return run_slam(world, PointExtractor(world), config, **options)
+    return run_slam(world, PointExtractor(world), config or SlamConfig(map=QUICK), **options)
 
 
 def tracking(base: TrackingConfig | None = None, **changes) -> SlamConfig:
-    return SlamConfig(tracking=replace(base or TrackingConfig(), **changes))
+    return SlamConfig(tracking=replace(base or TrackingConfig(), **changes), map=QUICK)
 
 
 def known(pose: np.ndarray | None) -> np.ndarray:
@@ -129,7 +132,7 @@ def test_keyframes_are_made_where_landmarks_do_not_cover_the_image() -> None:
     never = TrackingConfig(
         keyframe_tracked_share=0.01, keyframe_parallax=9, keyframe_rotation_deg=180, keyframe_uncovered_share=1.0
     )
-    assert run(world, SlamConfig(tracking=never)).keyframe_indices == [0, 1], (
+    assert run(world, SlamConfig(tracking=never, map=QUICK)).keyframe_indices == [0, 1], (
         "the first frame, and the one that had no prediction yet"
     )
     kept = run(world, tracking(never, keyframe_uncovered_share=0.25)).keyframe_indices

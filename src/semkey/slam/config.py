@@ -85,7 +85,8 @@ class MapConfig(Settings):
     """What the map keeps, how it is adjusted, and which part of it a frame is matched to.
 
     Attributes:
-        local_keyframes: keyframes whose landmarks form the local map.
+        local_keyframes: keyframes whose landmarks form the local map: those that share most with the last frame.
+        nearby_keyframes: ... and so many that look from nearby and share nothing yet.
         adjustment: where the bundle adjustment of a new keyframe's neighbourhood is done: in a process of its own
             (``background``), while tracking waits (``foreground``), or not at all (``none``).
         adjusted_keyframes: the new keyframe and its best covisible ones that move, at most; on one core as many take
@@ -98,6 +99,7 @@ class MapConfig(Settings):
     """
 
     local_keyframes: int = 15
+    nearby_keyframes: int = 5
     adjustment: Adjustment = "background"
     adjusted_keyframes: int = 8
     fixed_keyframes: int = 8
@@ -109,7 +111,7 @@ class MapConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("local_keyframes", "adjusted_keyframes", "adjustment_iterations", "redundant_observers"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("fixed_keyframes", "recent_keyframes"):
+        for name in ("nearby_keyframes", "fixed_keyframes", "recent_keyframes"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         require(0 < self.redundant_share <= 1, f"redundant_share must be in (0, 1], got {self.redundant_share}")
         modes = get_args(Adjustment)

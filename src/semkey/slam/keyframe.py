@@ -97,6 +97,7 @@ class Keyframe:
             None for its root.
         scale: length of a map unit of when the keyframe was made, in present ones; 1 unless the scale of a monocular
             map was corrected.
+        median_depth: of what it sees, metres.
     """
 
     id: int
@@ -106,6 +107,7 @@ class Keyframe:
     submap: int
     parent: int | None = None
     scale: float = 1.0
+    median_depth: float = 1.0
 
     @property
     def observed(self) -> NDArray[np.int64]:

@@ -127,6 +127,7 @@ class SlamMap:
             T_world_cam=T_world_cam,
             landmark_ids=np.full(len(frame), -1, dtype=np.int64),
             submap=submap,
+            median_depth=self._median_depth(frame, T_world_cam, found),
         )
         self._next_id += 1
         self._next_submap = max(self._next_submap, submap + 1)
@@ -200,13 +201,46 @@ class SlamMap:
         ranked = self.observers(landmark_ids)
         return ranked[0][0] if ranked else None
 
-    def local_landmarks(self, landmark_ids: Indices) -> Indices:
-        """All landmarks of the keyframes that see most of ``landmark_ids``."""
+    def local_landmarks(self, landmark_ids: Indices, T_world_cam: ArrayLike | None = None) -> Indices:
+        """All landmarks of the keyframes that see most of ``landmark_ids``, and of those that look from nearby.
+
+        The latter are what a camera meets that comes back to where it has been.
+
+        Args:
+            landmark_ids: (M,) what was seen last.
+            T_world_cam: (4, 4) where the camera is believed to be; None for no keyframes from nearby.
+        """
+        local = [k for k, _ in self.observers(landmark_ids)[: self._config.local_keyframes]]
+        if T_world_cam is not None and local:
+            submap = self.keyframes[local[0]].submap
+            local += self.nearby_keyframes(T_world_cam, submap, self._config.nearby_keyframes, without=local)
         wanted = np.zeros(len(self.landmarks) + 1, dtype=bool)
-        for keyframe_id, _ in self.observers(landmark_ids)[: self._config.local_keyframes]:
+        for keyframe_id in local:
             wanted[self.keyframes[keyframe_id].landmark_ids] = True
         # Row -1 stands for keypoints without a landmark.
         return np.flatnonzero(wanted[:-1])
+
+    def nearby_keyframes(
+        self, T_world_cam: ArrayLike, submap: int, count: int, *, without: Iterable[int] = ()
+    ) -> list[int]:
+        """Keyframes of a submap that look at the same as a camera, by pose alone: ids, nearest first.
+
+        Near is who would see the same points shifted by less than a quarter of the image: the distance between the
+        centres as a share of the keyframe's median depth, plus the angle between the optical axes.
+        """
+        skipped = set(without)
+        candidates = [k for k, keyframe in self.keyframes.items() if keyframe.submap == submap and k not in skipped]
+        if not candidates or not count:
+            return []
+        pose = np.asarray(T_world_cam, dtype=np.float64)
+        poses = np.stack([self.keyframes[k].T_world_cam for k in candidates])
+        depths = np.array([self.keyframes[k].median_depth for k in candidates])
+        distances = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1) / depths
+        angles = np.arccos(np.clip(poses[:, :3, 2] @ pose[:3, 2], -1.0, 1.0))
+        offsets = distances + angles
+        order = np.argsort(offsets, kind="stable")[:count]
+        limit = 0.25 * self.camera.width / self.camera.fx
+        return [candidates[k] for k in order if offsets[k] < limit]
 
     def similar_keyframes(self, frame: ObservedFrame, count: int) -> list[Keyframe]:
         """The ``count`` keyframes that look most like the frame.
@@ -267,6 +301,7 @@ class SlamMap:
             landmarks.move(order[first:last], rotation, translation, scale)
             keyframe.T_world_cam = new
             keyframe.scale *= scale
+            keyframe.median_depth *= scale
 
     def join_submaps(
         self,
@@ -414,6 +449,14 @@ class SlamMap:
             depth_sigma=sigma,
             weights=weights,
         )
+
+    def _median_depth(self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None) -> float:
+        """Of what a frame sees: by its own measurements, else by the landmarks that it was placed by."""
+        depth = frame.depth[frame.depth > 0]
+        if not len(depth) and found is not None:
+            points = transform_points(inverse(T_world_cam), self.landmarks.positions[found.landmark_ids])
+            depth = points[points[:, 2] > 0, 2]
+        return float(np.median(depth)) if len(depth) else 1.0
 
     def _lose_observer(self, keyframe_id: int, landmark_ids: Indices) -> None:
         """Take a keyframe out of the observers of landmarks; their next one is their reference, or they go."""

@@ -153,7 +153,7 @@ class Tracker:
         if len(found):  # else the pose came from lines, and what was last seen is still near
             self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
-        is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate)
+        is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate, reference)
         pose = estimate.T_world_cam
         if is_keyframe:
             T_reference_cam = self._map.relative_pose(reference, pose)
@@ -285,8 +285,8 @@ class Tracker:
     def _locate_guided(self, frame: ObservedFrame, prediction: Prediction) -> _Estimate | None:
         """The pose by landmarks looked for where the prediction sees them; None if it is too vague for that."""
         with self._timer.stage("match"):
-            local_ids = self._map.local_landmarks(self._last_ids)
             pose = prediction.T_world_cam
+            local_ids = self._map.local_landmarks(self._last_ids, pose)
             visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
             if len(visible) >= self._config.min_inliers:
                 distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
@@ -333,7 +333,7 @@ class Tracker:
         for _ in range(_POLISH_ROUNDS):
             pose = estimate.T_world_cam
             with self._timer.stage("match"):
-                local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids)
+                local_ids = self._map.local_landmarks(estimate.inlier_associations.landmark_ids, pose)
                 visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
                 radius = _POLISH_RADIUS_PX * self._pixel
                 nearby = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
@@ -424,8 +424,8 @@ class Tracker:
             lines=None if lines is None else lines.judged(refined.line_inliers),
         )
 
-    def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate) -> bool:
-        config, last = self._config, self._map.newest
+    def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate, reference: int) -> bool:
+        config, last = self._config, self._map.keyframes[reference]
         if self._peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * self._peak_inliers:
             return True
         tracked = estimate.inlier_associations.keypoint_indices
@@ -440,7 +440,7 @@ class Tracker:
         if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
             return True
         moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
-        return moved and frame.timestamp - last.frame.timestamp > config.keyframe_seconds
+        return moved and frame.timestamp - self._map.newest.frame.timestamp > config.keyframe_seconds
 
     def _uncovered_share(self, frame: ObservedFrame, tracked: NDArray[np.int64]) -> float:
         """Share of the image's cells with usable keypoints, in none of which a landmark is tracked.
