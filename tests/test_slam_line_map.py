@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from semkey.slam.line_matching import (
     observe_lines,
 )
 from semkey.slam.line_residuals import line_residuals_and_jacobian
+from semkey.slam.line_tracking import LineTracker
 from semkey.slam.lines import FeaturesWithSegments, SegmentExtractor, Segments
 from semkey.slam.map import SlamMap
 from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld, walk
@@ -279,6 +281,28 @@ def test_lines_follow_their_keyframe_when_the_map_is_corrected_and_when_it_is_re
     assert not (lines._last_seen == 1).any()
     np.testing.assert_allclose(lines.points_world(), before, atol=1e-9)
     assert len(held)
+
+
+def test_lines_without_depth_come_from_two_views() -> None:
+    world = WireWorld(walk(5, [0.08, 0.06, 0.0, 0.0, 0.0, 0.0]), noise=0.2)
+    slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
+    tracker = LineTracker(slam_map, LINES, pixel=PIXEL)
+    lines = tracker.lines
+    for index in range(5):
+        segments, _ = world.segments(index)
+        keyframe = keyframe_of(world, slam_map, index)
+        blind = observe_lines(segments, None, CAMERA, min_depth=0.3, max_depth=8.0)
+        keyframe.frame = replace(keyframe.frame, lines=blind)
+        ids = keyframe.landmark_ids[keyframe.observed]
+        seen = tracker.look(keyframe.frame, keyframe.T_world_cam, ids, radius_px=4.0)
+        if seen is not None:
+            seen = seen.judged(np.ones(len(seen.associations), dtype=bool))
+        tracker.add_keyframe(keyframe, seen)
+        assert not blind.spatial.valid.any(), "the frame's own record stays as it was"
+        if index == 0:
+            assert len(lines) == 0, "one view places nothing"
+    assert len(lines) > 5
+    assert np.median(distances_from_wires(world, lines.points_world())) < 0.03
 
 
 def test_lines_that_are_not_seen_again_are_forgotten() -> None:

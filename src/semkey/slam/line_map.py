@@ -191,9 +191,11 @@ class LineMap:
         """
         world, information = self._placed(rows)
         step = world[:, 1] - world[:, 0]
+        valid = observed.spatial.valid[segments][:, None]
         seen = observed.spatial.points[segments] @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
         along = np.einsum("mek,mk->me", seen - world[:, :1], step) / np.maximum((step**2).sum(axis=1), 1e-12)[:, None]
-        valid = observed.spatial.valid[segments][:, None]
+        beside, in_front = self._reach(world, observed.segments.endpoints[segments], T_world_cam)
+        along, valid = np.where(valid, along, beside), valid | in_front[:, None]
         ends_seen = np.stack([along[:, 0] < _EXTENSION, along[:, 1] > 1 - _EXTENSION], axis=1) & valid
         longer = np.stack([along[:, 0] < -_EXTENSION, along[:, 1] > 1 + _EXTENSION], axis=1) & valid
         share = np.where(longer, along, np.array([0.0, 1.0]))[:, :, None]
@@ -201,6 +203,26 @@ class LineMap:
         extended = (1 - share[..., None]) ** 2 * covariance[:, :, 0] + share[..., None] ** 2 * covariance[:, :, 1]
         information = np.where(longer[:, :, None, None], np.linalg.inv(extended), information)
         return world[:, :1] + share * step[:, None], information, ends_seen
+
+    def _reach(self, points_world: Array, segments: Array, T_world_cam: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Where on 3D lines (M, 2, 3) segments begin and end (M, 2), as shares of their lengths, by the image alone.
+
+        Also returned: where that is known, the line being before the camera and not seen from its end.
+        """
+        T = inverse(T_world_cam)
+        points = points_world @ T[:3, :3].T + T[:3, 3]
+        z = points[:, :, 2]
+        in_front = np.asarray(np.all(z > 0.1, axis=1))
+        points = np.where(in_front[:, None, None], points, np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
+        pixels = self._camera.project(points.reshape(-1, 3)).reshape(-1, 2, 2)
+        step = pixels[:, 1] - pixels[:, 0]
+        square = (step**2).sum(axis=1)
+        in_front &= square > 1.0
+        share = np.einsum("mek,mk->me", segments - pixels[:, :1], step) / np.maximum(square, 1.0)[:, None]
+        # Perspective: see line_depth.between. Far outside, where the line vanishes, the share means nothing.
+        nearer, farther = share * points[:, :1, 2], (1.0 - share) * points[:, 1:, 2]
+        known = nearer + farther > 0.1 * points[:, :, 2].min(axis=1, keepdims=True)
+        return np.where(known, nearer / np.where(known, nearer + farther, 1.0), 0.5), in_front
 
     def _measured_information(self, observed: ObservedLines, segments: Indices, T_world_cam: Array) -> Array:
         """Inverse covariances (M, 2, 3, 3) in world axes of the ends of 3D segments seen from a pose."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import transform_points
+from semkey.geometry.transforms import inverse, transform_points
 from semkey.slam.association import background_similarity
 from semkey.slam.line_config import LineConfig
-from semkey.slam.line_depth import SpatialSegments, between, lift_segments
+from semkey.slam.line_depth import SpatialSegments, between, lift_segments, segments_in_view, triangulate_segments
 from semkey.slam.line_residuals import LineObservations
 from semkey.slam.lines import Segments, directions_of, image_lines, lengths
 
@@ -20,6 +20,8 @@ Indices = NDArray[np.int64]
 
 # How much of a descriptor's cosine a distance of the whole search radius costs.
 _DISTANCE_COST = 0.5
+# Two views place a line if the standard deviation of its depth is below this share of the depth.
+_TRIANGULATED_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +130,58 @@ def match_lines(
     )
 
 
-def already_mapped(observed: ObservedLines, visible: VisibleLines, config: LineConfig, *, radius_px: float):
+def complete_by_triangulation(
+    observed: ObservedLines,
+    other: ObservedLines,
+    T_other_cam: Array,
+    camera: PinholeCamera,
+    config: LineConfig,
+    *,
+    pixel_sigma: float,
+) -> ObservedLines:
+    """The same segments, those without depth placed in space by a second view where it shows them too.
+
+    Mutually most similar segments of the two views are one line if the rays of the first meet the plane of the second
+    (:func:`semkey.slam.line_depth.triangulate_segments`) to within a tenth of their depth, and if the second segment
+    lies beside where the line would then be seen.
+
+    Args:
+        observed: segments of the first view.
+        other: segments of the second.
+        T_other_cam: (4, 4) pose of the first view's camera as seen from the second.
+        camera: of both.
+        config: settings of lines.
+        pixel_sigma: standard deviation of a segment's endpoint across it, pixels.
+    """
+    spatial = observed.spatial
+    open_ones = np.flatnonzero(~spatial.valid)
+    if not len(open_ones) or not len(other):
+        return observed
+    described, known = observed.segments.descriptors[open_ones], other.segments.descriptors
+    similarity = described @ known.T
+    best = np.argmax(similarity, axis=1)
+    mutual = np.argmax(similarity, axis=0)[best] == np.arange(len(open_ones))
+    mutual &= similarity[np.arange(len(open_ones)), best] > background_similarity(described, known)
+    rows, columns = open_ones[mutual], best[mutual]
+    if not len(rows):
+        return observed
+    here, there = observed.segments.endpoints[rows], other.segments.endpoints[columns]
+    found = triangulate_segments(here, there, T_other_cam, camera, camera, pixel_sigma=pixel_sigma)
+    valid = found.valid & np.all(found.sigma < _TRIANGULATED_SHARE * found.points[:, :, 2], axis=1)
+    seen, pixels, _ = segments_in_view(
+        np.where(valid[:, None, None], found.points, np.array([0.0, 0.0, 1.0])), inverse(T_other_cam), camera
+    )
+    # Beside each other in the second view they are by construction; what tells a wrong pair is where they end.
+    close, _ = _beside(there, pixels, config, 4.0 * pixel_sigma)
+    valid &= seen & np.diagonal(close)
+    points, sigma, placed = spatial.points.copy(), spatial.sigma.copy(), spatial.valid.copy()
+    points[rows[valid]], sigma[rows[valid]], placed[rows[valid]] = found.points[valid], found.sigma[valid], True
+    return ObservedLines(segments=observed.segments, spatial=SpatialSegments(valid=placed, points=points, sigma=sigma))
+
+
+def already_mapped(
+    observed: ObservedLines, visible: VisibleLines, config: LineConfig, *, radius_px: float
+) -> NDArray[np.bool_]:
     """Which segments (S,) lie along a visible line, whatever they look like: they would be its duplicates."""
     if not len(observed) or not len(visible):
         return np.zeros(len(observed), dtype=bool)

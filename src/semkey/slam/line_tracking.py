@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.geometry.transforms import inverse
+from semkey.geometry.transforms import compose, inverse
 from semkey.matching.robust import estimate_absolute_pose_with_lines
 from semkey.slam.association import Associations
 from semkey.slam.keyframe import Keyframe, ObservedFrame
@@ -17,6 +17,7 @@ from semkey.slam.line_matching import (
     LineAssociations,
     ObservedLines,
     VisibleLines,
+    complete_by_triangulation,
     line_observations,
     match_lines,
 )
@@ -25,6 +26,9 @@ from semkey.slam.map import SlamMap
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+
+# Segments without depth are looked for in so many of the keyframes before.
+_TRIANGULATED_WITH = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +145,32 @@ class LineTracker:
             found = LineAssociations(lines=nothing, segments=nothing, similarity=np.zeros(0))
         else:
             visible, found = seen.visible, seen.associations.select(seen.inliers)
-        self.lines.add_keyframe(keyframe.id, observed, visible, found)
+        self.lines.add_keyframe(keyframe.id, self._completed(keyframe, observed, found), visible, found)
+
+    def _completed(self, keyframe: Keyframe, observed: ObservedLines, found: LineAssociations) -> ObservedLines:
+        """The segments of a keyframe, those of new lines without depth triangulated with earlier keyframes."""
+        spatial = observed.spatial
+        # A segment that sees a line of the map already is not placed anew: the line is what two views agreed on.
+        withheld = spatial.valid.copy()
+        withheld[found.segments] = True
+        completed = replace(observed, spatial=replace(spatial, valid=withheld))
+        before = [k for k, other in self._map.keyframes.items() if other.submap == keyframe.submap and k != keyframe.id]
+        for other in (self._map.keyframes[k] for k in reversed(before[-_TRIANGULATED_WITH:])):
+            if completed.spatial.valid.all():
+                break
+            if other.frame.lines is not None:
+                T_other_cam = compose(inverse(other.T_world_cam), keyframe.T_world_cam)
+                completed = complete_by_triangulation(
+                    completed,
+                    other.frame.lines,
+                    T_other_cam,
+                    self._map.camera,
+                    self._config,
+                    pixel_sigma=self._pixel_sigma,
+                )
+        valid = completed.spatial.valid.copy()
+        valid[found.segments] = spatial.valid[found.segments]
+        return replace(completed, spatial=replace(completed.spatial, valid=valid))
 
     def _visible(self, T_world_cam: Array, landmark_ids: Indices) -> VisibleLines:
         keyframes, _ = self._map.landmarks.observations.votes(landmark_ids)
