@@ -17,7 +17,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame, observe_frame
 from semkey.slam.line_matching import observe_lines
 from semkey.slam.lines import FeaturesWithSegments, SegmentExtractor
@@ -61,6 +61,7 @@ class SlamResult:
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
+        loops: loops that were closed and submaps that were merged, in order.
     """
 
     sequence_name: str
@@ -74,6 +75,7 @@ class SlamResult:
     seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
+    loops: list[LoopRecord] = field(default_factory=list)
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -201,9 +203,13 @@ def run_slam(
             result.frames.append(record)
             if frame.T_world_cam is not None:
                 result.ground_truth[index] = frame.T_world_cam
+            if tracker.loop is not None:
+                result.loops.append(tracker.loop)
             with timer.stage("observers"):
                 if record.is_keyframe:
                     told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                if tracker.loop is not None:
+                    told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
                 told.on_frame(
                     FrameEvent(
                         record=record,
@@ -215,7 +221,7 @@ def run_slam(
                 )
             if progress is not None:
                 progress(record)
-        mapping.settle()
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:

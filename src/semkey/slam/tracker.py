@@ -12,13 +12,16 @@ from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_po
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.config import SlamConfig
+from semkey.slam.events import LoopRecord
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.line_tracking import LineTracker, SeenLines
 from semkey.slam.local_mapping import LocalMapping
+from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
+from semkey.slam.submaps import LostClock
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -32,6 +35,8 @@ _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
+# Keyframes of a place whose landmarks are matched together when the camera is lost.
+_PLACE_KEYFRAMES = 3
 # Cells across and down in which landmarks should be tracked wherever there is something to track.
 _COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
@@ -116,14 +121,21 @@ class Tracker:
         self._pixel = image_scale(slam_map.camera)
         self._lines = LineTracker(slam_map, config.lines, pixel=self._pixel) if config.lines.enabled else None
         self._motion = ConstantVelocity()
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
+        self._clock = LostClock(config.loops.new_submap_seconds)
+        self._loop: LoopRecord | None = None
         self._submap = 0
-        self._lost_in_a_row = 0
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
         self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+
+    @property
+    def loop(self) -> LoopRecord | None:
+        """The loop that the last frame closed, or the submaps that it brought together; None for most frames."""
+        return self._loop
 
     @property
     def tracked_landmarks(self) -> NDArray[np.int64]:
@@ -133,6 +145,7 @@ class Tracker:
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
+        self._loop = None
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
         self._mapping.before_frame()
@@ -147,8 +160,7 @@ class Tracker:
             reference = self._last_reference()
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
-        self._lost_in_a_row = 0
-        self._tracked_in_submap += 1
+        self._clock.tracked()
         self._last_inliers = estimate.inlier_count
         if len(found):  # else the pose came from lines, and what was last seen is still near
             self._last_ids = found.landmark_ids
@@ -167,6 +179,8 @@ class Tracker:
         if method == "relocalised":
             self._motion.lose()
         self._motion.update(frame.timestamp, pose)
+        if is_keyframe:
+            pose = self._close_loop(self._map.keyframes[reference])
         self._anchor = (reference, self._map.relative_pose(reference, pose))
         return FrameRecord(
             index=frame.index,
@@ -191,9 +205,8 @@ class Tracker:
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
         self._anchor = (keyframe.id, np.eye(4))
-        self._lost_in_a_row = 0
+        self._clock.tracked(fresh=True)
         self._last_inliers = 0
-        self._tracked_in_submap = 1
         return FrameRecord(
             index=frame.index,
             timestamp=frame.timestamp,
@@ -233,13 +246,27 @@ class Tracker:
             return self._map.survivor(self._anchor[0])
         return next(k for k in reversed(self._map.keyframes) if k != before)
 
+    def _close_loop(self, keyframe: Keyframe) -> Array:
+        """See whether a new keyframe shows a place again; its pose, after the correction if there was one."""
+        with self._timer.stage("loops"):
+            match = self._places.find(keyframe)
+        if match is not None:
+            scale = keyframe.scale
+            self._mapping.settle()
+            with self._timer.stage("loops"):
+                self._loop = self._places.correct(match)
+            self._motion.move(keyframe.T_world_cam, keyframe.scale / scale)
+            self._submap = keyframe.submap
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+            self._tracked_landmarks = keyframe.landmark_ids.copy()
+            self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        return keyframe.T_world_cam
+
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
-        self._lost_in_a_row += 1
+        self._clock.lost(frame.timestamp)
         last_pose = self._motion.last_pose
-        # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        patience = min(self._config.max_lost_frames, self._tracked_in_submap)
-        if self._lost_in_a_row > patience and last_pose is not None:
+        if self._clock.gives_up(frame.timestamp) and last_pose is not None:
             before = self._submap
             self._submap = self._map.next_submap
             record = self._start(frame, last_pose)
@@ -259,7 +286,7 @@ class Tracker:
         )
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
-        if self._lost_in_a_row == 0:
+        if self._clock.lost_frames == 0:
             prediction = self._motion.predict(frame.timestamp)
             guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
@@ -275,10 +302,12 @@ class Tracker:
             if guided is not None:
                 return "guided", guided
         with self._timer.stage("relocalise"):
-            candidates = self._map.similar_keyframes(frame, self._config.relocalisation_candidates)
-        for candidate in candidates:
-            found = self._locate_by_keyframes(frame, [candidate], self._config.min_relocalisation_inliers)
-            if found is not None:
+            places = self._places.places_like(frame)
+        for place in places:
+            found = self._locate_by_keyframes(frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers)
+            if found is not None and self._places.explains(
+                frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
+            ):
                 return "relocalised", found
         return "lost", None
 
