@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,9 @@ from semkey.slam.config import MapConfig
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.landmarks import LandmarkMap
+
+if TYPE_CHECKING:
+    from semkey.slam.line_map import LineMap
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -71,6 +75,7 @@ class SlamMap:
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
         loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
+        lines: the lines that the keyframes hold; None where lines are not used.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
@@ -79,6 +84,7 @@ class SlamMap:
         self.camera = camera
         self.pixel_sigma = pixel_sigma
         self._config = config
+        self.lines: LineMap | None = None
         self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0
@@ -432,11 +438,17 @@ class SlamMap:
             reference: the keyframe; it may have been removed since.
             T_keyframe_cam: (4, 4) from :meth:`relative_pose`.
         """
-        T_world_keyframe, scale = self._placed(reference)
+        T_world_keyframe, scale = self.placement(reference)
         return compose(T_world_keyframe, _scaled(T_keyframe_cam, scale))
 
-    def _placed(self, keyframe_id: int) -> tuple[Array, float]:
-        """Pose and scale of a keyframe, removed or not."""
+    def survivor(self, keyframe_id: int) -> int:
+        """The keyframe itself, or the nearest one above it in the tree that has not been removed."""
+        while keyframe_id not in self.keyframes:
+            keyframe_id = self._removed[keyframe_id].parent
+        return keyframe_id
+
+    def placement(self, keyframe_id: int) -> tuple[Array, float]:
+        """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
         chain: list[RemovedKeyframe] = []
         while keyframe_id not in self.keyframes:
             chain.append(self._removed[keyframe_id])

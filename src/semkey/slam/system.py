@@ -19,6 +19,7 @@ from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame
+from semkey.slam.lines import SegmentExtractor
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.pipeline import FramePipeline, PreparedFrame
@@ -223,6 +224,8 @@ def run_slam(
         slam_map=slam_map,
         problems=[fault.message for fault in sequence.faults],
     )
+    if config.lines.enabled and not isinstance(extractor, SegmentExtractor):
+        extractor = SegmentExtractor(extractor, config.lines)
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
     mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
