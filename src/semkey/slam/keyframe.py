@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from scipy.spatial import KDTree
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
 from semkey.slam.depth import depth_sigma, sample_depth
+
+if TYPE_CHECKING:
+    from semkey.slam.line_matching import ObservedLines
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
 _SMALLEST_WEIGHT = 0.05
@@ -30,6 +34,7 @@ class ObservedFrame:
         depth: (N,) metres, 0 where there is none to trust.
         depth_sigma: (N,) metres.
         tree: nearest-neighbour index over ``keypoints``.
+        lines: segments of the image; None where they are not looked for.
     """
 
     index: int
@@ -41,6 +46,7 @@ class ObservedFrame:
     depth: NDArray[np.float64]
     depth_sigma: NDArray[np.float64]
     tree: KDTree
+    lines: ObservedLines | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -60,9 +66,16 @@ def observe_frame(
     max_depth: float,
 ) -> ObservedFrame:
     """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays."""
+    z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
+    return observe_keypoints(index, timestamp, features, z, depth_sigma(z))
+
+
+def observe_keypoints(
+    index: int, timestamp: float, features: Features, depth: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> ObservedFrame:
+    """Lay features out as numpy arrays, with ``depth`` (N,) of their keypoints and its ``sigma`` (N,), in metres."""
     features = features.to("cpu")
     keypoints = features.keypoints.numpy().astype(np.float64)
-    z = sample_depth(depth, keypoints, min_depth=min_depth, max_depth=max_depth)
     return ObservedFrame(
         index=index,
         timestamp=timestamp,
@@ -70,8 +83,8 @@ def observe_frame(
         keypoints=keypoints,
         descriptors=np.ascontiguousarray(features.descriptors.numpy(), dtype=np.float32),
         weights=np.clip(features.reliability.numpy().astype(np.float64), _SMALLEST_WEIGHT, 1.0),
-        depth=z,
-        depth_sigma=depth_sigma(z),
+        depth=depth,
+        depth_sigma=sigma,
         tree=KDTree(keypoints),
     )
 

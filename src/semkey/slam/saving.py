@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from semkey.errors import InputError
 from semkey.metrics.trajectory import write_tum_trajectory
+from semkey.slam.lost_pictures import LostPicture
 from semkey.slam.report import TRAJECTORY_FILE, write_report
 from semkey.slam.system import SlamResult
 
 
-def save_run(result: SlamResult, out_dir: str | Path) -> dict[str, Any]:
+def save_run(result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence[LostPicture] = ()) -> dict[str, Any]:
     """What :func:`semkey.slam.report.write_report` does; where that fails, at least the trajectory is saved.
 
     Raises:
@@ -20,7 +22,7 @@ def save_run(result: SlamResult, out_dir: str | Path) -> dict[str, Any]:
             trajectory is: in the folder, or in a new one among the system's temporary files.
     """
     try:
-        return write_report(result, out_dir)
+        return write_report(result, out_dir, lost_pictures=lost_pictures)
     except InputError as error:
         problem = str(error)
     length = len(result.trajectory())
