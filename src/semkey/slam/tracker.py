@@ -127,7 +127,7 @@ class Tracker:
         self._timer = timer or StageTimer()
         self._pixel = image_scale(slam_map.camera)
         self._motion = ConstantVelocity()
-        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._places = LoopCloser(slam_map, config.loops, with_scale=sensor == "mono", seed=config.seed)
         self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._clock = LostClock(config.loops.new_submap_seconds)
         self._loop: LoopRecord | None = None
