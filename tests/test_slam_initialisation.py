@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -138,14 +136,13 @@ def test_the_same_seed_gives_the_same_map() -> None:
 def test_unpaired_keypoints_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match="expected"):
         initialise_two_views(np.zeros((3, 2)), np.zeros((4, 2)), CAMERA)
-    settings: tuple[dict[str, Any], ...] = (
+    for wrong in (
         {"homography_ratio": 1.0},
         {"min_initial_matches": 3},
         {"max_error_px": 0.0},
         {"min_parallax_deg": 0.0},
         {"neighbours": 0},
         {"min_baseline_ratio": -1.0},
-    )
-    for wrong in settings:
+    ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            MonoConfig(**wrong)
+            MonoConfig.from_mapping(wrong)
