@@ -118,7 +118,7 @@ def test_depth_of_another_size(folder: Path) -> None:
 
 
 def test_scene_folder_points_to_a_sequence(folder: Path) -> None:
-    with pytest.raises(DatasetError, match=r"several sequences; give one of them, such as .*seq-07"):
+    with pytest.raises(DatasetError, match=r"holds sequences; give one of them, such as .*seq-07"):
         open_sequence(folder.parent)
     with pytest.raises(DatasetError, match="give the folder of one sequence"):
         open_sequence(folder.parent, format="7scenes")

@@ -22,7 +22,7 @@ from semkey.slam.essential_graph import essential_edges, path_between
 from semkey.slam.keyframe import Keyframe
 from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.loop_config import LoopConfig
-from semkey.slam.loop_verification import match_place, place_landmarks
+from semkey.slam.loop_verification import count_supporters, match_place, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.submaps import LostClock
 from synthetic_world import FrameList, PointExtractor, PointWorld
@@ -352,11 +352,19 @@ def test_a_new_submap_starts_after_a_second_but_not_sooner_than_three_frames() -
         verdicts.append(slow.gives_up(2.0 * second))
     assert verdicts == [False, False, True, True]
     fresh = LostClock(1.0)
-    fresh.tracked(fresh=True)
+    fresh.started()
     fresh.lost(0.0)
     assert not fresh.gives_up(0.0)
     fresh.lost(0.1)
     assert fresh.gives_up(0.1), "a map of one frame is waited for no longer than one frame"
+    resumed = LostClock(1.0)
+    resumed.resume(lost_frames=1, tracked_frames=0)
+    assert resumed.lost_frames == 1
+    verdicts = []
+    for k in range(12):
+        resumed.lost(0.1 * k)
+        verdicts.append(resumed.gives_up(0.1 * k))
+    assert verdicts == [False] * 10 + [True] * 2, "a loaded map is looked for as long as any other"
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------
@@ -374,9 +382,11 @@ def test_a_place_is_measured_exactly_without_noise() -> None:
     np.testing.assert_allclose(match.S_place_query.T, old[1].T_world_cam, atol=2e-3)
     assert match.coverage == 1.0
     assert match.matched in [keyframe.id for keyframe in old]
-    assert match.supporters == 0, "it has no neighbours"
-    assert not match.convinces(LoopConfig())
-    assert match.convinces(LoopConfig(min_supporters=0))
+    assert count_supporters(slam_map, match, old, wanted=9, inliers=12) == 0, "it has no neighbours"
+    assert LoopCloser(slam_map, EAGER).find(wrong) is None
+    found = LoopCloser(slam_map, replace(EAGER, min_supporters=0)).find(wrong)
+    assert found is not None
+    np.testing.assert_allclose(found.S_place_query.T, old[1].T_world_cam, atol=2e-3)
 
 
 def test_neighbours_support_a_place_only_from_where_they_should_be() -> None:
@@ -385,13 +395,14 @@ def test_neighbours_support_a_place_only_from_where_they_should_be() -> None:
     place = [slam_map.keyframes[0], slam_map.keyframes[1]]
     match = match_place(slam_map, newest, place)
     assert match is not None
-    assert match.supporters >= 2
+    assert count_supporters(slam_map, match, place, wanted=9, inliers=12) >= 2
+    assert count_supporters(slam_map, match, place, wanted=1, inliers=12) == 1
     neighbours = [key for key, _ in slam_map.covisible(newest.id)[:5]]
     wrong = {key: slam_map.keyframes[key].T_world_cam @ se3_exp([0.5, 0, 0, 0, 0.3, 0]) for key in neighbours}
     slam_map.set_poses(wrong)
     match = match_place(slam_map, newest, place)
     assert match is not None
-    assert match.supporters == 0
+    assert count_supporters(slam_map, match, place, wanted=9, inliers=12) == 0
 
 
 def test_the_essential_graph_holds_the_tree_and_strong_pairs(round_trip: tuple[PointWorld, SlamResult]) -> None:

@@ -114,9 +114,9 @@ def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, ca
         here.append(len(problem))
         return solve_bundle(problem)
 
-    def die_once(process: BackgroundProcess, *args: object) -> Future[BundleResult]:
+    def die_once(process: BackgroundProcess, _: object, problem: BundleProblem) -> Future[BundleResult]:
         monkeypatch.setattr(local_mapping, "solve_bundle", solve)  # what the main process calls from now on
-        return submit(process, die, *args[1:])
+        return submit(process, die, problem)
 
     here: list[int] = []
     submit = BackgroundProcess.submit
@@ -125,7 +125,7 @@ def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, ca
     world = PointWorld(walk(12), points=1200)
     assert centre_errors(run(world, "background"), world).max() < 0.01
     assert caplog.text.count("has died") == 1
-    assert len(here) >= 2
+    assert here
 
 
 def test_an_adjustment_that_fails_is_left_out(

@@ -121,7 +121,7 @@ class FileSequence(FrameSequence):
         files = self._frames[index]
         optics = self._optics
         image = self._load_image(files.image)
-        depth = None if files.depth is None else self._load_depth(files.depth)
+        depth = None if files.depth is None or not self.has_depth else self._load_depth(files.depth)
         right = None if files.right is None or self.baseline is None else self._load_image(files.right)
         return Frame(
             index=index,

@@ -119,7 +119,7 @@ def _count_frames(path: Path) -> int:
 
 
 def _open_capture(path: Path) -> cv2.VideoCapture:
-    with _quiet_opencv():
+    with quiet_opencv():
         # The back end is named, since others would take the path for a camera or a pattern of image files.
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
@@ -129,7 +129,7 @@ def _open_capture(path: Path) -> cv2.VideoCapture:
 
 
 @contextmanager
-def _quiet_opencv() -> Generator[None, None, None]:
+def quiet_opencv() -> Generator[None, None, None]:
     """Keep OpenCV and FFmpeg from writing to stderr while a file is tried: the error says what they would."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()

@@ -50,6 +50,8 @@ class YamlSection:
             text = "#" + text
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except RecursionError:
+            raise DatasetError(f"{path}: no YAML (nested too deeply)") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
@@ -106,9 +108,11 @@ class YamlSection:
         return self._error(self._values.get(name, self._node), message)
 
     def _flat(self, node: yaml.Node, name: str) -> list[float]:
-        if isinstance(node, yaml.SequenceNode):
-            return [value for item in node.value for value in self._flat(item, name)]
-        return [self._number(node, name)]
+        """The numbers of a value, a list or a list of lists; deeper ones are none (an alias can even hold itself)."""
+        if not isinstance(node, yaml.SequenceNode):
+            return [self._number(node, name)]
+        rows = [item.value if isinstance(item, yaml.SequenceNode) else [item] for item in node.value]
+        return [self._number(item, name) for row in rows for item in row]
 
     def _number(self, node: yaml.Node, name: str) -> float:
         try:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
@@ -77,9 +79,18 @@ class LearnedExtractor:
             self.settings["parameters"] += backbone.parameter_count
             self.settings["weights_bytes"] += backbone.weight_bytes
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._detector.device
+
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""
         return self._detector.extract(image)
+
+    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Features of one image, and descriptors (M, D) of points (M, 2) in it, from one pass of the network."""
+        return self._detector.extract_and_describe(image, points)
 
 
 def extractor_names() -> list[str]:

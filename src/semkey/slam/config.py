@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from semkey.settings import Settings, require
+from semkey.slam.line_config import LineConfig
 from semkey.slam.loop_config import LoopConfig
 from semkey.slam.mono_config import MonoConfig
 from semkey.slam.stereo_config import StereoConfig
@@ -125,6 +126,7 @@ class SlamConfig(Settings):
         seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
         map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
+        lines: line segments beside keypoints.
         loops: how places are recognised again, and what is done while the camera is lost.
         stereo: depth of keypoints from stereo pairs.
         mono: how a map starts without depth, and how it gets new landmarks.
@@ -133,6 +135,7 @@ class SlamConfig(Settings):
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     map: MapConfig = field(default_factory=MapConfig)
+    lines: LineConfig = field(default_factory=LineConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
     stereo: StereoConfig = field(default_factory=StereoConfig)
     mono: MonoConfig = field(default_factory=MonoConfig)
