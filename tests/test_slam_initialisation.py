@@ -145,4 +145,4 @@ def test_unpaired_keypoints_and_settings_out_of_range_are_refused() -> None:
         {"min_baseline_ratio": -1.0},
     ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            MonoConfig(**wrong)  # type: ignore[arg-type]
+            MonoConfig.from_mapping(wrong)

@@ -92,7 +92,8 @@ def test_a_slanted_plane_keeps_its_slope() -> None:
     left = _view(texture, 0.0)
     columns, rows = np.meshgrid(np.arange(240, dtype=np.float32), np.arange(160, dtype=np.float32))
     # x_left - x_right = 6 + 0.04 x_left, so that x_left = (x_right + 6) / 0.96.
-    right = cv2.remap(left, (columns + 6) / 0.96, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.remap(left, (columns + 6) / 0.96, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    right = np.asarray(moved, dtype=np.uint8)
     grid = _grid()[_grid()[:, 0] < 210]
     found = match_rows(grid, left, right)
     known = found.disparity > 0

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semkey.datasets import Frame
 from semkey.errors import ConfigError, InputError
 from semkey.slam import run_slam
+from semkey.slam.colors import LandmarkColors
 from semkey.slam.events import FrameEvent, LoopEvent, LoopRecord, SlamObserver
 from semkey.slam.viewer import RerunObserver, frustum_lines
 from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
@@ -97,6 +99,23 @@ def test_a_recording_has_all_that_happened(tmp_path: Path) -> None:
     assert "lost at frame 7" in said
     assert "tracking again at frame 9" in said
     assert "loop closed" in said
+
+
+class BrokenWorld(PointWorld):
+    """A world of which one frame cannot be read."""
+
+    def _load(self, index: int) -> Frame:
+        if index == 3:
+            raise InputError("frame-3.png: cannot be read")
+        return super()._load(index)
+
+
+def test_a_frame_that_cannot_be_read_is_shown_as_lost(tmp_path: Path) -> None:
+    world = BrokenWorld(walk(6))
+    run_slam(world, PointExtractor(world), observers=[RerunObserver(record=tmp_path / "run.rrd"), LandmarkColors()])
+    assert sorted(rows(tmp_path / "run.rrd", "/world/camera/image", "EncodedImage:blob")) == [0, 1, 2, 4, 5]
+    assert rows(tmp_path / "run.rrd", "/world/camera/image/tracked", "Points2D:positions")[3] == []
+    assert int(rows(tmp_path / "run.rrd", "/plots/inliers", "Scalars:scalars")[3][0]) == 0
 
 
 def test_frustums_are_the_image_at_the_given_depth() -> None:

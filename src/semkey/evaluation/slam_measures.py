@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.evaluation.results import Row
+from semkey.geometry.transforms import inverse
 from semkey.metrics.trajectory import (
     Alignment,
     Trajectory,
     absolute_trajectory_error,
+    associate_by_time,
     relative_pose_errors,
 )
 
@@ -68,23 +70,28 @@ def measure_run(
 
 
 def drift_percent(estimated: Trajectory, reference: Trajectory) -> float:
-    """Mean translational error of sub-paths in percent of their length, as KITTI measures it.
+    """Mean translational error of sub-paths in percent of their length, as KITTI's ``evaluate_odometry`` measures it.
 
     Over sub-paths of 100, 200, ..., 800 m that start at every pose; on a path shorter than 200 m over those of 10, 20,
-    ..., 80 % of its length.
+    ..., 80 % of its length. A sub-path ends at the first pose that is at least so far along the true path. NaN where
+    there is none.
     """
-    path = float(np.linalg.norm(np.diff(reference.positions, axis=0), axis=1).sum())
-    lengths = KITTI_LENGTHS_M if path >= 200.0 else tuple(share * path for share in _SHARES)
-    errors: list[float] = []
-    for length in lengths:
-        if not 0 < length <= path:
-            continue
-        try:
-            relative = relative_pose_errors(estimated, reference, delta=length, unit="m", all_pairs=True)
-        except InputError:
-            continue
-        errors += (100.0 * relative.translation_errors / length).tolist()
-    return float(np.mean(errors)) if errors else math.nan
+    pairs = associate_by_time(estimated.timestamps, reference.timestamps)
+    estimates, truths = estimated.poses[pairs[:, 0]], reference.poses[pairs[:, 1]]
+    if len(pairs) < 2:
+        return math.nan
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(truths[:, :3, 3], axis=0), axis=1))])
+    path = float(along[-1])
+    lengths = KITTI_LENGTHS_M if path >= 2 * KITTI_LENGTHS_M[0] else tuple(share * path for share in _SHARES)
+    shares: list[float] = []
+    for length in lengths if path > 0 else ():
+        lasts = np.searchsorted(along, along + length - 1e-9 * path)
+        for first in np.flatnonzero(lasts < len(along)).tolist():
+            last = lasts[first]
+            true_motion = inverse(truths[first]) @ truths[last]
+            error = inverse(true_motion) @ inverse(estimates[first]) @ estimates[last]
+            shares.append(float(np.linalg.norm(error[:3, 3])) / length)
+    return 100.0 * float(np.mean(shares)) if shares else math.nan
 
 
 def _ate(estimated: Trajectory, reference: Trajectory, alignment: Alignment) -> float:

@@ -80,7 +80,7 @@ def _draw(name: str, truth: Trajectory, paths: dict[str, Trajectory], methods: l
         low, high = truth.positions.min(axis=0) - margin, truth.positions.max(axis=0) + margin
         axes.set_xlim(low[across], high[across])
         axes.set_ylim(low[upward], high[upward])
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_aspect("equal", adjustable="box")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(f"{'xyz'[across]}, m", fontsize=9)
         axes.set_ylabel(f"{'xyz'[upward]}, m", fontsize=9)

@@ -73,7 +73,6 @@ def summarize(result: SlamResult) -> dict[str, Any]:
         "submaps": _submaps(result),
         "loops": [asdict(loop) for loop in result.loops],
         "lost": [asdict(event) for event in result.lost_events],
-        "dropped": result.dropped,
         "problems": list(result.problems),
         "stage_ms": _stages(result),
         "features": result.features,

@@ -58,7 +58,7 @@ def report_page(
             [KeyFigures(_key_figures(figures)), Picture(picture, "Trajectory, error and inliers over time")],
         ),
         Section("Lost frames", _lost_blocks(result, lost_pictures)),
-        Section("Input", _problem_blocks(result)),
+        Section("Input", _input_blocks(figures)),
         Section("Map", _map_blocks(figures)),
         Section("Time per stage", _time_blocks(figures)),
         Section("Settings", _setting_blocks(figures)),
@@ -137,12 +137,12 @@ def _lost_picture(picture: LostPicture) -> Picture:
     return Picture(data, f"Frame {picture.index}: {picture.role}, {picture.keypoints} keypoints")
 
 
-def _problem_blocks(result: SlamResult) -> list[Block]:
+def _input_blocks(figures: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    if result.dropped:
-        blocks.append(Paragraph(f"{result.dropped} frames were dropped because they would have come too late."))
-    if result.problems:
-        blocks.append(Code("\n".join(result.problems)))
+    if figures["dropped"]:
+        blocks.append(Paragraph(f"{figures['dropped']} frames were dropped because they would have come too late."))
+    if figures["problems"]:
+        blocks.append(Code("\n".join(figures["problems"])))
     return blocks or [Paragraph("Every frame could be read, in order of time.")]
 
 
@@ -184,7 +184,11 @@ def _time_blocks(figures: Mapping[str, Any]) -> list[Block]:
     ]
     return [
         Table(["stage", "mean, ms", "median, ms", "95th percentile, ms", "share"], rows),
-        Paragraph("Means are over all frames, median and percentile over the frames that had the stage."),
+        Paragraph(
+            "Means are over all frames, median and percentile over the frames that had the stage. Frames are read and "
+            "their features extracted ahead, at the same time as the other stages, which may wait for them: shares can "
+            "add up to more than 100 %."
+        ),
     ]
 
 
