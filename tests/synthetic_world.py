@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -42,6 +43,9 @@ class PointWorld(FrameSequence):
         blank: frames in which nothing is to be seen.
         without_depth: frames whose depth is all holes.
         elsewhere: frames that show another world.
+        shared_poster: radius in radians, as seen from the origin, of a picture on the z-axis that is richer in points
+            than all around it, and hangs in both worlds.
+        copies: x-coordinates in metres at which the world stands, descriptors and all.
         points: how many there are; about one in twelve is in view.
     """
 
@@ -55,6 +59,8 @@ class PointWorld(FrameSequence):
         blank: Sequence[int] = (),
         without_depth: Sequence[int] = (),
         elsewhere: Sequence[int] = (),
+        shared_poster: float = 0.0,
+        copies: Sequence[float] = (0.0,),
         points: int = 3000,
         seed: int = 0,
     ) -> None:
@@ -68,6 +74,16 @@ class PointWorld(FrameSequence):
         self.seed = seed
         here = _points(rng, points)
         other = _points(rng, points)
+        if shared_poster > 0:
+            poster = _poster(rng, shared_poster)
+            here, other = (
+                (np.concatenate([points, poster[0]]), np.concatenate([descriptors, poster[1]]))
+                for points, descriptors in (here, other)
+            )
+        here = (
+            np.concatenate([here[0] + np.array([x, 0.0, 0.0]) for x in copies]),
+            np.concatenate([here[1]] * len(copies)),
+        )
         self._worlds = [other if index in set(elsewhere) else here for index in range(len(poses))]
 
     def _load(self, index: int) -> Frame:
@@ -115,6 +131,21 @@ class PointWorld(FrameSequence):
         return keypoints, described, depth
 
 
+class FrameList(FrameSequence):
+    """Frames that are there already, as a sequence at 10 Hz in their order."""
+
+    def __init__(self, frames: Sequence[Frame], camera: PinholeCamera) -> None:
+        stamps = np.arange(len(frames), dtype=np.float64) * 0.1
+        truth = [frame.T_world_cam for frame in frames]
+        super().__init__(
+            name="frames", format="tum", camera=camera, has_depth=True, timestamps=stamps, ground_truth=truth
+        )
+        self._frames = list(frames)
+
+    def _load(self, index: int) -> Frame:
+        return replace(self._frames[index], index=index, timestamp=float(self.timestamps[index]))
+
+
 class PointExtractor:
     """Reads the features of a frame of a :class:`PointWorld` from the index in its image."""
 
@@ -148,3 +179,11 @@ def _points(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
     return directions * rng.uniform(1.5, 4.0, (count, 1)), descriptors / np.linalg.norm(
         descriptors, axis=1, keepdims=True
     )
+
+
+def _poster(rng: np.random.Generator, radius: float, count: int = 1000) -> tuple[NDArray, NDArray]:
+    """Points on the plane z = 1.4 m, nearer than anything else."""
+    angle, distance = rng.uniform(0, 2 * np.pi, count), np.tan(radius) * np.sqrt(rng.uniform(0, 1, count))
+    points = 1.4 * np.stack([distance * np.cos(angle), distance * np.sin(angle), np.ones(count)], axis=1)
+    descriptors = rng.normal(size=(count, 64))
+    return points, descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ import pytest
 
 from semkey.errors import InputError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
-from semkey.slam.background import BackgroundProcess
+from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, solve_bundle
 from synthetic_world import CAMERA
 
@@ -192,9 +192,9 @@ def test_what_is_printed_and_raised_there(process: BackgroundProcess) -> None:
 
 
 def test_a_process_that_died_says_so(process: BackgroundProcess) -> None:
-    with pytest.raises(RuntimeError, match="ended unexpectedly"):
+    with pytest.raises(BackgroundProcessError, match="ended unexpectedly"):
         process.submit(die).result()
-    with pytest.raises(RuntimeError, match="ended unexpectedly"):
+    with pytest.raises(BackgroundProcessError, match="ended unexpectedly"):
         process.submit(double, np.ones(1)).result()
 
 
@@ -203,7 +203,7 @@ def test_closing_does_not_wait_for_what_is_under_way(process: BackgroundProcess)
     start = time.perf_counter()
     process.close()
     assert time.perf_counter() - start < 20
-    with pytest.raises(RuntimeError, match="ended unexpectedly"):
+    with pytest.raises(BackgroundProcessError, match="ended unexpectedly"):
         future.result(timeout=0)
 
 

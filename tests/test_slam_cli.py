@@ -59,7 +59,7 @@ def test_tracks_a_tum_folder_and_writes_four_files(tmp_path: Path, capsys: pytes
     assert figures["rpe_trans_m"] < 0.005
     assert figures["rpe_rot_deg"] < 0.3
     assert figures["keyframes"] >= 1
-    assert figures["fps"] == pytest.approx(8 / figures["seconds"], rel=1e-2)
+    assert figures["fps"] == pytest.approx(8 / figures["tracking_seconds"], rel=1e-2)
     assert figures["features"] == "orb"
 
     trajectory = read_tum_trajectory(out / "trajectory.txt")

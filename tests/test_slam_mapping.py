@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from semkey.geometry.transforms import compose, se3_exp, transform_points
-from semkey.slam import MapConfig, SlamConfig, SlamObserver, SlamResult, run_slam
+from semkey.slam import MapConfig, SlamConfig, SlamObserver, SlamResult, local_mapping, run_slam
+from semkey.slam.background import BackgroundProcess
+from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, solve_bundle
 from semkey.slam.events import FrameEvent
 from synthetic_world import PointExtractor, PointWorld, walk
 
@@ -93,6 +98,52 @@ def test_background_adjustment_is_used_and_repeats_exactly() -> None:
     np.testing.assert_array_equal(first.live_trajectory().positions, live)
     np.testing.assert_array_equal(first.trajectory().positions, corrected)
     assert centre_errors(first, world).max() < 0.02
+
+
+def die(problem: BundleProblem) -> BundleResult:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return solve_bundle(problem)
+
+
+def fail(problem: BundleProblem) -> BundleResult:
+    raise RuntimeError(f"{len(problem)} observations say nothing")
+
+
+def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def solve(problem: BundleProblem) -> BundleResult:
+        here.append(len(problem))
+        return solve_bundle(problem)
+
+    def die_once(process: BackgroundProcess, _: object, problem: BundleProblem) -> Future[BundleResult]:
+        monkeypatch.setattr(local_mapping, "solve_bundle", solve)  # what the main process calls from now on
+        return submit(process, die, problem)
+
+    here: list[int] = []
+    submit = BackgroundProcess.submit
+    monkeypatch.setattr(local_mapping, "prepare", None)
+    monkeypatch.setattr(BackgroundProcess, "submit", die_once)
+    world = PointWorld(walk(12), points=1200)
+    assert centre_errors(run(world, "background"), world).max() < 0.01
+    assert caplog.text.count("has died") == 1
+    assert here
+
+
+def test_an_adjustment_that_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_mapping, "solve_bundle", fail)
+    world = PointWorld(walk(8), points=1200)
+    assert centre_errors(run(world, "foreground"), world).max() < 0.01
+    assert "say nothing" in caplog.text
+
+
+def test_the_end_of_a_run_adjusts_every_submap() -> None:
+    world = PointWorld(walk(30), pixel_noise=0.7, depth_noise=1.0, points=1500)
+    options = {"adjusted_keyframes": 1, "fixed_keyframes": 1}
+    plain, final = run(world, "foreground", final_keyframes=0, **options), run(world, "foreground", **options)
+    np.testing.assert_array_equal(plain.live_trajectory().positions, final.live_trajectory().positions)
+    assert not np.allclose(centres(plain.poses), centres(final.poses), atol=1e-6)
+    np.testing.assert_array_equal(final.poses[0], np.eye(4))
 
 
 def test_records_name_the_keyframe_they_follow() -> None:

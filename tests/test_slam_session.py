@@ -50,6 +50,7 @@ def test_round_trip_keeps_every_array_and_number(tmp_path: Path) -> None:
     result = run(noisy_world(blank=[5, 6]))
     result.loops.append(LoopRecord(kind="loop", frame_index=7, keyframe_id=2, matched_keyframe_id=0, inliers=33))
     assert result.slam_map is not None
+    result.slam_map.loop_links.append((0, 2, 33))
     ids = [keyframe.id for keyframe in result.slam_map.keyframes.values() if keyframe.parent is not None]
     result.slam_map.remove_keyframe(ids[0])
     colors = np.random.default_rng(0).integers(0, 256, (len(result.slam_map.landmarks), 3)).astype(np.uint8)

@@ -11,6 +11,7 @@ import pytest
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
 from semkey.slam import FrameRecord, MapConfig, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
+from semkey.slam.loop_config import LoopConfig
 from semkey.slam.motion import ConstantVelocity
 from semkey.slam.report import summarize
 from semkey.slam.timing import StageTimer
@@ -100,18 +101,18 @@ def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
 
 def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
     world = PointWorld(walk(24), elsewhere=range(10, 24))
-    result = run(world, tracking(max_lost_frames=4))
-    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12, 13]
+    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.29)))
+    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12]
     assert result.lost_events[0].recovered == "new submap"
     submaps = summarize(result)["submaps"]
-    assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 14, 23)]
-    np.testing.assert_allclose(known(result.frames[14].T_world_cam), known(result.frames[9].T_world_cam))
+    assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 13, 23)]
+    np.testing.assert_allclose(known(result.frames[13].T_world_cam), known(result.frames[9].T_world_cam))
 
 
 def test_back_from_elsewhere_returns_to_the_old_submap() -> None:
     poses = walk(30)
     world = PointWorld(poses[:20] + poses[10:20], elsewhere=range(10, 20))
-    result = run(world, tracking(max_lost_frames=2))
+    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.2)))
     assert [record.submap for record in result.frames[20:]] == [0] * 10
     for record in result.frames[20:]:
         np.testing.assert_allclose(known(record.T_world_cam), poses[record.index - 10], atol=2e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -19,6 +20,14 @@ from semkey.cli.eval_common import (
     resumable,
     split_names,
 )
+
+
+class SensorChoice(StrEnum):
+    """What a camera is tracked with."""
+
+    RGBD = "rgbd"
+    STEREO = "stereo"
+    MONO = "mono"
 
 
 def slam(
@@ -45,6 +54,9 @@ def slam(
     runs: int = typer.Option(3, min=1, help="Runs of every method on every sequence, each with another seed."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame of all sequences without @N."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    sensor: SensorChoice | None = typer.Option(
+        None, help="What to track with (default: the best that each sequence has)."
+    ),
     realtime: bool = typer.Option(
         False, "--realtime", help="Play sequences by their timestamps and drop frames that would come too late."
     ),
@@ -75,7 +87,13 @@ def slam(
     if not data and not rooms:
         raise ConfigError("give sequences, or --rooms for the rendered ones")
     config = SlamRunConfig(
-        runs=runs, keypoints=keypoints, device=device, max_frames=max_frames, realtime=realtime, seed=seed
+        runs=runs,
+        keypoints=keypoints,
+        device=device,
+        max_frames=max_frames,
+        sensor=None if sensor is None else sensor.value,
+        realtime=realtime,
+        seed=seed,
     )
     methods = create_slam_methods(
         split_names(features, "--features"), keypoints=keypoints, device=device, weights=list(weights or ())

@@ -16,11 +16,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from semkey.datasets import FrameSequence, open_sequence, parse_camera
+from semkey.datasets import FrameSequence, Sensor, open_sequence, parse_camera
 from semkey.errors import ConfigError
 from semkey.evaluation.cv2_odometry import NAME as CV2_ODOMETRY
 from semkey.evaluation.environment import describe_environment
@@ -52,6 +52,7 @@ class SlamRunConfig:
         keypoints: most keypoints of an image, >= 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_frames: stop after so many used frames; None for all.
+        sensor: what to track with: ``rgbd``, ``stereo`` or ``mono``; None takes the best that each sequence has.
         realtime: play sequences by their timestamps, and drop frames that would come too late.
         seed: of the first run, >= 0.
 
@@ -63,12 +64,15 @@ class SlamRunConfig:
     keypoints: int = 1024
     device: str = "auto"
     max_frames: int | None = None
+    sensor: Sensor | None = None
     realtime: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.runs < 1 or self.keypoints < 1 or (self.max_frames is not None and self.max_frames < 1):
             raise ConfigError("runs, keypoints and max_frames must be positive")
+        if self.sensor is not None and self.sensor not in get_args(Sensor):
+            raise ConfigError(f"sensor '{self.sensor}' is unknown; choose one of {', '.join(get_args(Sensor))}")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
 
@@ -282,6 +286,7 @@ def _run(out: Path, method: SlamMethod, slam_set: SlamSet, config: SlamRunConfig
         "device": config.device,
         "weights": [str(folder) for folder in method.weights],
         "seed": seed,
+        "sensor": config.sensor,
         "realtime": config.realtime,
         "trajectory": str(path.resolve()),
     }
@@ -313,7 +318,10 @@ def _describe(slam_set: SlamSet, config: SlamRunConfig) -> dict[str, Any]:
     camera = sequence.camera
     size = "" if camera is None else f" of {camera.width}x{camera.height}"
     truth = f", path of {_path_length(sequence):.1f} m" if sequence.has_ground_truth else ", no ground truth"
-    return {"description": f"{sequence.format}, {sequence.sensor}, {frames} frames{size}{truth}", "pairs": frames}
+    return {
+        "description": f"{sequence.format}, {config.sensor or sequence.sensor}, {frames} frames{size}{truth}",
+        "pairs": frames,
+    }
 
 
 def _split_step(given: str, every: int) -> tuple[Path, int]:
@@ -360,6 +368,7 @@ def _metrics(results: Mapping[str, Mapping[str, SetResult]], *, is_long: bool) -
         down("drift_percent", "drift, %", 2, headline=is_long),
         Metric(name="fps", label="frames/s", headline=True),
         down("peak_mb", "memory, MB", 0, headline=True),
+        down("finish_s", "adjusting the whole map at the end, s", 1),
         down("growth_mb", "memory that the run added, MB", 0),
         count("background_mb", "memory of the largest process beside it, MB"),
         down("ate_lowest_m", "ATE of the best run, m", 4),

@@ -102,28 +102,32 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         SlamConfig(seed=request["seed"]),
         every=request["every"],
         max_frames=request["max_frames"],
+        sensor=request["sensor"],
         realtime=request["realtime"],
     )
     memory = _memory_since(before)
-    alignment = "sim3" if sequence.sensor == "mono" else "se3"
     frames = max(len(result.frames), 1)
     slam_map = result.slam_map
     row: Row = {
         "frames": len(result.frames),
         "tracked": result.tracked / frames,
-        "fps": len(result.frames) / result.seconds if result.seconds > 0 else 0.0,
+        "fps": len(result.frames) / result.tracking_seconds if result.tracking_seconds > 0 else 0.0,
+        "finish_s": result.seconds - result.tracking_seconds,
         **memory,
         "lost_events": len(result.lost_events),
         "dropped": result.dropped,
         "problems": len(result.problems),
         "keyframes": 0 if slam_map is None else len(slam_map.keyframes),
         "submaps": len({record.submap for record in result.frames if record.T_world_cam is not None}),
-        "loops": len(getattr(result, "loops", ())),
-        "alignment": alignment,
+        "loops": len(result.loops),
+        "alignment": result.alignment,
         **{f"stage_{name}_ms": 1000.0 * seconds / frames for name, seconds in result.stage_seconds.items()},
     }
     measures = measure_run(
-        result.trajectory(), result.ground_truth_trajectory(), alignment=alignment, live=result.live_trajectory()
+        result.trajectory(),
+        result.ground_truth_trajectory(),
+        alignment=result.alignment,
+        live=result.live_trajectory(),
     )
     return row | measures, result.trajectory()
 

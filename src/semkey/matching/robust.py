@@ -180,6 +180,67 @@ def estimate_absolute_pose(
     return _run(solve, points, pixels, finite, minimum=4)
 
 
+def estimate_absolute_pose_with_lines(
+    points3d_world: ArrayLike | torch.Tensor,
+    keypoints: ArrayLike | torch.Tensor,
+    lines3d_world: ArrayLike | torch.Tensor,
+    segments: ArrayLike | torch.Tensor,
+    camera: PinholeCamera,
+    *,
+    max_error_px: float = 3.0,
+    seed: int = 0,
+) -> tuple[RobustEstimate, NDArray[np.bool_]]:
+    """Pose of a camera that sees known 3-D points and lines (PnPL).
+
+    Args:
+        points3d_world: (M, 3) points in the world frame, metres; M may be 0.
+        keypoints: (M, 2) pixels where the camera sees them.
+        lines3d_world: (L, 2, 3) two points on each line in the world frame, metres.
+        segments: (L, 2, 2) ends of the segments by which the camera sees them, pixels; the ends of a segment need not
+            be the images of the line's two points.
+        camera: intrinsics.
+        max_error_px: largest error of an inlier in pixels, > 0: of a point's projection, and of a segment's ends across
+            the projected line.
+        seed: of the random sampling; the same seed gives the same result.
+
+    Returns:
+        The estimate as :func:`estimate_absolute_pose` returns it, and the lines (L,) bool that agree with it. Matches
+        with NaN or infinity are outliers. Fewer than 4 points and lines together give no model.
+
+    Raises:
+        InputError: the shapes do not fit, or ``max_error_px`` is not positive.
+    """
+    points, pixels, finite = _paired(points3d_world, 3, keypoints, 2)
+    lines, ends = _to_numpy(lines3d_world), _to_numpy(segments)
+    count = len(lines)
+    if lines.shape != (count, 2, 3) or ends.shape != (count, 2, 2):
+        raise InputError(f"matched lines have shapes {lines.shape} and {ends.shape}, expected (L, 2, 3) and (L, 2, 2)")
+    options = {**_options(max_error_px, seed), "min_iterations": MIN_ITERATIONS_PNP}
+    usable = np.isfinite(lines).all(axis=(1, 2)) & np.isfinite(ends).all(axis=(1, 2))
+    failure = RobustEstimate(model=None, inliers=np.zeros(len(points), dtype=bool)), np.zeros(count, dtype=bool)
+    if finite.sum() + usable.sum() < 4:
+        return failure
+    pose, info = poselib.estimate_absolute_pose_pnpl(
+        pixels[finite],
+        points[finite],
+        ends[usable, 0],
+        ends[usable, 1],
+        lines[usable, 0],
+        lines[usable, 1],
+        _intrinsics(camera),
+        options,
+        {},
+    )
+    model = _matrix(pose)
+    point_inliers, line_inliers = np.zeros(len(points), dtype=bool), np.zeros(count, dtype=bool)
+    point_inliers[finite] = np.asarray(info["inliers"], dtype=bool)
+    line_inliers[usable] = np.asarray(info["inliers_lines"], dtype=bool)
+    solved = info["model_score"] < np.finfo(np.float64).max and point_inliers.sum() + line_inliers.sum() >= 4
+    if not solved or not np.isfinite(model).all():
+        return failure
+    return RobustEstimate(model=model, inliers=point_inliers), line_inliers
+
+
 def _run(
     solve: Callable[[NDArray, NDArray], tuple[NDArray, dict[str, Any]]],
     first: NDArray[np.float64],

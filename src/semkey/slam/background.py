@@ -14,10 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class BackgroundProcessError(RuntimeError):
+    """The process has ended before it had answered: it was killed, or the machine ran out of memory."""
 
 
 class BackgroundProcess:
@@ -32,9 +37,10 @@ class BackgroundProcess:
 
     def __init__(self, prepare: Callable[[], object] | None = None) -> None:
         # The process must find this very package, even where the path to it was set by the program itself.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        paths = [path or str(Path.cwd()) for path in sys.path]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "semkey.slam.background"],
+            [sys.executable, "-P", "-m", "semkey.slam.background"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -47,7 +53,7 @@ class BackgroundProcess:
         """Call a function in the process.
 
         Arguments are copied now: changing them later has no effect. What the function raises comes out of the
-        future's ``result``; ``RuntimeError`` if the process has ended.
+        future's ``result``; :class:`BackgroundProcessError` if the process has ended.
         """
         # The thread writes, since the pipe may fill up while the process is busy.
         return self._thread.submit(self._call, pickle.dumps((function, args, kwargs), pickle.HIGHEST_PROTOCOL))
@@ -71,7 +77,7 @@ class BackgroundProcess:
             requests.flush()
             succeeded, value = pickle.load(replies)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise RuntimeError("the background process has ended unexpectedly") from error
+            raise BackgroundProcessError("the background process has ended unexpectedly") from error
         if succeeded:
             return value
         raise value

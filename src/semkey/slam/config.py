@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from semkey.settings import Settings, require
+from semkey.slam.line_config import LineConfig
+from semkey.slam.loop_config import LoopConfig
 from semkey.slam.mono_config import MonoConfig
 from semkey.slam.stereo_config import StereoConfig
 
@@ -32,8 +34,6 @@ class TrackingConfig(Settings):
         keyframe_parallax: ... or the camera moved this far from the reference, as a share of the median depth.
         keyframe_rotation_deg: ... or it turned this far from the reference.
         keyframe_seconds: ... or this much time passed since, and the camera moved at all.
-        relocalisation_candidates: keyframes tried for each lost frame.
-        max_lost_frames: after this many lost frames in a row a new submap starts at the last known pose.
     """
 
     min_depth: float = 0.3
@@ -49,8 +49,6 @@ class TrackingConfig(Settings):
     keyframe_parallax: float = 0.12
     keyframe_rotation_deg: float = 15.0
     keyframe_seconds: float = 2.0
-    relocalisation_candidates: int = 5
-    max_lost_frames: int = 15
 
     def __post_init__(self) -> None:
         for name in (
@@ -60,8 +58,6 @@ class TrackingConfig(Settings):
             "keyframe_parallax",
             "keyframe_rotation_deg",
             "keyframe_seconds",
-            "relocalisation_candidates",
-            "max_lost_frames",
         ):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         require(
@@ -94,6 +90,8 @@ class MapConfig(Settings):
             about a third of a second.
         fixed_keyframes: others that see the same and hold those in place, at most.
         adjustment_iterations: steps of the solver; the start is good, and what is left comes with the next keyframe.
+        final_keyframes: at the end of a run a submap of at most so many keyframes is adjusted as a whole; 100 of them
+            take some seconds. 0 leaves that out.
         redundant_share: a keyframe is removed when this share of its landmarks is seen by
         redundant_observers: ... so many others from no farther away.
         recent_keyframes: so many newest keyframes are never removed.
@@ -105,6 +103,7 @@ class MapConfig(Settings):
     adjusted_keyframes: int = 8
     fixed_keyframes: int = 8
     adjustment_iterations: int = 5
+    final_keyframes: int = 300
     redundant_share: float = 0.9
     redundant_observers: int = 3
     recent_keyframes: int = 3
@@ -112,7 +111,7 @@ class MapConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("local_keyframes", "adjusted_keyframes", "adjustment_iterations", "redundant_observers"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("nearby_keyframes", "fixed_keyframes", "recent_keyframes"):
+        for name in ("nearby_keyframes", "fixed_keyframes", "final_keyframes", "recent_keyframes"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         require(0 < self.redundant_share <= 1, f"redundant_share must be in (0, 1], got {self.redundant_share}")
         modes = get_args(Adjustment)
@@ -127,6 +126,8 @@ class SlamConfig(Settings):
         seed: seed of every random choice (RANSAC); the same seed gives the same trajectory.
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
         map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
+        lines: line segments beside keypoints.
+        loops: how places are recognised again, and what is done while the camera is lost.
         stereo: depth of keypoints from stereo pairs.
         mono: how a map starts without depth, and how it gets new landmarks.
     """
@@ -134,6 +135,8 @@ class SlamConfig(Settings):
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     map: MapConfig = field(default_factory=MapConfig)
+    lines: LineConfig = field(default_factory=LineConfig)
+    loops: LoopConfig = field(default_factory=LoopConfig)
     stereo: StereoConfig = field(default_factory=StereoConfig)
     mono: MonoConfig = field(default_factory=MonoConfig)
 

@@ -134,6 +134,8 @@ def initialise_two_views(
         candidates = [essential.model]
     else:
         return None
+    if np.count_nonzero(inliers) < config.min_initial_share * len(inliers):
+        return None
     max_error = config.max_error_px * camera.width / _REFERENCE_WIDTH / pixel_sigma
     motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, max_error) for T in candidates]
     ambiguous = _candidates(motions)

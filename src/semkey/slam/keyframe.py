@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from scipy.spatial import KDTree
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
 from semkey.slam.depth import depth_sigma, sample_depth
+
+if TYPE_CHECKING:
+    from semkey.slam.line_matching import ObservedLines
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
 _SMALLEST_WEIGHT = 0.05
@@ -30,6 +34,7 @@ class ObservedFrame:
         depth: (N,) metres, 0 where there is none to trust.
         depth_sigma: (N,) metres.
         tree: nearest-neighbour index over ``keypoints``.
+        lines: segments of the image; None where they are not looked for.
     """
 
     index: int
@@ -41,6 +46,7 @@ class ObservedFrame:
     depth: NDArray[np.float64]
     depth_sigma: NDArray[np.float64]
     tree: KDTree
+    lines: ObservedLines | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)

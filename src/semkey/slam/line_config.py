@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from semkey.errors import ConfigError
+from semkey.settings import Settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineConfig:
+class LineConfig(Settings):
     """Line segments beside keypoints.
 
     Pixel values are for images 640 pixels wide and scale with the image's width.
@@ -45,29 +42,11 @@ class LineConfig:
     min_lines: int = 3
 
     def __post_init__(self) -> None:
-        if self.detection_width < 32:
-            raise ConfigError(f"detection_width must be at least 32 pixels, got {self.detection_width}")
-        if self.max_lines < 1 or self.min_lines < 1:
-            raise ConfigError(f"max_lines and min_lines must be positive, got {self.max_lines} and {self.min_lines}")
-        for name in ("min_length", "pixel_sigma"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        require(self.detection_width >= 32, f"detection_width must be at least 32 pixels, got {self.detection_width}")
+        for name in ("max_lines", "min_lines", "min_length", "pixel_sigma"):
+            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("merge_angle_deg", "search_angle_deg"):
-            if not 0 < getattr(self, name) < 90:
-                raise ConfigError(f"{name} must be in (0, 90), got {getattr(self, name)}")
+            require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")
         for name in ("merge_distance", "merge_gap"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 < self.min_overlap <= 1:
-            raise ConfigError(f"min_overlap must be in (0, 1], got {self.min_overlap}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> LineConfig:
-        """Build from a parsed configuration file; an unknown key raises :class:`ConfigError` naming the nearest."""
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-                raise ConfigError(f"unknown setting of lines '{key}': {hint}")
-        return cls(**values)
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        require(0 < self.min_overlap <= 1, f"min_overlap must be in (0, 1], got {self.min_overlap}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -25,6 +25,8 @@ _REFERENCE_WIDTH = 640
 _DESCRIBED_POINTS = 8
 # Below this LSD's smoothing would cover whole objects; above it the noise between pixels breaks segments apart.
 _SCALE_RANGE = (0.1, 0.8)
+# Along the image's edge cameras show dark rims and seams of rectification, which move with the camera.
+_BORDER_PX = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +90,7 @@ class SegmentExtractor:
         endpoints = detect_segments(gray, self._config)
         points = segment_points(endpoints, _DESCRIBED_POINTS)
         features, descriptors = extract_and_describe(self._extractor, pixels, points.reshape(-1, 2))
-        along = descriptors.cpu().numpy().reshape(len(endpoints), _DESCRIBED_POINTS, -1)
+        along = descriptors.cpu().numpy().reshape(len(endpoints), _DESCRIBED_POINTS, descriptors.shape[1])
         segments = Segments(endpoints=endpoints, descriptors=mean_descriptors(along))
         values = {name: getattr(features, name) for name in Features.__dataclass_fields__}
         return FeaturesWithSegments(**values, segments=segments)
@@ -131,7 +133,10 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
         max_distance=config.merge_distance * pixel,
         max_gap=config.merge_gap,
     )
-    segments = np.clip(segments, 0.0, np.array([width - 1.0, height - 1.0]))
+    limit = np.array([width - 1.0, height - 1.0])
+    border = _BORDER_PX * max(pixel, 0.5)
+    on_rim = np.any((segments < border).all(axis=1) | (segments > limit - border).all(axis=1), axis=1)
+    segments = np.clip(segments[~on_rim], 0.0, limit)
     size = lengths(segments)
     order = np.lexsort((segments[:, 0, 1], segments[:, 0, 0], -size))
     return segments[order[size[order] >= config.min_length * pixel]][: config.max_lines]
@@ -223,8 +228,3 @@ def image_lines(segments: Array) -> Array:
     normals = normals_of(segments)
     middle = segments.mean(axis=1)
     return np.concatenate([normals, -(normals * middle).sum(axis=1, keepdims=True)], axis=1)
-
-
-def reversed_segments(segments: Segments) -> Segments:
-    """The same segments pointing the other way."""
-    return replace(segments, endpoints=segments.endpoints[:, ::-1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Self
 
 import numpy as np
 
-from semkey.slam.background import BackgroundProcess
+from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
@@ -17,6 +17,9 @@ from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
 
 logger = logging.getLogger(__name__)
+
+# Steps of the adjustment of a whole submap, which starts farther from its optimum than a local one.
+_SUBMAP_ITERATIONS = 15
 
 
 class LocalMapping:
@@ -80,23 +83,58 @@ class LocalMapping:
                 fixed_keyframes=config.fixed_keyframes,
                 max_iterations=config.adjustment_iterations,
             )
-        if problem is None:
+        if problem is not None:
+            self._solve(problem)
+
+    def adjust_submap(self, submap: int, *, max_keyframes: int) -> None:
+        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes."""
+        members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
+        if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
-        if self._process is not None:
-            self._pending = self._process.submit(solve_bundle, problem)
-        else:
-            with self._timer.stage("adjust"):
-                apply_bundle(self._map, solve_bundle(problem))
+        with self._timer.stage("map"):
+            problem = bundle_problem(self._map, members, [], max_iterations=_SUBMAP_ITERATIONS)
+        if problem is not None:
+            self._solve(problem)
 
     def settle(self) -> None:
         """Wait for an adjustment under way, if there is one, and take it over: call it before moving the map."""
         if self._pending is None:
             return
+        pending, self._pending = self._pending, None
         with self._timer.stage("adjust"):
-            result = self._pending.result()
-        self._pending = None
-        with self._timer.stage("map"):
+            result = self._outcome(pending.result)
+        if result is not None:
+            with self._timer.stage("map"):
+                apply_bundle(self._map, result)
+
+    def finish(self) -> None:
+        """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
+        self.settle()
+        for submap in self._map.submaps:
+            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes)
+            self.settle()
+
+    def _solve(self, problem: BundleProblem) -> None:
+        if self._process is not None:
+            self._pending = self._process.submit(solve_bundle, problem)
+            return
+        with self._timer.stage("adjust"):
+            result = self._outcome(lambda: solve_bundle(problem))
+        if result is not None:
             apply_bundle(self._map, result)
+
+    def _outcome(self, solve: Callable[[], BundleResult]) -> BundleResult | None:
+        """A result, or None with a warning: tracking goes on without this adjustment."""
+        try:
+            return solve()
+        except BackgroundProcessError:
+            logger.warning("the process for bundle adjustment has died; adjusting in the main process from now on")
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+        except RuntimeError as error:  # how GTSAM reports a problem that it cannot solve
+            logger.warning("a bundle adjustment failed and is left out: %s", error)
+        return None
 
     def close(self) -> None:
         """End the process; a result not taken over yet is lost."""
@@ -110,11 +148,13 @@ def bundle_problem(
 ) -> BundleProblem | None:
     """The problem of moving keyframes ``free`` and what they see, while keyframes ``fixed`` hold it in place.
 
-    Takes the landmarks that at least one free keyframe and two keyframes altogether see. The oldest keyframe is fixed
-    where none is. None if no free keyframe or no such landmark is left.
+    Takes the landmarks that at least one free keyframe and two keyframes altogether see. The root of a submap is its
+    world and always fixed; the oldest keyframe is fixed where none is. None if no free keyframe or no such landmark is
+    left.
     """
-    free_ids = sorted(set(free))
-    fixed_ids = sorted(set(fixed) - set(free_ids))
+    roots = {k for k in free if slam_map.keyframes[k].parent is None}
+    free_ids = sorted(set(free) - roots)
+    fixed_ids = sorted((set(fixed) | roots) - set(free_ids))
     if not fixed_ids:
         fixed_ids, free_ids = free_ids[:1], free_ids[1:]
     if not free_ids:

@@ -16,14 +16,16 @@ from semkey.slam.association import Associations, match_by_projection, match_key
 from semkey.slam.config import SlamConfig
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
+from semkey.slam.loop_closing import LoopCloser
+from semkey.slam.loop_verification import coverage, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose import PoseObservations, refine_pose
 from semkey.slam.tracker import image_scale
 
 Array = NDArray[np.float64]
 
-# Keyframes that see most of what a candidate sees are matched together with it.
-_COMPANIONS = 3
+# Keyframes of a place that are matched together.
+_MATCHED_MEMBERS = 4
 # After RANSAC landmarks are looked for this close to their projection, then closer.
 _SEARCH_RADII_PX = (8.0, 5.0)
 # Images whose shape differs by more than this were cropped, and the map's camera is not theirs.
@@ -89,20 +91,22 @@ class Localizer:
 
     Args:
         slam_map: the map, with at least one keyframe.
-        config: settings; its ``tracking`` has the thresholds.
+        config: settings; ``tracking`` and ``loops`` have the thresholds.
     """
 
     def __init__(self, slam_map: SlamMap, config: SlamConfig) -> None:
         self._map = slam_map
         self._config = config.tracking
         self._seed = config.seed
+        self._least_coverage = config.loops.relocalisation_coverage
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
 
     def localize(self, features: Features, camera: PinholeCamera) -> Localization:
         """The pose of one image.
 
-        The keyframes that look most like it are tried, each together with those that share most landmarks with it:
-        matching, PnP-RANSAC, then landmarks of the surroundings are looked for near their projections. The pose with
-        most agreeing landmarks counts.
+        The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
+        landmarks of the surroundings are looked for near their projections. They must agree wherever both the place has
+        landmarks and the image has keypoints, not on one poster only. The pose with most agreeing landmarks counts.
 
         Args:
             features: of the image, of the same kind as the map's.
@@ -112,28 +116,17 @@ class Localizer:
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best
-        tried: set[int] = set()
-        for candidate in self._map.similar_keyframes(frame, self._config.relocalisation_candidates):
-            # What a candidate before has brought along would give the same pose once more.
-            if candidate.id in tried:
-                continue
-            group = [candidate, *self._companions(candidate)]
-            tried |= {keyframe.id for keyframe in group}
-            found = self._locate(frame, camera, candidate, group)
+        for place in self._places.places_like(frame):
+            found = self._locate(frame, camera, place)
             if (found.inliers, found.matches) > (best.inliers, best.matches):
                 best = found
         return best
 
-    def _companions(self, keyframe: Keyframe) -> list[Keyframe]:
-        shared = self._map.covisible(keyframe.id)[:_COMPANIONS]
-        others = [self._map.keyframes[other] for other, _ in shared]
-        return [other for other in others if other.submap == keyframe.submap]
-
-    def _locate(
-        self, frame: ObservedFrame, camera: PinholeCamera, candidate: Keyframe, group: list[Keyframe]
-    ) -> Localization:
+    def _locate(self, frame: ObservedFrame, camera: PinholeCamera, place: list[Keyframe]) -> Localization:
         landmarks, scale, least = self._map.landmarks, image_scale(camera), self._config.min_relocalisation_inliers
-        matched = merge_associations([match_keyframe(frame, keyframe, landmarks) for keyframe in group])
+        matched = merge_associations(
+            [match_keyframe(frame, keyframe, landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
+        )
         failed = _not_found(camera, matches=len(matched))
         if len(matched) < least:
             return failed
@@ -156,12 +149,14 @@ class Localizer:
             if len(nearby) < least:
                 return failed
             pose, inliers = self._refine(frame, nearby, pose, camera)
-        if len(inliers) < least:
+        _, pixels = landmarks.visible_from(place_landmarks(self._map, place), pose, camera)
+        share = coverage(frame, pixels, inliers.keypoint_indices, camera)
+        if len(inliers) < least or share < self._least_coverage:
             return failed
         return Localization(
             T_world_cam=pose,
-            submap=candidate.submap,
-            keyframe_id=candidate.id,
+            submap=place[0].submap,
+            keyframe_id=place[0].id,
             matches=len(matched),
             landmark_ids=inliers.landmark_ids,
             keypoints=frame.keypoints[inliers.keypoint_indices],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,17 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, make_transform, transform_points
-from semkey.slam.association import Associations, background_similarity
+from semkey.slam.association import Associations
 from semkey.slam.config import MapConfig
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.landmarks import LandmarkMap
 
+if TYPE_CHECKING:
+    from semkey.slam.line_map import LineMap
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-# Strongest descriptors compared when keyframes are ranked by appearance without a global descriptor.
-_RANKING_KEYPOINTS = 300
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,13 +74,17 @@ class SlamMap:
 
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
+        loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
+        lines: the lines that the keyframes hold; None where lines are not used.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
         self.keyframes: dict[int, Keyframe] = {}
+        self.loop_links: list[tuple[int, int, int]] = []
         self.camera = camera
         self.pixel_sigma = pixel_sigma
         self._config = config
+        self.lines: LineMap | None = None
         self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0
@@ -95,6 +100,7 @@ class SlamMap:
         keyframes: Iterable[Keyframe],
         landmarks: LandmarkMap,
         removed: Mapping[int, RemovedKeyframe],
+        loop_links: Iterable[tuple[int, int, int]],
         counters: Mapping[str, int],
     ) -> SlamMap:
         """A map put together again from its parts.
@@ -106,6 +112,7 @@ class SlamMap:
             keyframes: by increasing id; they tell who sees what.
             landmarks: without observations.
             removed: see :attr:`removed`.
+            loop_links: see :class:`SlamMap`.
             counters: see :attr:`counters`.
         """
         slam_map = cls(camera, config, pixel_sigma=pixel_sigma)
@@ -115,6 +122,7 @@ class SlamMap:
             seen = keyframe.observed
             landmarks.observations.add(keyframe.id, keyframe.landmark_ids[seen], seen)
         slam_map._removed = dict(removed)
+        slam_map.loop_links = list(loop_links)
         slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
         return slam_map
 
@@ -280,21 +288,6 @@ class SlamMap:
         limit = 0.25 * self.camera.width / self.camera.fx
         return [candidates[k] for k in order if offsets[k] < limit]
 
-    def similar_keyframes(self, frame: ObservedFrame, count: int) -> list[Keyframe]:
-        """The ``count`` keyframes that look most like the frame.
-
-        By cosine of the global descriptors where the features have one, otherwise by how many of the strongest
-        keypoints find a similar descriptor.
-        """
-        candidates = list(self.keyframes.values())
-        if frame.features.global_descriptor.numel():
-            query = frame.features.global_descriptor.numpy()
-            scores = [float(keyframe.frame.features.global_descriptor.numpy() @ query) for keyframe in candidates]
-        else:
-            scores = [_votes(frame, keyframe.frame) for keyframe in candidates]
-        ranked = np.argsort(-np.asarray(scores), kind="stable")[:count]
-        return [candidates[k] for k in ranked]
-
     def observations(
         self, *, keyframe_ids: Iterable[int] | None = None, landmark_ids: Indices | None = None
     ) -> Observations:
@@ -445,11 +438,17 @@ class SlamMap:
             reference: the keyframe; it may have been removed since.
             T_keyframe_cam: (4, 4) from :meth:`relative_pose`.
         """
-        T_world_keyframe, scale = self._placed(reference)
+        T_world_keyframe, scale = self.placement(reference)
         return compose(T_world_keyframe, _scaled(T_keyframe_cam, scale))
 
-    def _placed(self, keyframe_id: int) -> tuple[Array, float]:
-        """Pose and scale of a keyframe, removed or not."""
+    def survivor(self, keyframe_id: int) -> int:
+        """The keyframe itself, or the nearest one above it in the tree that has not been removed."""
+        while keyframe_id not in self.keyframes:
+            keyframe_id = self._removed[keyframe_id].parent
+        return keyframe_id
+
+    def placement(self, keyframe_id: int) -> tuple[Array, float]:
+        """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
         chain: list[RemovedKeyframe] = []
         while keyframe_id not in self.keyframes:
             chain.append(self._removed[keyframe_id])
@@ -512,11 +511,3 @@ def _scaled(transform: ArrayLike, scale: float) -> Array:
     """A transform (4, 4) with its translation multiplied."""
     matrix = np.asarray(transform, dtype=np.float64)
     return make_transform(matrix[:3, :3], scale * matrix[:3, 3])
-
-
-def _votes(frame: ObservedFrame, other: ObservedFrame) -> float:
-    if not len(frame) or not len(other):
-        return 0.0
-    query, reference = frame.descriptors[:_RANKING_KEYPOINTS], other.descriptors[:_RANKING_KEYPOINTS]
-    best = (query @ reference.T).max(axis=1)
-    return float(np.maximum(best - background_similarity(query, reference), 0.0).sum())

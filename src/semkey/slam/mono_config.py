@@ -20,6 +20,7 @@ class MonoConfig(Settings):
             both models' scores (0.45 in Mur-Artal, Montiel and Tardos 2015, section IV).
         min_initial_matches: fewest matches of the first two views; with fewer the first view is replaced.
         min_initial_landmarks: fewest landmarks of a first map.
+        min_initial_share: fewest of the matches that agree with the motion, as a share; below, the motion is a guess.
         min_initial_motion_px: the median match has to move this far before two views are tried.
         min_initial_parallax_deg: smallest median angle between the two rays of a landmark of the first map.
         max_initial_frames: after this many frames without a map the first view is replaced.
@@ -30,10 +31,11 @@ class MonoConfig(Settings):
         velocity_change: standard deviation of the change of velocity along each axis, in median depths per second.
     """
 
-    pixel_sigma: float = 0.7
+    pixel_sigma: float = 1.0
     homography_ratio: float = 0.45
     min_initial_matches: int = 80
     min_initial_landmarks: int = 50
+    min_initial_share: float = 0.4
     min_initial_motion_px: float = 12.0
     min_initial_parallax_deg: float = 1.0
     max_initial_frames: int = 30
@@ -52,6 +54,7 @@ class MonoConfig(Settings):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("pixel_sigma", "max_error_px", "velocity_change", "min_initial_motion_px"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require(0 <= self.min_initial_share < 1, f"min_initial_share must be in [0, 1), got {self.min_initial_share}")
         for name in ("min_initial_parallax_deg", "min_parallax_deg"):
             require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")
         require(

@@ -85,9 +85,16 @@ class ConstantVelocity:
             self._interval = timestamp - self._timestamp
         self._timestamp, self._pose = timestamp, T_world_cam
 
-    def move(self, T_world_cam: Array) -> None:
-        """Put the last pose where a correction of the map has put it; the velocity, seen from the camera, stays."""
+    def move(self, T_world_cam: Array, scale: float = 1.0) -> None:
+        """Put the last pose where a correction of the map has put it; the velocity, seen from the camera, stays.
+
+        Args:
+            T_world_cam: (4, 4) where the camera of the last frame is now.
+            scale: by how much the map grew there, and with it the velocity.
+        """
         self._pose = T_world_cam
+        if self._velocity is not None and scale != 1.0:
+            self._velocity = np.concatenate([scale * self._velocity[:3], self._velocity[3:]])
 
     def lose(self) -> None:
         """Forget the velocity, and keep the pose, after a frame without one."""

@@ -1,4 +1,4 @@
-"""Pose-only refinement: robust Levenberg-Marquardt over reprojection and depth residuals."""
+"""Pose-only refinement: robust Levenberg-Marquardt over residuals of points and lines, in the image and in depth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, se3_exp, se3_log, transform_points
+from semkey.slam.line_residuals import LineObservations, line_residuals_and_jacobian
 
 Array = NDArray[np.float64]
 
@@ -81,6 +82,8 @@ class RefinedPose:
         information: (6, 6) inverse covariance of the pose in the camera's tangent space ``[rho, phi]``.
         cost: robust cost at the pose.
         iterations: accepted and rejected steps taken.
+        line_inliers: (L,) bool, lines whose two distances in the image together lie within the 95 % bound, and whose
+            depths, where measured, lie within twice theirs; empty where no lines were given.
     """
 
     T_cam_world: Array
@@ -88,6 +91,7 @@ class RefinedPose:
     information: Array
     cost: float
     iterations: int
+    line_inliers: NDArray[np.bool_]
 
 
 def residuals_and_jacobian(
@@ -163,6 +167,7 @@ def refine_pose(
     camera: PinholeCamera,
     *,
     prior: PosePrior | None = None,
+    lines: LineObservations | None = None,
     max_iterations: int = 15,
 ) -> RefinedPose:
     """Move a pose to the robust weighted least-squares optimum of its observations.
@@ -170,32 +175,38 @@ def refine_pose(
     Minimises ``sum_i w_i [huber(|pixel residual_i|) + cauchy(depth residual_i)]`` by Levenberg-Marquardt with
     iteratively reweighted residuals and analytic derivatives. Pixels take a Huber kernel (associations have passed a
     RANSAC or a small search window), depths a Cauchy kernel (edges, reflections and loosely registered depth cameras
-    give gross errors).
+    give gross errors). Lines add ``w_j [huber(|pixel distances_j|) + cauchy(|depth distances_j|)]``, where both
+    norms are over a line's two points.
 
     Args:
         T_cam_world: (4, 4) starting pose.
-        observations: at least three of them with a positive weight.
+        observations: at least three of them with a positive weight, lines counted in.
         camera: the image's camera.
         prior: adds the Cauchy cost of ``log(T_cam_world @ inv(prior))`` in the metric of its information. It decides
             where the observations hardly do (few, far away, or all on one small surface), and has no say once they
             contradict it altogether (a camera that was carried away).
+        lines: what the image says through lines; None for nothing.
         max_iterations: steps at most.
 
     Raises:
-        InputError: fewer than three weighted observations.
+        InputError: fewer than three weighted observations, points and lines together.
     """
-    if np.count_nonzero(observations.weights > 0) < 3:
-        raise InputError(f"a pose needs three weighted observations, got {np.count_nonzero(observations.weights > 0)}")
+    weighted = np.count_nonzero(observations.weights > 0)
+    weighted += 0 if lines is None else np.count_nonzero(lines.weights > 0)
+    if weighted < 3:
+        raise InputError(f"a pose needs three weighted observations, got {weighted}")
     pose = np.array(T_cam_world, dtype=np.float64)
     damping = 1e-4
-    cost, gradient, information = _linearise(pose, observations, camera, prior)
+    cost, gradient, information = _linearise(pose, observations, lines, camera, prior)
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
         damped = information + damping * np.diag(np.maximum(np.diag(information), 1e-9))
         step = -np.linalg.solve(damped, gradient)
         candidate = compose(se3_exp(step), pose)
-        candidate_cost, candidate_gradient, candidate_information = _linearise(candidate, observations, camera, prior)
+        candidate_cost, candidate_gradient, candidate_information = _linearise(
+            candidate, observations, lines, camera, prior
+        )
         if candidate_cost <= cost:
             converged = cost - candidate_cost <= 1e-7 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
@@ -211,11 +222,32 @@ def refine_pose(
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
     inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
     inliers &= np.abs(residuals[:, 2]) < 2.0 * _DEPTH_CORNER
-    return RefinedPose(T_cam_world=pose, inliers=inliers, information=information, cost=cost, iterations=iterations)
+    return RefinedPose(
+        T_cam_world=pose,
+        inliers=inliers,
+        information=information,
+        cost=cost,
+        iterations=iterations,
+        line_inliers=_line_inliers(pose, lines, camera),
+    )
+
+
+def _line_inliers(pose: Array, lines: LineObservations | None, camera: PinholeCamera) -> NDArray[np.bool_]:
+    if lines is None:
+        return np.zeros(0, dtype=bool)
+    residuals, _ = line_residuals_and_jacobian(pose, lines, camera)
+    points = transform_points(pose, lines.points_world.reshape(-1, 3)).reshape(-1, 2, 3)
+    in_front = (points[:, :, 2] > _SMALLEST_DEPTH).all(axis=1)
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
+    return inliers & (np.linalg.norm(residuals[:, 2:], axis=1) < 2.0 * _PIXEL_CORNER)
 
 
 def _linearise(
-    pose: Array, observations: PoseObservations, camera: PinholeCamera, prior: PosePrior | None
+    pose: Array,
+    observations: PoseObservations,
+    lines: LineObservations | None,
+    camera: PinholeCamera,
+    prior: PosePrior | None,
 ) -> tuple[float, Array, Array]:
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
     residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
@@ -226,6 +258,16 @@ def _linearise(
     flat_jacobian = jacobian.reshape(-1, 6)
     weighted = flat_jacobian * row_weights.reshape(-1, 1)
     gradient, information = weighted.T @ residuals.reshape(-1), weighted.T @ flat_jacobian
+    if lines is not None:
+        residuals, jacobian = line_residuals_and_jacobian(pose, lines, camera)
+        # Two residuals of either kind per line: the corner is that of two degrees of freedom.
+        pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
+        depth_cost, depth_weight = cauchy(np.linalg.norm(residuals[:, 2:], axis=1), _PIXEL_CORNER)
+        cost += float(lines.weights @ (pixel_cost + depth_cost))
+        kernels = np.stack([pixel_weight, pixel_weight, depth_weight, depth_weight], axis=1)
+        flat_jacobian = jacobian.reshape(-1, 6)
+        weighted = flat_jacobian * (lines.weights[:, None] * kernels).reshape(-1, 1)
+        gradient, information = gradient + weighted.T @ residuals.reshape(-1), information + weighted.T @ flat_jacobian
     if prior is not None:
         # The derivative of the logarithm is the identity up to the deviation itself, which the prior keeps small.
         deviation = se3_log(compose(pose, inverse(prior.T_cam_world)))

@@ -62,7 +62,8 @@ def summarize(result: SlamResult) -> dict[str, Any]:
         "lost_events": len(result.lost_events),
         "dropped": result.dropped,
         "seconds": round(result.seconds, 4),
-        "fps": round(frames / result.seconds, 3) if result.seconds > 0 else 0.0,
+        "tracking_seconds": round(result.tracking_seconds, 4),
+        "fps": round(frames / result.tracking_seconds, 3) if result.tracking_seconds > 0 else 0.0,
         "keyframes": len(result.keyframe_indices),
         "seed": result.config.seed,
     }

@@ -37,6 +37,7 @@ _STAGES = {
     "map": "making keyframes",
     "adjust": "bundle adjustment, waiting for it",
     "relocalise": "relocalising",
+    "loops": "looking for loops, closing them",
     "observers": "viewer, automatic saving",
 }
 

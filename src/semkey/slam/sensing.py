@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -14,6 +15,8 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig
 from semkey.slam.keyframe import ObservedFrame, observe_frame, observe_keypoints
+from semkey.slam.line_matching import observe_lines
+from semkey.slam.lines import FeaturesWithSegments
 from semkey.slam.stereo import stereo_depth
 
 Observe = Callable[[Frame, Features], ObservedFrame]
@@ -48,19 +51,17 @@ def make_observer(sequence: FrameSequence, sensor: Sensor, config: SlamConfig) -
     The returned function raises DatasetError for a frame without the depth or right image that the sensor stands for.
     """
     camera, baseline = sequence.camera, sequence.baseline
+    limits = {"min_depth": config.tracking.min_depth, "max_depth": config.tracking.max_depth}
 
     def observe(frame: Frame, features: Features) -> ObservedFrame:
         if sensor == "rgbd":
             if frame.depth is None:
                 raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-            return observe_frame(
-                frame.index,
-                frame.timestamp,
-                features,
-                frame.depth,
-                min_depth=config.tracking.min_depth,
-                max_depth=config.tracking.max_depth,
-            )
+            observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
+            if isinstance(features, FeaturesWithSegments) and camera is not None:
+                lines = observe_lines(features.segments, frame.depth, camera, **limits)
+                observed = replace(observed, lines=lines)
+            return observed
         count = len(features)
         if sensor == "mono":
             return observe_keypoints(frame.index, frame.timestamp, features, np.zeros(count), np.zeros(count))

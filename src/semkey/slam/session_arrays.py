@@ -27,7 +27,7 @@ Poses = NDArray[np.float64]
 _NONE = -1
 
 # Letters: K keyframes, P keypoints of all keyframes together, D descriptor, G global descriptor, L landmark rows,
-# R removed keyframes, F frames.
+# R removed keyframes, E loops, F frames.
 KEYFRAME_SPECS = {
     "keyframes/id": ArraySpec(dtype="int64", shape=("K",)),
     "keyframes/frame": ArraySpec(dtype="int64", shape=("K",)),
@@ -36,6 +36,7 @@ KEYFRAME_SPECS = {
     "keyframes/submap": ArraySpec(dtype="int64", shape=("K",)),
     "keyframes/parent": ArraySpec(dtype="int64", shape=("K",)),
     "keyframes/scale": ArraySpec(dtype="float64", shape=("K",)),
+    "keyframes/median_depth": ArraySpec(dtype="float64", shape=("K",)),
     "keyframes/keypoints": ArraySpec(dtype="int64", shape=("K",)),
     "keyframes/global_descriptor": ArraySpec(dtype="float32", shape=("K", "G")),
     "keypoints/position": ArraySpec(dtype="float32", shape=("P", 2)),
@@ -50,6 +51,7 @@ KEYFRAME_SPECS = {
     "removed/parent": ArraySpec(dtype="int64", shape=("R",)),
     "removed/T_parent_keyframe": ArraySpec(dtype="float64", shape=("R", 4, 4)),
     "removed/scale_ratio": ArraySpec(dtype="float64", shape=("R",)),
+    "loops/link": ArraySpec(dtype="int64", shape=("E", 3)),
 }
 LANDMARK_SPECS = {
     "landmarks/position": ArraySpec(dtype="float64", shape=("L", 3)),
@@ -97,6 +99,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
         "keyframes/submap": _ints(keyframe.submap for keyframe in keyframes),
         "keyframes/parent": _ints(_NONE if keyframe.parent is None else keyframe.parent for keyframe in keyframes),
         "keyframes/scale": np.array([keyframe.scale for keyframe in keyframes], dtype=np.float64),
+        "keyframes/median_depth": np.array([keyframe.median_depth for keyframe in keyframes], dtype=np.float64),
         "keyframes/keypoints": _ints(len(frame) for frame in frames),
         "keyframes/global_descriptor": np.stack([feature.global_descriptor.numpy() for feature in features]),
         "keypoints/position": np.concatenate([feature.keypoints.numpy() for feature in features]),
@@ -112,6 +115,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
         "removed/T_parent_keyframe": _poses([entry.T_parent_keyframe for entry in removed.values()]),
         "removed/scale_ratio": np.array([entry.scale_ratio for entry in removed.values()], dtype=np.float64),
     }
+    arrays["loops/link"] = np.array(slam_map.loop_links, dtype=np.int64).reshape(-1, 3)
     return arrays | {f"landmarks/{name}": array for name, array in slam_map.landmarks.to_arrays().items()}
 
 
@@ -164,6 +168,7 @@ def restore_map(
         keyframes=keyframes,
         landmarks=landmarks,
         removed=removed,
+        loop_links=[(first, second, inliers) for first, second, inliers in arrays["loops/link"].tolist()],
         counters=counters,
     )
 
@@ -246,6 +251,7 @@ def _keyframe(arrays: Mapping[str, NDArray], number: int, rows: slice, size: tup
         submap=int(arrays["keyframes/submap"][number]),
         parent=None if parent == _NONE else parent,
         scale=float(arrays["keyframes/scale"][number]),
+        median_depth=float(arrays["keyframes/median_depth"][number]),
     )
 
 

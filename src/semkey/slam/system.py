@@ -17,8 +17,9 @@ from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, KeyframeEvent, LoopRecord, ObserverGroup, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame
+from semkey.slam.lines import SegmentExtractor
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.pipeline import FramePipeline, PreparedFrame
@@ -68,6 +69,7 @@ class SlamResult:
         dropped: frames left out because time ran short (only with ``realtime``).
         problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
+        tracking_seconds: of it until the last frame was done, without the adjustment of the whole map at the end.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
         loops: loops closed and submaps merged, in order.
@@ -84,6 +86,7 @@ class SlamResult:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stage_samples: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+    tracking_seconds: float = 0.0
     interrupted: bool = False
     slam_map: SlamMap | None = None
     loops: list[LoopRecord] = field(default_factory=list)
@@ -221,6 +224,8 @@ def run_slam(
         slam_map=slam_map,
         problems=[fault.message for fault in sequence.faults],
     )
+    if config.lines.enabled and not isinstance(extractor, SegmentExtractor):
+        extractor = SegmentExtractor(extractor, config.lines)
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
     mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
@@ -253,9 +258,13 @@ def run_slam(
                     result.frames[positions[late.index]] = late
                 if frame.T_world_cam is not None:
                     result.ground_truth[frame.index] = frame.T_world_cam
+                if tracker.loop is not None:
+                    result.loops.append(tracker.loop)
                 with timer.stage("observers"):
                     if record.is_keyframe:
                         told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+                    if tracker.loop is not None:
+                        told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
                     told.on_frame(
                         FrameEvent(
                             record=record,
@@ -268,7 +277,8 @@ def run_slam(
                 timer.end_frame()
                 if progress is not None:
                     progress(record)
-        mapping.settle()
+                result.tracking_seconds = time.perf_counter() - start
+        mapping.finish()
     except KeyboardInterrupt:
         result.interrupted = True
     finally:

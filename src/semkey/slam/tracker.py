@@ -14,14 +14,18 @@ from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_po
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.config import SlamConfig
+from semkey.slam.events import LoopRecord
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.line_tracking import LineTracker, SeenLines
 from semkey.slam.local_mapping import LocalMapping
+from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
 from semkey.slam.mono import MonoStarter, begin_submap
 from semkey.slam.motion import ConstantVelocity, Prediction
 from semkey.slam.new_landmarks import triangulate_new_landmarks
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
+from semkey.slam.submaps import LostClock
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -35,6 +39,8 @@ _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
 # Newest keyframes whose landmarks are matched together by descriptors alone when guided matching has failed.
 _RECENT_KEYFRAMES = 3
+# Keyframes of a place whose landmarks are matched together when the camera is lost.
+_PLACE_KEYFRAMES = 3
 # Cells across and down in which landmarks should be tracked wherever there is something to track.
 _COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
@@ -52,7 +58,7 @@ class FrameRecord:
         reference_keyframe: id of the keyframe that the frame moves with when the map is corrected, None where lost.
         T_keyframe_cam: (4, 4) pose as seen from that keyframe, for :meth:`semkey.slam.map.SlamMap.absolute_pose`.
         matches: associations that the pose was estimated from.
-        inliers: those within the 95 % bound of the refined pose; 0 where lost.
+        inliers: landmarks and lines within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.
         method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised``,
             ``initialised`` (placed when a later frame had started a map without depth), ``lost`` or ``unreadable``
@@ -81,10 +87,12 @@ class _Estimate:
     T_world_cam: Array
     associations: Associations
     inliers: NDArray[np.bool_]
+    lines: SeenLines | None = None
 
     @property
     def inlier_count(self) -> int:
-        return int(np.count_nonzero(self.inliers))
+        """Landmarks and lines that agree with the pose."""
+        return int(np.count_nonzero(self.inliers)) + (0 if self.lines is None else self.lines.inlier_count)
 
     @property
     def inlier_associations(self) -> Associations:
@@ -123,12 +131,15 @@ class Tracker:
         self._config = config.tracking
         self._timer = timer or StageTimer()
         self._pixel = image_scale(slam_map.camera)
+        self._lines = LineTracker(slam_map, config.lines, pixel=self._pixel) if config.lines.enabled else None
         self._motion = ConstantVelocity()
+        self._places = LoopCloser(slam_map, config.loops, with_scale=sensor == "mono", seed=config.seed)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
+        self._clock = LostClock(config.loops.new_submap_seconds)
+        self._loop: LoopRecord | None = None
         self._submap = 0
-        self._lost_in_a_row = 0
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_submap = 0
         self._last_ids = np.zeros(0, dtype=np.int64)
         self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
@@ -142,6 +153,11 @@ class Tracker:
             seed=config.seed,
         )
         self._late_records: list[FrameRecord] = []
+
+    @property
+    def loop(self) -> LoopRecord | None:
+        """The loop that the last frame closed, or the submaps that it brought together; None for most frames."""
+        return self._loop
 
     @property
     def tracked_landmarks(self) -> NDArray[np.int64]:
@@ -161,24 +177,30 @@ class Tracker:
         """
         if not self._map.keyframes:
             return
-        tracked = [row for row, record in enumerate(records) if record.T_world_cam is not None]
-        self._lost_in_a_row = len(records) - tracked[-1] - 1 if tracked else 1 + len(records)
-        for record in records[tracked[-2:][0] :] if tracked else ():
+        if all(record.T_world_cam is None for record in records):
+            self._clock.resume(lost_frames=1 + len(records), tracked_frames=0)
+            return
+        for record in records:
             if record.reference_keyframe is None or record.T_keyframe_cam is None:
+                self._clock.lost(record.timestamp)
                 self._motion.lose()
                 continue
-            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
-            self._motion.update(record.timestamp, pose)
+            if record.method == "start":
+                self._clock.started()
+            else:
+                self._clock.tracked()
             self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
-            self._submap = record.submap
+            self._motion.update(record.timestamp, self._map.absolute_pose(*self._anchor))
             self._last_inliers = self._peak_inliers = record.inliers
-            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+        if self._anchor is not None:
+            nearest = self._map.keyframes.get(self._anchor[0], self._map.newest)
+            self._submap = nearest.submap
             self._last_ids = nearest.landmark_ids[nearest.observed]
-        self._tracked_in_submap = sum(records[row].submap == self._submap for row in tracked)
 
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
         self._tracked_landmarks = np.full(len(frame), -1, dtype=np.int64)
+        self._loop = None
         if not self._map.keyframes:
             return self._start(frame, np.eye(4))
         self._mapping.before_frame()
@@ -189,14 +211,15 @@ class Tracker:
         found = estimate.inlier_associations
         self._tracked_landmarks[found.keypoint_indices] = found.landmark_ids
         reference = self._map.nearest_keyframe(found.landmark_ids)
-        assert reference is not None  # every landmark is seen by some keyframe
+        if reference is None:  # the pose came from lines alone
+            reference = self._last_reference()
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
         self._starter.reset()
-        self._lost_in_a_row = 0
-        self._tracked_in_submap += 1
+        self._clock.tracked()
         self._last_inliers = estimate.inlier_count
-        self._last_ids = found.landmark_ids
+        if len(found):  # else the pose came from lines, and what was last seen is still near
+            self._last_ids = found.landmark_ids
         # Where prediction failed, the motion is large, and the next frame may see too little of older keyframes.
         is_keyframe = method != "guided" or self._needs_keyframe(frame, estimate, reference)
         pose = estimate.T_world_cam
@@ -205,13 +228,15 @@ class Tracker:
             self._mapping.before_keyframe()
             self._follow_map()
             pose = self._place_again(frame, found, self._map.absolute_pose(reference, T_reference_cam))
-            keyframe = self._keep(frame, pose, found)
+            keyframe = self._keep(frame, pose, found, estimate.lines)
             reference, pose = keyframe.id, keyframe.T_world_cam
         else:
             self._peak_inliers = max(self._peak_inliers, estimate.inlier_count)
         if method == "relocalised":
             self._motion.lose()
         self._motion.update(frame.timestamp, pose)
+        if is_keyframe:
+            pose = self._close_loop(self._map.keyframes[reference])
         self._anchor = (reference, self._map.relative_pose(reference, pose))
         return FrameRecord(
             index=frame.index,
@@ -229,6 +254,7 @@ class Tracker:
 
     def skip(self, index: int, timestamp: float) -> FrameRecord:
         """The record of a frame that could not be read; the camera is taken to have moved on as before."""
+        self._loop = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
         return FrameRecord(
             index=index, timestamp=timestamp, T_world_cam=None, keypoints=0, method="unreadable", submap=self._submap
@@ -245,9 +271,8 @@ class Tracker:
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
         self._anchor = (keyframe.id, np.eye(4))
-        self._lost_in_a_row = 0
+        self._clock.started()
         self._last_inliers = 0
-        self._tracked_in_submap = 1
         return self._record_start(keyframe)
 
     def _start_without_depth(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
@@ -263,10 +288,9 @@ class Tracker:
         self._motion.update(first.frame.timestamp, first.T_world_cam)
         self._motion.update(frame.timestamp, second.T_world_cam)
         self._anchor = (second.id, np.eye(4))
-        self._lost_in_a_row = 0
+        self._clock.started(frames=2)
         self._peak_inliers = 0
         self._last_inliers = 0
-        self._tracked_in_submap = 2
         self._last_ids = second.landmark_ids[second.observed]
         self._tracked_landmarks = second.landmark_ids.copy()
         self._late_records = [self._record_start(first)]
@@ -278,13 +302,20 @@ class Tracker:
         self._mapping.after_keyframe(second.id)
         return record
 
-    def _keep(self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None) -> Keyframe:
+    def _keep(
+        self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, lines: SeenLines | None = None
+    ) -> Keyframe:
         with self._timer.stage("map"):
             keyframe = self._map.add_keyframe(frame, T_world_cam, found, self._submap)
             if self._sensor != "rgbd":
                 triangulate_new_landmarks(self._map, keyframe.id, self._mono, image_scale=self._pixel)
+            if found is not None and keyframe.parent is None:
+                keyframe.parent = self._last_reference(before=keyframe.id)
+            if self._lines is not None:
+                self._lines.add_keyframe(keyframe, lines)
         self._peak_inliers = 0
-        self._last_ids = keyframe.landmark_ids[keyframe.observed]
+        if len(keyframe.observed):
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
         self._tracked_landmarks = keyframe.landmark_ids.copy()
         self._mapping.after_keyframe(keyframe.id)
         return keyframe
@@ -304,18 +335,35 @@ class Tracker:
         if len(left) < self._config.min_inliers:
             return T_world_cam
         with self._timer.stage("pose"):
-            return self._refine(frame, left, T_world_cam, None).T_world_cam
+            return self._refine(frame, left, T_world_cam, None, None).T_world_cam
+
+    def _last_reference(self, *, before: int | None = None) -> int:
+        """The keyframe that the last tracked frame hangs on, or what stands in for it; the newest if there is none."""
+        if self._anchor is not None:
+            return self._map.survivor(self._anchor[0])
+        return next(k for k in reversed(self._map.keyframes) if k != before)
+
+    def _close_loop(self, keyframe: Keyframe) -> Array:
+        """See whether a new keyframe shows a place again; its pose, after the correction if there was one."""
+        with self._timer.stage("loops"):
+            match = self._places.find(keyframe)
+        if match is not None:
+            scale = keyframe.scale
+            self._mapping.settle()
+            with self._timer.stage("loops"):
+                self._loop = self._places.correct(match)
+            self._motion.move(keyframe.T_world_cam, keyframe.scale / scale)
+            self._submap = keyframe.submap
+            self._last_ids = keyframe.landmark_ids[keyframe.observed]
+            self._tracked_landmarks = keyframe.landmark_ids.copy()
+            self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        return keyframe.T_world_cam
 
     def _lose(self, frame: ObservedFrame) -> FrameRecord:
         self._motion.lose()
-        self._lost_in_a_row += 1
+        self._clock.lost(frame.timestamp)
         last_pose = self._motion.last_pose
-        # A map is waited for no longer than it was of use: a bad first frame is given up after one more.
-        # A map that was loaded and never found yet deserves all of it.
-        never_found = last_pose is None
-        patience = self._config.max_lost_frames
-        patience = patience if never_found else min(patience, self._tracked_in_submap)
-        if self._lost_in_a_row > patience:
+        if self._clock.gives_up(frame.timestamp):
             before = self._submap
             self._submap = self._map.next_submap
             record = self._start(frame, np.eye(4) if last_pose is None else last_pose)
@@ -365,7 +413,7 @@ class Tracker:
         )
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
-        if self._lost_in_a_row == 0:
+        if self._clock.lost_frames == 0:
             prediction = self._predict(frame.timestamp)
             guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
@@ -381,10 +429,12 @@ class Tracker:
             if guided is not None:
                 return "guided", guided
         with self._timer.stage("relocalise"):
-            candidates = self._map.similar_keyframes(frame, self._config.relocalisation_candidates)
-        for candidate in candidates:
-            found = self._locate_by_keyframes(frame, [candidate], self._config.min_relocalisation_inliers)
-            if found is not None:
+            places = self._places.places_like(frame)
+        for place in places:
+            found = self._locate_by_keyframes(frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers)
+            if found is not None and self._places.explains(
+                frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
+            ):
                 return "relocalised", found
         return "lost", None
 
@@ -407,15 +457,22 @@ class Tracker:
             pose = prediction.T_world_cam
             local_ids = self._map.local_landmarks(self._last_ids, pose)
             visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
-            if len(visible) < self._config.min_inliers:
+            if len(visible) >= self._config.min_inliers:
+                distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
+                distance = float(np.median(distances))
+            else:
+                distance = 0.0 if self._lines is None else self._lines.typical_distance(pose, self._last_ids)
+            if not distance:
                 return None
-            distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
-            angle = prediction.rotation_sigma + prediction.translation_sigma / float(np.median(distances))
+            angle = prediction.rotation_sigma + prediction.translation_sigma / distance
             radius = self._config.search_radius_px * self._pixel + angle * self._camera.fx
             if radius > self._config.max_search_radius_px * self._pixel:
                 return None
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
-        return self._solve_and_polish(frame, associations, self._config.min_inliers, prior=prediction.as_prior())
+            lines = self._look_for_lines(frame, pose, self._last_ids, radius)
+        return self._solve_and_polish(
+            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines
+        )
 
     def _locate_by_keyframes(
         self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
@@ -427,22 +484,21 @@ class Tracker:
         return self._solve_and_polish(frame, associations, min_inliers, prior=prior)
 
     def _solve_and_polish(
-        self, frame: ObservedFrame, associations: Associations, min_inliers: int, *, prior: PosePrior | None
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        min_inliers: int,
+        *,
+        prior: PosePrior | None,
+        lines: SeenLines | None = None,
     ) -> _Estimate | None:
         """PnP-RANSAC and refinement, then again until it settles: look for local landmarks near their projections."""
-        if len(associations) < min_inliers:
-            return None
         with self._timer.stage("pose"):
-            solved = estimate_absolute_pose(
-                self._map.landmarks.positions[associations.landmark_ids],
-                frame.keypoints[associations.keypoint_indices],
-                self._camera,
-                max_error_px=self._config.ransac_error_px * self._pixel,
-                seed=self._seed,
-            )
-            if solved.model is None or solved.inlier_count < min_inliers:
+            solved = self._solve(frame, associations, min_inliers, lines)
+            if solved is None:
                 return None
-            estimate = self._refine(frame, associations.select(solved.inliers), inverse(solved.model), prior)
+            pose, associations = solved
+            estimate = self._refine(frame, associations, pose, prior, lines)
         for _ in range(_POLISH_ROUNDS):
             pose = estimate.T_world_cam
             with self._timer.stage("match"):
@@ -450,24 +506,61 @@ class Tracker:
                 visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
                 radius = _POLISH_RADIUS_PX * self._pixel
                 nearby = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
-            if len(nearby) < min_inliers:
+                lines = self._look_for_lines(frame, pose, estimate.inlier_associations.landmark_ids, radius)
+            if len(nearby) + (0 if lines is None else len(lines.associations)) < min_inliers:
                 return None
             with self._timer.stage("pose"):
-                estimate = self._refine(frame, nearby, pose, prior)
+                estimate = self._refine(frame, nearby, pose, prior, lines)
             if self._pixel_shift(visible, pixels, estimate.T_world_cam) < _SETTLED_PX * self._pixel:
                 break
         if estimate.inlier_count < min_inliers:
             return None
         self._map.count_views(visible, estimate.inlier_associations.landmark_ids)
+        if self._lines is not None and estimate.lines is not None:
+            self._lines.count_views(estimate.lines)
         return estimate
+
+    def _solve(
+        self, frame: ObservedFrame, associations: Associations, min_inliers: int, lines: SeenLines | None
+    ) -> tuple[Array, Associations] | None:
+        """PnP-RANSAC by points, or where they are too few by points and lines: the pose and the points that agree."""
+        max_error_px = self._config.ransac_error_px * self._pixel
+        if len(associations) >= min_inliers:
+            solved = estimate_absolute_pose(
+                self._map.landmarks.positions[associations.landmark_ids],
+                frame.keypoints[associations.keypoint_indices],
+                self._camera,
+                max_error_px=max_error_px,
+                seed=self._seed,
+            )
+            if solved.model is not None and solved.inlier_count >= min_inliers:
+                return inverse(solved.model), associations.select(solved.inliers)
+        if self._lines is None or lines is None or len(associations) + len(lines.associations) < min_inliers:
+            return None
+        found = self._lines.solve(frame, associations, lines, max_error_px=max_error_px, seed=self._seed)
+        return None if found is None else (found[0], associations.select(found[1]))
+
+    def _look_for_lines(
+        self, frame: ObservedFrame, T_world_cam: Array, landmark_ids: NDArray[np.int64], radius_px: float
+    ) -> SeenLines | None:
+        if self._lines is None:
+            return None
+        return self._lines.look(frame, T_world_cam, landmark_ids, radius_px=radius_px)
 
     def _pixel_shift(self, landmark_ids: NDArray[np.int64], pixels: Array, T_world_cam: Array) -> float:
         """How far landmarks that were projected to ``pixels`` (M, 2) move in the image with a new pose: the median."""
         points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[landmark_ids])
+        if not len(points):
+            return np.inf
         return float(np.median(np.linalg.norm(self._camera.project(points) - pixels, axis=1)))
 
     def _refine(
-        self, frame: ObservedFrame, associations: Associations, T_world_cam: Array, prior: PosePrior | None
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        T_world_cam: Array,
+        prior: PosePrior | None,
+        lines: SeenLines | None,
     ) -> _Estimate:
         ids, keypoints = associations.landmark_ids, associations.keypoint_indices
         pixel_sigma, depth_sigma = predicted_sigmas(
@@ -486,8 +579,19 @@ class Tracker:
             depth_sigma=depth_sigma,
             weights=frame.weights[keypoints] * associations.similarity,
         )
-        refined = refine_pose(inverse(T_world_cam), observations, self._camera, prior=prior)
-        return _Estimate(T_world_cam=inverse(refined.T_cam_world), associations=associations, inliers=refined.inliers)
+        refined = refine_pose(
+            inverse(T_world_cam),
+            observations,
+            self._camera,
+            prior=prior,
+            lines=None if lines is None else lines.observations,
+        )
+        return _Estimate(
+            T_world_cam=inverse(refined.T_cam_world),
+            associations=associations,
+            inliers=refined.inliers,
+            lines=None if lines is None else lines.judged(refined.line_inliers),
+        )
 
     def _needs_keyframe(self, frame: ObservedFrame, estimate: _Estimate, reference: int) -> bool:
         config, last = self._config, self._map.keyframes[reference]
