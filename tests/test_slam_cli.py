@@ -105,12 +105,12 @@ def test_interrupt_saves_the_trajectory_so_far(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_input_without_depth_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_input_without_a_camera_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_tum(tmp_path / "wall", frames=2)
     assert run(folder / "rgb", "--out", tmp_path / "out", "--features", "orb") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert "RGB-D" in error
+    assert "--camera" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

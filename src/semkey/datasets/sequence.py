@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +132,22 @@ class FrameSequence(ABC):
         if self.has_depth:
             return "rgbd"
         return "mono" if self.baseline is None else "stereo"
+
+    def limited_to(self, sensor: Sensor) -> Self:
+        """This sequence without the images that ``sensor`` does not use, which then are not read from disk either.
+
+        Raises:
+            DatasetError: the frames do not carry what ``sensor`` needs.
+        """
+        offered = {"rgbd": self.has_depth, "stereo": self.baseline is not None, "mono": True}
+        if not offered[sensor]:
+            there = " and ".join(name for name, is_there in offered.items() if is_there)
+            what = "depth" if sensor == "rgbd" else "calibrated right images"
+            raise DatasetError(f"{self.name}: has no {what}; format {self.format} can be tracked as {there} here")
+        limited = copy(self)
+        limited.has_depth = sensor == "rgbd"
+        limited.baseline = self.baseline if sensor == "stereo" else None
+        return limited
 
     def __len__(self) -> int:
         return len(self.timestamps)

@@ -1,13 +1,16 @@
 """Feature extractors behind one interface: semkey's own, and those they are compared with."""
 
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
+from semkey.extractors.points import DescribingExtractor, extract_and_describe
 from semkey.extractors.registry import Extractor, create_extractor, extractor_names
 
 __all__ = [
     "ClassicalExtractor",
+    "DescribingExtractor",
     "Extractor",
     "OrbExtractor",
     "RootSiftExtractor",
     "create_extractor",
+    "extract_and_describe",
     "extractor_names",
 ]

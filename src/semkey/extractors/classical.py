@@ -74,12 +74,8 @@ class ClassicalExtractor(ABC):
         Raises:
             InputError: the image cannot be read or used.
         """
-        gray = (to_gray(image) * 255).round().to(torch.uint8).cpu().numpy()
-        height, width = gray.shape
-        shrink = (MAX_PIXELS / (width * height)) ** 0.5
-        if shrink < 1:
-            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        gray, (width, height) = _gray_pixels(image)
+        shrink = gray.shape[1] / width
         if min(gray.shape) < MIN_SIDE:
             return self._features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None, (width, height))
 
@@ -93,6 +89,37 @@ class ClassicalExtractor(ABC):
         keypoints = np.clip(keypoints, 0, np.array([width - 1, height - 1], dtype=np.float32))
         descriptors = None if raw_descriptors is None else raw_descriptors[order]
         return self._features(keypoints, responses[order], descriptors, (width, height))
+
+    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Features of one image, and descriptors of points in it.
+
+        Points are described upright and at the finest scale.
+
+        Args:
+            image: as :meth:`extract`.
+            points: (M, 2) pixels of the image as given.
+
+        Returns:
+            What :meth:`extract` returns, and (M, D) float32 of unit norm, zero where a point lies too close to the
+            image's edge to be described.
+
+        Raises:
+            InputError: the image cannot be read or used.
+        """
+        features = self.extract(image)
+        descriptors = np.zeros((len(points), self.descriptor_width), dtype=np.float32)
+        gray, size = _gray_pixels(image)
+        if len(points) and min(gray.shape) >= MIN_SIDE:
+            places = resize_keypoints(points.cpu().numpy().astype(np.float64), size, (gray.shape[1], gray.shape[0]))
+            wanted = [self._point(float(x), float(y), index) for index, (x, y) in enumerate(places)]
+            kept, raw_descriptors = self._detector.compute(gray, wanted)
+            if len(kept):
+                descriptors[[point.class_id for point in kept]] = self._normalize(raw_descriptors)
+        return features, torch.from_numpy(descriptors).to(self.device)
+
+    @abstractmethod
+    def _point(self, x: float, y: float, index: int) -> cv2.KeyPoint:
+        """What OpenCV has to be given to describe this place, with ``index`` as its class."""
 
     def _features(
         self, keypoints: NDArray, responses: NDArray, descriptors: NDArray | None, image_size: tuple[int, int]
@@ -131,6 +158,9 @@ class OrbExtractor(ClassicalExtractor):
     def _options(self) -> dict[str, Any]:
         return {"fast_threshold": 7}
 
+    def _point(self, x: float, y: float, index: int) -> cv2.KeyPoint:
+        return cv2.KeyPoint(x, y, size=31, angle=0, octave=0, class_id=index)
+
     def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
         bits = np.unpackbits(descriptors, axis=1)
         return bits.astype(np.float32) * np.float32(1 / 8) - np.float32(1 / 16)
@@ -152,8 +182,23 @@ class RootSiftExtractor(ClassicalExtractor):
     def _options(self) -> dict[str, Any]:
         return {"descriptor": "RootSIFT", "precise_upscale": True}
 
+    def _point(self, x: float, y: float, index: int) -> cv2.KeyPoint:
+        # The first layer above the base of the first octave, with the size that SIFT gives to keypoints found there.
+        return cv2.KeyPoint(x, y, size=4.0, angle=0, octave=1 << 8, class_id=index)
+
     def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
         sums = descriptors.sum(axis=1, keepdims=True)
         # A descriptor of zeros (no gradient in its patch) becomes the uniform one rather than NaN.
         shares = np.where(sums > 0, descriptors / np.maximum(sums, 1e-12), 1 / self.descriptor_width)
         return np.sqrt(shares).astype(np.float32)
+
+
+def _gray_pixels(image: ImageLike) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Grey (H, W) uint8 of an image, reduced to at most :data:`MAX_PIXELS`, and its (width, height) as given."""
+    gray = (to_gray(image) * 255).round().to(torch.uint8).cpu().numpy()
+    height, width = gray.shape
+    shrink = (MAX_PIXELS / (width * height)) ** 0.5
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    return gray, (width, height)

@@ -88,6 +88,10 @@ class LearnedExtractor:
         """Features of one image, strongest first."""
         return self._detector.extract(image)
 
+    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Features of one image, and descriptors (M, D) of points (M, 2) in it, from one pass of the network."""
+        return self._detector.extract_and_describe(image, points)
+
 
 def extractor_names() -> list[str]:
     """Names that :func:`create_extractor` knows, besides checkpoints and ``module:function``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -45,15 +45,14 @@ class Features:
         """The same features with every tensor on ``device``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
-        return Features(**moved)
+        return replace(self, **moved)
 
     def select(self, indices: torch.Tensor) -> Features:
         """The features of the keypoints at ``indices`` ((M,) integer or (N,) boolean), in that order."""
-        return Features(
+        return replace(
+            self,
             keypoints=self.keypoints[indices],
             scores=self.scores[indices],
             reliability=self.reliability[indices],
             descriptors=self.descriptors[indices],
-            global_descriptor=self.global_descriptor,
-            image_size=self.image_size,
         )

@@ -163,3 +163,11 @@ def to_original_pixels(keypoints: torch.Tensor, prepared: PreparedImage) -> torc
     valid = torch.tensor(prepared.valid_size, dtype=keypoints.dtype, device=keypoints.device)
     moved = (keypoints + 0.5) * (original / valid) - 0.5
     return torch.minimum(moved.clamp(min=0.0), original - 1.0)
+
+
+def to_network_pixels(points: torch.Tensor, prepared: PreparedImage) -> torch.Tensor:
+    """Points (N, 2) of the original image in pixels of the network's input (half-pixel convention)."""
+    original = torch.tensor(prepared.original_size, dtype=points.dtype, device=points.device)
+    valid = torch.tensor(prepared.valid_size, dtype=points.dtype, device=points.device)
+    moved = (points + 0.5) * (valid / original) - 0.5
+    return torch.minimum(moved.clamp(min=0.0), valid - 1.0)

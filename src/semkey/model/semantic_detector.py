@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ from semkey.model.preprocess import (
     prepare,
     prepare_colors,
     to_gray,
+    to_network_pixels,
     to_original_pixels,
     to_rgb,
 )
@@ -237,18 +239,47 @@ class SemanticKeypointDetector(nn.Module):
         for indices in by_size.values():
             for start in range(0, len(indices), group_size):
                 part = indices[start : start + group_size]
-                batch = torch.cat([prepared[index].tensor for index in part])
-                colors = None
-                if self.backbone is not None:
-                    views = [prepare_colors(to_rgb(pixels[index]).to(self.device), prepared[index]) for index in part]
-                    colors = torch.cat(views)
-                reduced = uses_bfloat16(self.extraction.precision, self.device)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-                    maps = self(batch.bfloat16() if reduced else batch, colors)
-                maps = maps.map(torch.Tensor.float)
+                maps = self._maps([pixels[index] for index in part], [prepared[index] for index in part])
                 for row, index in enumerate(part):
                     results[index] = self._features(maps.image(row), prepared[index])
         return [features for features in results if features is not None]
+
+    @torch.inference_mode()
+    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Keypoints of one image, and descriptors of given points from the same pass through the network.
+
+        Args:
+            image: as :meth:`extract`.
+            points: (M, 2) pixels of the image as given; points outside are moved to its edge.
+
+        Returns:
+            What :meth:`extract` returns, and (M, D) float32 descriptors of unit norm.
+
+        Raises:
+            InputError: the image cannot be used; the message says why.
+        """
+        if self.training:
+            self.eval()
+        pixels = load_pixels(image)
+        prepared = prepare(to_gray(pixels).to(self.device), self.extraction.max_side)
+        maps = self._maps([pixels], [prepared])
+        wanted = to_network_pixels(points.to(self.device, torch.float32), prepared)
+        return self._features(maps, prepared), self.describe(maps, wanted[None])[0]
+
+    def _maps(self, pixels: Sequence[np.ndarray | torch.Tensor], prepared: Sequence[PreparedImage]) -> DenseMaps:
+        """Dense maps, float32, of checked images that are prepared to one size."""
+        batch = torch.cat([item.tensor for item in prepared])
+        colors = None
+        if self.backbone is not None:
+            views = [
+                prepare_colors(to_rgb(image).to(self.device), item)
+                for image, item in zip(pixels, prepared, strict=True)
+            ]
+            colors = torch.cat(views)
+        reduced = uses_bfloat16(self.extraction.precision, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            maps = self(batch.bfloat16() if reduced else batch, colors)
+        return maps.map(torch.Tensor.float)
 
     def _features(self, maps: DenseMaps, image: PreparedImage) -> Features:
         width, height = image.valid_size

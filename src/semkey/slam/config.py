@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from semkey.settings import Settings, require
 from semkey.slam.loop_config import LoopConfig
+from semkey.slam.mono_config import MonoConfig
+from semkey.slam.stereo_config import StereoConfig
 
 Adjustment = Literal["background", "foreground", "none"]
 
@@ -124,12 +126,16 @@ class SlamConfig(Settings):
         tracking: how one frame is placed in the map, and when it becomes a keyframe.
         map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
         loops: how places are recognised again, and what is done while the camera is lost.
+        stereo: depth of keypoints from stereo pairs.
+        mono: how a map starts without depth, and how it gets new landmarks.
     """
 
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     map: MapConfig = field(default_factory=MapConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
+    stereo: StereoConfig = field(default_factory=StereoConfig)
+    mono: MonoConfig = field(default_factory=MonoConfig)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

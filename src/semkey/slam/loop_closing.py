@@ -15,7 +15,7 @@ from semkey.slam.essential_graph import essential_edges, path_between, weighted_
 from semkey.slam.events import LoopRecord
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.loop_config import LoopConfig
-from semkey.slam.loop_verification import PlaceMatch, coverage, match_place, place_landmarks
+from semkey.slam.loop_verification import PlaceMatch, count_supporters, coverage, match_place, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose_graph import PoseEdge, optimise_pose_graph
 from semkey.slam.retrieval import ConsistencyFilter, PlaceIndex, place_groups
@@ -103,25 +103,8 @@ class LoopCloser:
         )
         for group in self._filter.update(groups):
             place = [self._map.keyframes[key] for key in group.members]
-            match = match_place(
-                self._map,
-                keyframe,
-                place,
-                supporter_inliers=self._config.supporter_inliers,
-                with_scale=self._with_scale,
-                seed=self._seed,
-            )
-            if match is None:
-                continue
-            logger.debug(
-                "keyframe %d at %d: %d inliers, coverage %.2f, %d supporters",
-                match.query,
-                match.matched,
-                match.inliers,
-                match.coverage,
-                match.supporters,
-            )
-            if match.convinces(self._config) and self._is_plausible(match):
+            match = match_place(self._map, keyframe, place, with_scale=self._with_scale, seed=self._seed)
+            if match is not None and self._convinces(match, place):
                 self._filter.reset()
                 return match
         return None
@@ -148,6 +131,21 @@ class LoopCloser:
             if other.submap == keyframe.submap and age < self._config.min_gap_seconds:
                 near.add(key)
         return near
+
+    def _convinces(self, match: PlaceMatch, place: Sequence[Keyframe]) -> bool:
+        """Whether a match passes all checks, the cheap ones first."""
+        config = self._config
+        logger.debug(
+            "keyframe %d at %d: %d inliers, coverage %.2f", match.query, match.matched, match.inliers, match.coverage
+        )
+        if match.inliers < config.min_inliers or match.coverage < config.min_coverage:
+            return False
+        if not self._is_plausible(match):
+            return False
+        supporters = count_supporters(
+            self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers
+        )
+        return supporters >= config.min_supporters
 
     def _is_plausible(self, match: PlaceMatch) -> bool:
         """Whether odometry can have drifted by what the loop would correct."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, make_transform, transform_points
-from semkey.slam.association import Associations, background_similarity
+from semkey.slam.association import Associations
 from semkey.slam.config import MapConfig
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
@@ -20,9 +20,6 @@ from semkey.slam.landmarks import LandmarkMap
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-# Strongest descriptors compared when keyframes are ranked by appearance without a global descriptor.
-_RANKING_KEYPOINTS = 300
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -285,21 +282,6 @@ class SlamMap:
         limit = 0.25 * self.camera.width / self.camera.fx
         return [candidates[k] for k in order if offsets[k] < limit]
 
-    def similar_keyframes(self, frame: ObservedFrame, count: int) -> list[Keyframe]:
-        """The ``count`` keyframes that look most like the frame.
-
-        By cosine of the global descriptors where the features have one, otherwise by how many of the strongest
-        keypoints find a similar descriptor.
-        """
-        candidates = list(self.keyframes.values())
-        if frame.features.global_descriptor.numel():
-            query = frame.features.global_descriptor.numpy()
-            scores = [float(keyframe.frame.features.global_descriptor.numpy() @ query) for keyframe in candidates]
-        else:
-            scores = [_votes(frame, keyframe.frame) for keyframe in candidates]
-        ranked = np.argsort(-np.asarray(scores), kind="stable")[:count]
-        return [candidates[k] for k in ranked]
-
     def observations(
         self, *, keyframe_ids: Iterable[int] | None = None, landmark_ids: Indices | None = None
     ) -> Observations:
@@ -517,11 +499,3 @@ def _scaled(transform: ArrayLike, scale: float) -> Array:
     """A transform (4, 4) with its translation multiplied."""
     matrix = np.asarray(transform, dtype=np.float64)
     return make_transform(matrix[:3, :3], scale * matrix[:3, 3])
-
-
-def _votes(frame: ObservedFrame, other: ObservedFrame) -> float:
-    if not len(frame) or not len(other):
-        return 0.0
-    query, reference = frame.descriptors[:_RANKING_KEYPOINTS], other.descriptors[:_RANKING_KEYPOINTS]
-    best = (query @ reference.T).max(axis=1)
-    return float(np.maximum(best - background_similarity(query, reference), 0.0).sum())

@@ -14,6 +14,7 @@ from semkey import __version__
 from semkey.errors import InputError
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
 from semkey.metrics.trajectory import (
+    Alignment,
     Trajectory,
     absolute_trajectory_error,
     relative_pose_errors,
@@ -27,9 +28,6 @@ LIVE_TRAJECTORY_FILE = "trajectory_live.txt"
 JSON_FILE = "report.json"
 PICTURE_FILE = "trajectory.png"
 HTML_FILE = "report.html"
-
-# RGB-D has metric scale: only the choice of the world frame is taken out.
-_ALIGNMENT = "se3"
 
 
 def check_out_dir(out_dir: str | Path) -> Path:
@@ -49,7 +47,8 @@ def check_out_dir(out_dir: str | Path) -> Path:
 def summarize(result: SlamResult) -> dict[str, Any]:
     """The figures of a run, as they go into ``report.json``.
 
-    Errors against ground truth are root mean squares: ``ate_rmse_m`` over camera centres after SE(3) alignment,
+    Errors against ground truth are root mean squares: ``ate_rmse_m`` over camera centres after SE(3) alignment (Sim(3)
+    for a single camera, whose map has no scale),
     ``rpe_trans_m`` and ``rpe_rot_deg`` over the motions between consecutive tracked frames, all of the corrected
     trajectory; ``live_ate_rmse_m`` is that of the poses as they were first estimated. They are absent without ground
     truth, and null where fewer than three frames were tracked. ``stage_ms`` has by stage the mean over all frames,
@@ -117,11 +116,11 @@ def write_report(
 def _errors(result: SlamResult) -> dict[str, Any]:
     estimated, reference = result.trajectory(), result.ground_truth_trajectory()
     figures: dict[str, Any] = {
-        "ate_rmse_m": _ate(estimated, reference),
-        "live_ate_rmse_m": _ate(result.live_trajectory(), reference),
+        "ate_rmse_m": _ate(estimated, reference, result.alignment),
+        "live_ate_rmse_m": _ate(result.live_trajectory(), reference, result.alignment),
         "rpe_trans_m": None,
         "rpe_rot_deg": None,
-        "alignment": _ALIGNMENT,
+        "alignment": result.alignment,
     }
     try:
         relative = relative_pose_errors(estimated, reference)
@@ -133,9 +132,9 @@ def _errors(result: SlamResult) -> dict[str, Any]:
     }
 
 
-def _ate(estimated: Trajectory, reference: Trajectory) -> float | None:
+def _ate(estimated: Trajectory, reference: Trajectory, alignment: Alignment) -> float | None:
     try:
-        error = absolute_trajectory_error(estimated, reference, alignment=_ALIGNMENT)
+        error = absolute_trajectory_error(estimated, reference, alignment=alignment)
     except InputError:
         return None
     return round(error.statistics.rmse, 6)
@@ -186,6 +185,7 @@ def _stages(result: SlamResult) -> dict[str, dict[str, float]]:
 
 
 def _picture(result: SlamResult) -> bytes:
+    from semkey.slam.report_html import SENSOR_NAMES
     from semkey.visualization.trajectory import trajectory_figure
 
     records = result.frames
@@ -199,8 +199,8 @@ def _picture(result: SlamResult) -> bytes:
         frame_timestamps=[record.timestamp for record in records],
         lost_mask=np.array([record.T_world_cam is None for record in records], dtype=bool),
         inlier_counts=[record.inliers for record in records],
-        alignment=_ALIGNMENT,
-        title=f"{result.sequence_name}: RGB-D SLAM with {result.features}",
+        alignment=result.alignment,
+        title=f"{result.sequence_name}: {SENSOR_NAMES[result.sensor]} SLAM with {result.features}",
     )
 
 

@@ -22,9 +22,13 @@ from semkey.visualization.html import (
     html_report,
 )
 
+SENSOR_NAMES = {"rgbd": "RGB-D", "stereo": "Stereo", "mono": "Monocular"}
+
+_ALIGNMENTS = {"se3": "SE(3)", "sim3": "Sim(3)"}
+
 _STAGES = {
     "frame": "whole frame",
-    "wait": "waiting for frames",
+    "wait": "waiting for the next frame",
     "read": "reading",
     "extract": "extracting features",
     "depth": "depth of keypoints",
@@ -60,11 +64,12 @@ def report_page(
         Section("Time per stage", _time_blocks(figures)),
         Section("Settings", _setting_blocks(figures)),
     ]
+    sensor = SENSOR_NAMES[result.sensor]
     stopped = ", interrupted" if result.interrupted else ""
     return html_report(
         result.sequence_name,
         sections,
-        subtitle=f"RGB-D SLAM with {result.features} on {result.sequence_format} input{stopped}",
+        subtitle=f"{sensor} SLAM with {result.features} on {result.sequence_format} input{stopped}",
         footer=f"semkey {__version__}, seed {figures['seed']}",
     )
 
@@ -194,7 +199,8 @@ def _setting_blocks(figures: Mapping[str, Any]) -> list[Block]:
         Folded("Camera and settings", [Table(["setting", "value"], rows)]),
         Paragraph(
             "The world frame is the camera frame of the first tracked frame. Errors are root mean squares: ATE over "
-            "camera centres after SE(3) alignment, RPE over motions between consecutive tracked frames."
+            f"camera centres after {_ALIGNMENTS[figures.get('alignment', 'se3')]} alignment, RPE over motions between "
+            "consecutive tracked frames."
         ),
     ]
 

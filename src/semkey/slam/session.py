@@ -80,12 +80,13 @@ def session_content(session: Session) -> MapFile:
             "format": result.sequence_format,
             "every": session.every,
             "methods": methods,
+            "sensor": result.sensor,
+            "dropped": result.dropped,
+            "problems": list(result.problems),
             "seconds": result.seconds,
             "stage_seconds": dict(result.stage_seconds),
             "stage_samples": {name: list(samples) for name, samples in result.stage_samples.items()},
             "loops": [asdict(loop) for loop in result.loops],
-            "dropped": result.dropped,
-            "problems": list(result.problems),
         },
     }
     return MapFile(header=header, arrays=arrays)
@@ -122,6 +123,9 @@ def load_session(path: str | Path) -> Session:
             features=features["name"],
             camera=camera,
             config=config,
+            sensor=run["sensor"],
+            dropped=int(run["dropped"]),
+            problems=list(run["problems"]),
             frames=frames,
             ground_truth=ground_truth,
             stage_seconds=dict(run["stage_seconds"]),
@@ -129,8 +133,6 @@ def load_session(path: str | Path) -> Session:
             seconds=float(run["seconds"]),
             slam_map=slam_map,
             loops=[LoopRecord(**loop) for loop in run["loops"]],
-            dropped=int(run["dropped"]),
-            problems=list(run["problems"]),
         )
         return Session(
             result=result,

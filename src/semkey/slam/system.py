@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets import BrokenFrame, Frame, FrameSequence
-from semkey.errors import ConfigError, DatasetError
+from semkey.datasets.sequence import Sensor
+from semkey.errors import ConfigError
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
-from semkey.metrics.trajectory import Trajectory
-from semkey.model.features import Features
+from semkey.metrics.trajectory import Alignment, Trajectory
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
-from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.keyframe import ObservedFrame
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.pipeline import FramePipeline, PreparedFrame
+from semkey.slam.sensing import Observe, choose_sensor, make_observer
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracker import FrameRecord, Tracker, image_scale
 
@@ -58,6 +59,7 @@ class SlamResult:
         features: name of the extractor.
         camera: of the input.
         config: settings of the run.
+        sensor: what was tracked with; the poses of ``mono`` have no absolute scale.
         frames: one record for each processed frame, in order, lost ones too.
         ground_truth: poses T_world_cam (4, 4) of processed frames that have one, by frame index.
         stage_seconds: wall time by stage, seconds. Reading and extraction run ahead of the other stages and at the same
@@ -68,7 +70,7 @@ class SlamResult:
         seconds: wall time of the run.
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
-        loops: loops that were closed and submaps that were merged, in order.
+        loops: loops closed and submaps merged, in order.
     """
 
     sequence_name: str
@@ -76,6 +78,7 @@ class SlamResult:
     features: str
     camera: PinholeCamera
     config: SlamConfig
+    sensor: Sensor = "rgbd"
     frames: list[FrameRecord] = field(default_factory=list)
     ground_truth: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
@@ -86,6 +89,11 @@ class SlamResult:
     loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def alignment(self) -> Alignment:
+        """How the trajectory is laid on ground truth to be judged: with a scale of its own where it has none."""
+        return "sim3" if self.sensor == "mono" else "se3"
 
     @property
     def keyframe_indices(self) -> list[int]:
@@ -156,13 +164,14 @@ def run_slam(
     *,
     every: int = 1,
     max_frames: int | None = None,
+    sensor: Sensor | None = None,
     observers: Sequence[SlamObserver] = (),
     slam_map: SlamMap | None = None,
     resume: SlamResult | None = None,
     overlap: bool = True,
     realtime: bool = False,
 ) -> SlamResult:
-    """Track an RGB-D camera through a sequence and map what it sees.
+    """Track a camera through a sequence and map what it sees.
 
     Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
     a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
@@ -172,12 +181,14 @@ def run_slam(
     whose timestamp does not increase, which is left out.
 
     Args:
-        sequence: frames with depth, and a camera.
+        sequence: frames, and their camera.
         extractor: features of each frame.
         config: settings; None for the defaults.
         progress: called with the record of every frame when it is done.
         every: use every n-th frame.
         max_frames: stop after so many used frames; None for all.
+        sensor: what to track with: depth images, stereo pairs or single images (whose map has no absolute scale: a unit
+            is the median depth of the first landmarks); None takes the best that the input has.
         observers: told what happens, see :mod:`semkey.slam.events`.
         slam_map: a map to be found in and to continue, of the same kind of features; None starts with an empty one.
         resume: the result of an earlier part of the same run, with its map: goes on behind its last frame, and the
@@ -186,12 +197,14 @@ def run_slam(
         realtime: play the sequence by its timestamps, and drop frames that would come too late.
 
     Raises:
-        DatasetError: the sequence has no depth.
+        DatasetError: the sequence has not what ``sensor`` needs.
         ConfigError: it has no camera, or ``every`` or ``max_frames`` is not positive.
         SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
     """
     config = config or SlamConfig()
-    camera = require_rgbd(sequence)
+    chosen, camera = choose_sensor(sequence, sensor)
+    sequence = sequence.limited_to(chosen)
+    observe = make_observer(sequence, chosen, config)
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
     if resume is not None:
@@ -204,21 +217,22 @@ def run_slam(
         features=extractor.name,
         camera=camera,
         config=config,
+        sensor=chosen,
         slam_map=slam_map,
         problems=[fault.message for fault in sequence.faults],
     )
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
     mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
-    tracker = Tracker(slam_map, mapping, config, timer)
+    tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     tracker.follow(result.frames)
+    told = ObserverGroup(observers)
     done = result.frames[-1].index if result.frames else -1
     indices = [index for index in range(0, len(sequence), every)[:max_frames] if index > done]
-    told = ObserverGroup(observers)
     start = time.perf_counter() - result.seconds
     told.on_start(result, slam_map)
     try:
-        with _frames(sequence, extractor, config, indices, overlap=overlap, realtime=realtime) as frames:
+        with _frames(sequence, extractor, observe, indices, overlap=overlap, realtime=realtime) as frames:
             for prepared in _timed(frames, timer):
                 frame, observed = prepared.frame, prepared.observed
                 result.dropped += prepared.dropped
@@ -234,6 +248,9 @@ def run_slam(
                 if record.T_world_cam is None:
                     logger.info("frame %d: %s (%d keypoints)", frame.index, record.method, record.keypoints)
                 result.frames.append(record)
+                for late in tracker.take_late_records():
+                    positions = {known.index: k for k, known in enumerate(result.frames)}
+                    result.frames[positions[late.index]] = late
                 if frame.T_world_cam is not None:
                     result.ground_truth[frame.index] = frame.T_world_cam
                 if tracker.loop is not None:
@@ -270,7 +287,7 @@ def run_slam(
 def _frames(
     sequence: FrameSequence,
     extractor: Extractor,
-    config: SlamConfig,
+    observe: Observe,
     indices: Sequence[int],
     *,
     overlap: bool,
@@ -278,13 +295,13 @@ def _frames(
 ) -> FramePipeline[ObservedFrame]:
     """The frames with their features and depths, prepared ahead of tracking if ``overlap``."""
 
-    def observe(frame: Frame, timer: StageTimer) -> ObservedFrame:
+    def prepare(frame: Frame, timer: StageTimer) -> ObservedFrame:
         with timer.stage("extract"):
             features = extractor.extract(frame.image)
         with timer.stage("depth"):
-            return _observe(sequence, frame, features, config)
+            return observe(frame, features)
 
-    return FramePipeline(sequence, observe, indices, ahead=_FRAMES_AHEAD if overlap else 0, realtime=realtime)
+    return FramePipeline(sequence, prepare, indices, ahead=_FRAMES_AHEAD if overlap else 0, realtime=realtime)
 
 
 def _timed(
@@ -302,37 +319,6 @@ def _timed(
             timer.add(stage, seconds)
         timer.add("wait", waited)
         yield prepared
-
-
-def _observe(sequence: FrameSequence, frame: Frame, features: Features, config: SlamConfig) -> ObservedFrame:
-    """The arrays that tracking works on; where depth comes from depends on the sensor."""
-    if frame.depth is None:
-        raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-    return observe_frame(
-        frame.index,
-        frame.timestamp,
-        features,
-        frame.depth,
-        min_depth=config.tracking.min_depth,
-        max_depth=config.tracking.max_depth,
-    )
-
-
-def require_rgbd(sequence: FrameSequence) -> PinholeCamera:
-    """The camera of a sequence that SLAM can run on.
-
-    Raises:
-        DatasetError: the sequence has no depth.
-        ConfigError: it has no camera.
-    """
-    if not sequence.has_depth:
-        raise DatasetError(
-            f"{sequence.name}: no depth in this input (format {sequence.format}); SLAM needs RGB-D, "
-            "as in the formats tum and 7scenes"
-        )
-    if sequence.camera is None:
-        raise ConfigError(f"{sequence.name}: the camera is not known; pass --camera fx,fy,cx,cy")
-    return sequence.camera
 
 
 def _lost_event(stretch: list[FrameRecord], recovered: str) -> LostEvent:

@@ -1,0 +1,53 @@
+"""Descriptors of given points beside an extractor's own keypoints."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from semkey.errors import InputError
+from semkey.extractors.classical import RootSiftExtractor
+from semkey.extractors.registry import Extractor
+from semkey.model.features import Features
+from semkey.model.preprocess import ImageLike
+
+
+@runtime_checkable
+class DescribingExtractor(Protocol):
+    """An extractor that can describe any point of an image."""
+
+    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Features of an image, and descriptors (M, D) of points (M, 2) in it."""
+        ...
+
+
+def extract_and_describe(
+    extractor: Extractor, image: ImageLike, points: ArrayLike | torch.Tensor
+) -> tuple[Features, torch.Tensor]:
+    """Features of one image, and descriptors of given points in it.
+
+    semkey's detectors sample both from one pass of the network, ORB and SIFT compute theirs. Extractors without
+    ``extract_and_describe`` (peers, plug-ins) describe nothing but what they found: there the points get RootSIFT.
+
+    Args:
+        extractor: any.
+        image: as ``extractor.extract`` takes it.
+        points: (M, 2) pixels ``x y``.
+
+    Returns:
+        The features, and (M, D') float32 of unit norm, or zero where a point cannot be described. D' is the width of
+        the features' descriptors only where the extractor described the points itself.
+
+    Raises:
+        InputError: the image cannot be used, or the points are not (M, 2) finite numbers.
+    """
+    places = points.float() if isinstance(points, torch.Tensor) else torch.from_numpy(np.asarray(points, np.float32))
+    if places.ndim != 2 or places.shape[1] != 2 or not bool(torch.isfinite(places).all()):
+        raise InputError(f"points to describe must be (M, 2) finite pixels, got shape {tuple(places.shape)}")
+    if isinstance(extractor, DescribingExtractor):
+        return extractor.extract_and_describe(image, places)
+    # One keypoint is all that SIFT is asked to find by itself.
+    return extractor.extract(image), RootSiftExtractor(max_keypoints=1).extract_and_describe(image, places)[1]
