@@ -177,25 +177,23 @@ class Tracker:
         """
         if not self._map.keyframes:
             return
-        if all(record.T_world_cam is None for record in records):
-            self._clock.resume(lost_frames=1 + len(records), tracked_frames=0)
-            return
-        for record in records:
+        tracked = [row for row, record in enumerate(records) if record.T_world_cam is not None]
+        for record in records[tracked[-2:][0] :] if tracked else ():
             if record.reference_keyframe is None or record.T_keyframe_cam is None:
-                self._clock.lost(record.timestamp)
                 self._motion.lose()
                 continue
-            if record.method == "start":
-                self._clock.started()
-            else:
-                self._clock.tracked()
+            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
+            self._motion.update(record.timestamp, pose)
             self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
-            self._motion.update(record.timestamp, self._map.absolute_pose(*self._anchor))
             self._last_inliers = self._peak_inliers = record.inliers
-        if self._anchor is not None:
-            nearest = self._map.keyframes.get(self._anchor[0], self._map.newest)
+            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+            # Its submap may have been merged into another since the record was made.
             self._submap = nearest.submap
             self._last_ids = nearest.landmark_ids[nearest.observed]
+        self._clock.resume(
+            lost_frames=len(records) - tracked[-1] - 1 if tracked else 1 + len(records),
+            tracked_frames=sum(records[row].submap == self._submap for row in tracked),
+        )
 
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
