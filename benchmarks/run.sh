@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/benchmarks}
 data=${SEMKEY_SHARED:-../shared}/data
-methods=${METHODS:-compact,orb,sift,xfeat,aliked-t16,aliked-n16,aliked-n16rot,aliked-n32}
+methods=${METHODS:-compact,nano,orb,sift,xfeat,aliked-t16,aliked-n16,aliked-n16rot,aliked-n32}
 matchers=${MATCHERS-,aliked-n16+lightglue,disk+lightglue}
 PATH="$PWD/.venv/bin:$PATH"
 
@@ -24,10 +24,10 @@ redkitchen=$data/7scenes/redkitchen/seq-01
 
 odometry() { # NAME SEQUENCE
     local feature
-    for feature in compact orb sift; do
+    for feature in compact nano orb sift; do
         semkey slam "$2" --features "$feature" --out "$out/slam-$1/$feature"
     done
-    semkey eval trajectory "$out/slam-$1"/{compact,orb,sift}/trajectory.txt "$2" --out "$out/$1"
+    semkey eval trajectory "$out/slam-$1"/{compact,nano,orb,sift}/trajectory.txt "$2" --out "$out/$1"
 }
 
 for name in "${names[@]}"; do

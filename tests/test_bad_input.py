@@ -19,7 +19,7 @@ from semkey.errors import InputError, SemkeyError
 from semkey.extractors import create_extractor
 from semkey.images import write_image
 
-EXTRACTORS = ["orb", "compact"]
+EXTRACTORS = ["orb", "compact", "nano"]
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_odd_images_give_valid_results(run: Callable, tmp_path: Path, kind: str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("features", ["orb", "sift", "compact"])
+@pytest.mark.parametrize("features", ["orb", "sift", "compact", "nano"])
 def test_a_hundred_megapixels_through_the_command_line(run: Callable, tmp_path: Path, features: str) -> None:
     image = cv2.resize(noise(90, 120, 3), (12000, 9000), interpolation=cv2.INTER_NEAREST)
     write_image(tmp_path / "huge.jpg", image)

@@ -100,7 +100,7 @@ def test_info_tells_version_and_device(run: Run) -> None:
     assert "SHA-256 checked" in outcome.out
 
 
-@pytest.mark.parametrize("features", ["orb", "sift", "compact"])
+@pytest.mark.parametrize("features", ["orb", "sift", "compact", "nano"])
 def test_detect_draws_and_lists(run: Run, pair: tuple[Path, Path, np.ndarray], tmp_path: Path, features: str) -> None:
     out, listing = tmp_path / "drawings", tmp_path / "keypoints.json"
     options = ["--features", features, "--max-keypoints", 200, "--device", "cpu"]

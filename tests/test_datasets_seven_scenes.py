@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semkey.datasets import open_sequence
+from semkey.datasets import BrokenFrame, open_sequence
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, so3_exp
@@ -73,11 +73,23 @@ def test_depth_or_poses_may_be_absent_as_a_whole(folder: Path) -> None:
     assert sequence[0].depth is None
 
 
+def test_missing_depth_breaks_its_frame_and_a_missing_pose_is_no_ground_truth(folder: Path) -> None:
+    (folder / "frame-000003.depth.png").unlink()
+    (folder / "frame-000012.pose.txt").unlink()
+    sequence = open_sequence(folder)
+    assert sorted(fault.message.rsplit("/", 1)[1] for fault in sequence.faults) == [
+        "frame-000003.depth.png: file is missing",
+        "frame-000012.pose.txt: file is missing",
+    ]
+    assert [isinstance(frame, BrokenFrame) for frame in sequence.frames()] == [False, True, False]
+    assert [truth is not None for truth in sequence.ground_truth] == [True, True, False]
+
+
 @pytest.mark.parametrize("kind", ["depth.png", "pose.txt"])
 def test_one_missing_file_is_named(folder: Path, kind: str) -> None:
     (folder / f"frame-000003.{kind}").unlink()
     with pytest.raises(DatasetError, match=rf"frame-000003\.{kind}: file is missing"):
-        open_sequence(folder)
+        open_sequence(folder, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +114,11 @@ def test_broken_pose_is_named(folder: Path, text: str, message: str) -> None:
 def test_depth_of_another_size(folder: Path) -> None:
     write_image(folder / "frame-000012.depth.png", np.zeros((24, 30), np.uint16))
     with pytest.raises(DatasetError, match=r"frame-000012\.depth\.png: depth is 30x24 but the images are 32x24"):
-        open_sequence(folder)
+        open_sequence(folder, strict=True)
 
 
 def test_scene_folder_points_to_a_sequence(folder: Path) -> None:
-    with pytest.raises(DatasetError, match=r"several sequences; give one of them, such as .*seq-07"):
+    with pytest.raises(DatasetError, match=r"holds sequences; give one of them, such as .*seq-07"):
         open_sequence(folder.parent)
     with pytest.raises(DatasetError, match="give the folder of one sequence"):
         open_sequence(folder.parent, format="7scenes")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semkey.datasets import open_sequence
+from semkey.datasets import BrokenFrame, Frame, open_sequence
 from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, rotation_angle_deg, so3_exp
@@ -88,6 +88,7 @@ def test_images_without_depth_nearby_are_left_out(folder: Path) -> None:
     del lines[3]  # the depth of the second image
     (folder / "depth.txt").write_text("\n".join(lines))
     sequence = open_sequence(folder)
+    assert [fault.kind for fault in sequence.faults] == ["unpaired"]
     np.testing.assert_allclose(sequence.timestamps, [100.0, 100.2, 100.3])
     assert [int(frame.image[0, 0, 0]) for frame in sequence] == [0, 20, 30]
 
@@ -143,7 +144,7 @@ def test_windows_line_ends_and_byte_order_mark(folder: Path) -> None:
 def test_broken_row_is_named(folder: Path, line: int, text: str, message: str) -> None:
     replace_line(folder / "rgb.txt", line, text)
     with pytest.raises(DatasetError) as caught:
-        open_sequence(folder)
+        open_sequence(folder, strict=True)
     assert message.format(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -182,7 +183,55 @@ def test_missing_empty_and_binary_lists(folder: Path) -> None:
 def test_empty_image_file(folder: Path) -> None:
     (folder / "rgb/100.200000.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"100\.200000\.png: file is empty \(0 bytes\) \(listed in .*rgb\.txt:5\)"):
+        open_sequence(folder, strict=True)
+
+
+def test_missing_and_empty_files_are_reported_and_those_frames_broken(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "rgb/100.200000.png").write_bytes(b"")
+    (folder / "depth/100.310000.png").unlink()
+    sequence = open_sequence(folder)
+    assert [fault.kind for fault in sequence.faults] == ["missing", "missing"]
+    assert "100.200000.png: file is empty (0 bytes) (and 1 more like this)" in caplog.text
+    assert "100.310000.png: file is missing" in sequence.faults[1].message
+    frames = list(sequence.frames())
+    assert [isinstance(frame, Frame) for frame in frames] == [True, True, False, False]
+    broken = frames[3]
+    assert isinstance(broken, BrokenFrame)
+    assert "100.310000.png: file is missing" in str(broken.error)
+    # The pose of a broken frame is still known.
+    assert broken.T_world_cam is not None
+    np.testing.assert_allclose(broken.T_world_cam, pose(100.3), atol=1e-9)
+
+
+def test_the_size_comes_from_the_first_image_that_can_be_read(folder: Path) -> None:
+    (folder / "rgb/100.000000.png").unlink()
+    sequence = open_sequence(folder)
+    assert isinstance(sequence.read(0), BrokenFrame)
+    assert sequence[1].image.shape == (24, 32, 3)
+    for stamp in STAMPS[1:]:
+        (folder / f"rgb/{stamp:.6f}.png").unlink()
+    with pytest.raises(DatasetError, match=r"100\.000000\.png: file is missing"):
         open_sequence(folder)
+
+
+def test_a_timestamp_given_twice_is_left_out_and_reported(folder: Path) -> None:
+    with (folder / "rgb.txt").open("a") as file:
+        file.write("100.1 rgb/100.300000.png\n")
+    sequence = open_sequence(folder)
+    assert [int(frame.image[0, 0, 0]) for frame in sequence] == [0, 10, 20, 30]
+    assert [fault.kind for fault in sequence.faults] == ["duplicate", "out-of-order"]
+    assert "rgb.txt:7: timestamp 100.1 was already given in line 4" in sequence.faults[0].message
+
+
+def test_a_jump_in_time_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, shift in (("rgb", 0.0), ("depth", 0.01)):
+        replace_line(folder / f"{name}.txt", 6, f"{105.0 + shift} {name}/{100.3 + shift:.6f}.png")
+    sequence = open_sequence(folder)
+    assert len(sequence) == 4
+    assert [fault.kind for fault in sequence.faults] == ["gap"]
+    assert "time jumps by 4.8 s between frames 2 and 3" in caplog.text
 
 
 def test_truncated_image_fails_when_it_is_read(folder: Path) -> None:
@@ -197,7 +246,7 @@ def test_truncated_image_fails_when_it_is_read(folder: Path) -> None:
 def test_depth_of_another_size_is_found_when_opened(folder: Path) -> None:
     write_image(folder / "depth/100.310000.png", np.zeros((12, 16), np.uint16))
     with pytest.raises(DatasetError, match=r"100\.310000\.png: depth is 16x12 but the images are 32x24"):
-        open_sequence(folder)
+        open_sequence(folder, strict=True)
 
 
 def test_image_of_another_size_is_found_when_read(folder: Path) -> None:
@@ -246,9 +295,14 @@ def test_published_camera_needs_the_published_size(folder: Path) -> None:
         open_sequence(renamed)
     write_image(renamed / "rgb/100.000000.png", np.zeros((480, 640, 3), np.uint8))
     (renamed / "depth.txt").unlink()
-    camera = open_sequence(renamed).camera
-    assert camera is not None
-    assert camera.fx == 517.3
+    sequence = open_sequence(renamed)
+    # The published lens pulls the corners in: the undistorted image is a little narrower.
+    assert sequence.camera is not None
+    assert 517.3 < sequence.camera.fx < 560
+    assert sequence.camera.fy / sequence.camera.fx == pytest.approx(516.5 / 517.3)
+    plain = open_sequence(renamed, camera=(517.3, 516.5, 318.6, 255.3))
+    assert plain.camera is not None
+    assert plain.camera.fx == 517.3
 
 
 @given(
@@ -301,7 +355,7 @@ def test_any_text_is_a_sequence_or_one_clear_line(folder: Path, name: str, rows:
     except SemkeyError as error:
         assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
     else:
-        assert len(list(sequence)) == len(sequence) > 0
+        assert len(list(sequence.frames())) == len(sequence) > 0
     finally:
         (folder / name).write_text(before)
 

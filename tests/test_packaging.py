@@ -41,7 +41,12 @@ ORDER = (
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
 # Import names of the declared dependencies, where the two differ.
-IMPORT_NAMES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "lightning-fabric": "lightning_fabric"}
+IMPORT_NAMES = {
+    "opencv-python-headless": "cv2",
+    "pyyaml": "yaml",
+    "lightning-fabric": "lightning_fabric",
+    "rerun-sdk": "rerun",
+}
 
 PERMISSIVE = re.compile(
     r"\b(MIT|MIT-CMU|BSD|BSD-[23]-Clause|0BSD|ISC|ISCL|Apache(-2\.0)?|PSF(-2\.0)?|Python Software Foundation|Zlib|"
@@ -220,7 +225,7 @@ def test_the_library_imports_only_what_it_declares() -> None:
     names = [Requirement(line).name for line in PROJECT["dependencies"]]
     allowed = {IMPORT_NAMES.get(name, name) for name in names} | sys.stdlib_module_names | {"semkey"}
     extras = PROJECT["optional-dependencies"]
-    lazily = [Requirement(line).name for extra in ("backbones", "peers", "train") for line in extras[extra]]
+    lazily = [Requirement(line).name for extra in ("backbones", "peers", "train", "viewer") for line in extras[extra]]
     optional = {IMPORT_NAMES.get(name, name) for name in lazily}
     wrong = []
     for path in source_files():
@@ -278,6 +283,7 @@ HEAVY = {
     "lightning_fabric",
     "tensorboard",
     "transformers",
+    "rerun",
 }
 
 

@@ -14,7 +14,7 @@ from semkey.extractors import OrbExtractor
 from semkey.metrics.trajectory import read_tum_trajectory
 
 WIDTH, HEIGHT, FOCAL, DISTANCE = 320, 240, 300.0, 2.0
-FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt"]
+FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt", "trajectory_live.txt"]
 
 
 def write_tum(folder: Path, frames: int = 8, *, shift_px: int = 9) -> Path:
@@ -59,7 +59,7 @@ def test_tracks_a_tum_folder_and_writes_four_files(tmp_path: Path, capsys: pytes
     assert figures["rpe_trans_m"] < 0.005
     assert figures["rpe_rot_deg"] < 0.3
     assert figures["keyframes"] >= 1
-    assert figures["fps"] == pytest.approx(8 / figures["seconds"], rel=1e-2)
+    assert figures["fps"] == pytest.approx(8 / figures["tracking_seconds"], rel=1e-2)
     assert figures["features"] == "orb"
 
     trajectory = read_tum_trajectory(out / "trajectory.txt")
@@ -105,12 +105,12 @@ def test_interrupt_saves_the_trajectory_so_far(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_input_without_depth_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_input_without_a_camera_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_tum(tmp_path / "wall", frames=2)
     assert run(folder / "rgb", "--out", tmp_path / "out", "--features", "orb") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert "RGB-D" in error
+    assert "--camera" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -140,14 +140,16 @@ def test_missing_input_and_out_that_is_a_file(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_a_truncated_frame_ends_with_its_name_and_nothing_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_frame_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_tum(tmp_path / "wall", frames=5)
     victim = sorted((folder / "rgb").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:500])
-    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 2
+    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 0
     error = capsys.readouterr().err
+    assert error.startswith("warning: frame 3: ")
     assert victim.name in error
     assert error.count("\n") == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["frames"], report["tracked"]) == (5, 4)
+    assert [(event["first_frame"], event["recovered"]) for event in report["lost"]] == [(3, "tracked on")]
+    assert victim.name in report["problems"][0]

@@ -114,9 +114,9 @@ def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, ca
         here.append(len(problem))
         return solve_bundle(problem)
 
-    def die_once(process: BackgroundProcess, *args: object) -> Future[BundleResult]:
+    def die_once(process: BackgroundProcess, _: object, problem: BundleProblem) -> Future[BundleResult]:
         monkeypatch.setattr(local_mapping, "solve_bundle", solve)  # what the main process calls from now on
-        return submit(process, die, *args[1:])
+        return submit(process, die, problem)
 
     here: list[int] = []
     submit = BackgroundProcess.submit

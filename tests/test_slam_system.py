@@ -101,12 +101,12 @@ def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
 
 def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
     world = PointWorld(walk(24), elsewhere=range(10, 24))
-    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.3)))
-    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12, 13]
+    result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.29)))
+    assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12]
     assert result.lost_events[0].recovered == "new submap"
     submaps = summarize(result)["submaps"]
-    assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 14, 23)]
-    np.testing.assert_allclose(known(result.frames[14].T_world_cam), known(result.frames[9].T_world_cam))
+    assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 13, 23)]
+    np.testing.assert_allclose(known(result.frames[13].T_world_cam), known(result.frames[9].T_world_cam))
 
 
 def test_back_from_elsewhere_returns_to_the_old_submap() -> None:
@@ -199,8 +199,10 @@ def test_interrupt_keeps_what_was_done() -> None:
 def test_inputs_that_slam_cannot_use() -> None:
     world = PointWorld(walk(3))
     world.has_depth = False
-    with pytest.raises(DatasetError, match="RGB-D"):
-        run(world)
+    with pytest.raises(DatasetError, match="rgbd"):
+        run_slam(world, PointExtractor(world), sensor="rgbd")
+    with pytest.raises(DatasetError, match="stereo"):
+        run_slam(world, PointExtractor(world), sensor="stereo")
     world = PointWorld(walk(3))
     world.camera = None
     with pytest.raises(ConfigError, match="--camera"):
@@ -250,9 +252,12 @@ def test_constant_velocity_follows_the_clock() -> None:
 
 def test_stages_inside_stages_are_not_counted_twice() -> None:
     timer = StageTimer()
+    start = time.perf_counter()
     with timer.stage("outer"):
         time.sleep(0.01)
         with timer.stage("inner"):
             time.sleep(0.03)
+    elapsed = time.perf_counter() - start
     assert timer.seconds["inner"] >= 0.03
-    assert timer.seconds["outer"] < 0.025
+    assert timer.seconds["outer"] >= 0.01
+    assert timer.seconds["inner"] + timer.seconds["outer"] <= elapsed

@@ -13,7 +13,7 @@ from semkey.errors import InputError
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.metrics.trajectory import Trajectory
 from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
-from semkey.visualization.trajectory import _break_where_lost, _choose_view, _places_of_lost, trajectory_figure
+from semkey.visualization.trajectory import _break_where_lost, _places_of_lost, choose_view, trajectory_figure
 
 
 def circle(count: int = 40, *, z_up: bool = True) -> Trajectory:
@@ -80,7 +80,7 @@ def test_lost_frames_lie_on_ground_truth_or_at_the_last_pose() -> None:
 
 @pytest.mark.parametrize("z_up", [True, False])
 def test_view_finds_up_and_is_not_mirrored(z_up: bool) -> None:
-    view = _choose_view(circle(z_up=z_up))
+    view = choose_view(circle(z_up=z_up))
     assert (view.vertical, view.up_is_positive) == ((2, True) if z_up else (1, False))
     assert view.right == (1 if z_up else 2)  # the longer axis of the ellipse
     right, forward, up = np.eye(3)[[view.right, view.forward, view.vertical]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from semkey.cli import eval_other, eval_places
+from semkey.cli import eval_other, eval_places, eval_slam
 from semkey.cli.eval_common import (
     CacheOption,
     DeviceOption,
@@ -322,6 +322,7 @@ def reliability(
 app.command("localisation")(eval_other.localisation)
 app.command("speed")(eval_other.speed)
 app.command("places")(eval_places.places)
+app.command("slam")(eval_slam.slam)
 app.command("trajectory")(eval_other.trajectory)
 app.command("convert-megadepth")(eval_other.convert_megadepth)
 app.command("report")(eval_other.report)

@@ -58,7 +58,7 @@ def places(
     config = PlacesConfig(
         max_distance_m=max_distance, max_angle_deg=max_angle, min_gap_s=min_gap, stride=stride, seed=seed
     )
-    opened = [open_sequence(path) for path in sequences]
+    opened = [open_sequence(path, strict=True) for path in sequences]
     images = list(some_images(vocabulary_images, 300)) if vocabulary_images is not None else []
     chosen = create_place_methods(
         split_names(methods, "--methods"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from semkey import __version__
-from semkey.cli import backbones, data, demo, detect, info, match, render_room, slam, train
+from semkey.cli import backbones, data, demo, detect, info, localize, match, render_room, slam, train
 from semkey.cli import eval as eval_commands
 from semkey.cli.console import DownloadBar, print_error
 from semkey.downloads import report_downloads
@@ -50,6 +50,7 @@ app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("match")(match.match)
 app.command("slam")(slam.slam)
+app.command("localize")(localize.localize)
 app.add_typer(eval_commands.app, name="eval")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)

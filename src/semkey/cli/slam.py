@@ -5,49 +5,64 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
+from semkey.cli.inputs import CalibrationOption, CameraOption, FormatOption, InputFormat, open_input
+from semkey.cli.slam_session import (
+    AutosaveOption,
+    LoadMapOption,
+    PlyOption,
+    RecordOption,
+    ResumeOption,
+    SaveMapOption,
+    SessionOptions,
+    ViewerOption,
+    prepare_session,
+)
 
 if TYPE_CHECKING:
     from semkey.slam import FrameRecord
 
 EXIT_INTERRUPTED = 130
-
-
-class InputFormat(StrEnum):
-    """Kinds of input."""
-
-    AUTO = "auto"
-    TUM = "tum"
-    SEVEN_SCENES = "7scenes"
-    VIDEO = "video"
-    FOLDER = "folder"
+_SHOWN_PROBLEMS = 5
 
 
 def slam(
-    path: Path = typer.Argument(..., metavar="INPUT", help="A TUM RGB-D folder or a 7-Scenes sequence folder."),
-    out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
-    format: InputFormat = typer.Option(InputFormat.AUTO, help="Kind of input; auto looks at what is there."),
-    camera: str | None = typer.Option(
-        None, metavar="FX,FY,CX,CY", help="Pinhole camera in pixels, instead of the data set's own."
+    path: Path = typer.Argument(
+        ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
     ),
+    out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
+    format: InputFormat = FormatOption,
+    camera: str | None = CameraOption,
+    calibration: Path | None = CalibrationOption,
     features: str = FeaturesOption,
     max_keypoints: int = MaxKeypointsOption,
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    realtime: bool = typer.Option(
+        False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
+    ),
     device: str = DeviceOption,
+    save_map: Path | None = SaveMapOption,
+    load_map: Path | None = LoadMapOption,
+    resume: bool = ResumeOption,
+    autosave: float = AutosaveOption,
+    viewer: bool = ViewerOption,
+    record: Path | None = RecordOption,
+    ply: Path | None = PlyOption,
 ) -> None:
     """Track an RGB-D camera: poses, a report and a picture of the trajectory.
 
-    Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), report.json, trajectory.png
-    and report.html into DIR. A frame that cannot be tracked gets no pose and is listed in the report. With ground
-    truth in the input, the report has the errors. Ctrl-C saves what was tracked so far.
+    Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), trajectory_live.txt (the poses
+    as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
+    or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors.
+    Ctrl-C saves what was tracked so far; --resume goes on from there, or from the last automatic save of a run that
+    crashed.
 
     [bold]Examples[/]
 
@@ -56,25 +71,55 @@ def slam(
         semkey slam redkitchen/seq-01 --out run --features orb --every 2
 
         semkey slam my_recording --out run --camera 525,525,319.5,239.5
-    """
-    from semkey.datasets import open_sequence, parse_camera
-    from semkey.extractors import create_extractor
-    from semkey.slam import SlamConfig, SlamInterrupted, require_rgbd, run_slam
-    from semkey.slam.report import check_out_dir, write_report
 
-    parameters = None if camera is None else parse_camera(camera)
-    sequence = open_sequence(path, format=format.value, camera=parameters)
-    require_rgbd(sequence)
+        semkey slam my_recording --out run --save-map room.semkey --record run.rrd
+    """
+    from semkey.extractors import create_extractor
+    from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
+    from semkey.slam.report import check_out_dir
+    from semkey.slam.saving import save_run
+
+    options = SessionOptions(
+        out=out,
+        save_map=save_map,
+        load_map=load_map,
+        resume=resume,
+        autosave=autosave,
+        viewer=viewer,
+        record=record,
+        ply=ply,
+    )
+    options.check()
+    sequence = open_input(path, format, camera, calibration)
+    choose_sensor(sequence)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    config = SlamConfig(seed=seed)
     check_out_dir(out)
-    total = len(range(0, len(sequence), every)[:max_frames])
+    session = prepare_session(options, sequence, extractor, config, every=every)
+    total = sum(index > session.last_frame for index in range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:
-            result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress, every=every, max_frames=max_frames)
+            result = run_slam(
+                sequence,
+                extractor,
+                config,
+                progress,
+                every=every,
+                max_frames=max_frames,
+                realtime=realtime,
+                observers=session.observers,
+                slam_map=session.slam_map,
+                resume=session.resume,
+            )
     except SlamInterrupted as interruption:
         result = interruption.result
-    figures = write_report(result, out)
+    for problem in result.problems[:_SHOWN_PROBLEMS]:
+        typer.echo(f"warning: {problem}", err=True)
+    if len(result.problems) > _SHOWN_PROBLEMS:
+        typer.echo(f"warning: {len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report", err=True)
+    figures = save_run(result, out, lost_pictures=session.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
+    session.finish(result)
     typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
@@ -119,6 +164,8 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("keyframes", str(figures["keyframes"])),
         ("frames per second", f"{figures['fps']:.1f}"),
     ]
+    if figures["dropped"]:
+        rows.append(("frames dropped", str(figures["dropped"])))
     if "ate_rmse_m" in figures:
         rows += [
             ("ATE RMSE, m", _number(figures["ate_rmse_m"])),

@@ -1,9 +1,25 @@
-"""Inputs: RGB-D data sets, videos and image folders, all as sequences of frames."""
+"""Inputs: RGB-D, stereo and single-camera data sets, videos and image folders, all as sequences of frames."""
 
 from __future__ import annotations
 
 from semkey.datasets.calibration import CameraArgument, parse_camera
+from semkey.datasets.calibration_file import read_calibration
+from semkey.datasets.lens import Calibration, Lens
 from semkey.datasets.opening import FORMATS, open_sequence
-from semkey.datasets.sequence import Frame, FrameSequence
+from semkey.datasets.sequence import BrokenFrame, EndOfSequence, Frame, FrameSequence, Sensor, SequenceFault
 
-__all__ = ["FORMATS", "CameraArgument", "Frame", "FrameSequence", "open_sequence", "parse_camera"]
+__all__ = [
+    "FORMATS",
+    "BrokenFrame",
+    "Calibration",
+    "CameraArgument",
+    "EndOfSequence",
+    "Frame",
+    "FrameSequence",
+    "Lens",
+    "Sensor",
+    "SequenceFault",
+    "open_sequence",
+    "parse_camera",
+    "read_calibration",
+]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from semkey.datasets.lens import Calibration
+from semkey.datasets.optics import Optics, make_optics
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.textfiles import finite_number, numbered_rows
 
-#: What a caller may give as camera: a full camera, or ``fx fy cx cy`` in pixels for the size of the images.
-CameraArgument = PinholeCamera | Sequence[float]
+#: What a caller may give as camera: a camera with its image size or ``fx fy cx cy`` in pixels, both of the images as
+#: they are stored; or a calibration, by which they are undistorted and rectified.
+CameraArgument = PinholeCamera | Sequence[float] | Calibration
 
 CAMERA_FILE = "camera.txt"
 
@@ -30,7 +33,28 @@ def parse_camera(text: str) -> tuple[float, float, float, float]:
     return fx, fy, cx, cy
 
 
-def camera_for(parameters: CameraArgument, size: tuple[int, int]) -> PinholeCamera:
+def optics_for(argument: CameraArgument | None, size: tuple[int, int], *, stereo: bool = False) -> Optics:
+    """What makes delivered images of stored ones of ``size`` (width, height).
+
+    Args:
+        argument: a calibration (images are undistorted, with ``stereo`` rectified), a camera or its four numbers (of
+            the images as they are), or None (unknown).
+        size: of the stored images.
+        stereo: whether there are right images that the calibration has to rectify.
+
+    Raises:
+        ConfigError: not four numbers, a value out of range, a camera of another image size, or a calibration that
+            does not fit.
+    """
+    if argument is None:
+        return Optics(camera=None)
+    if isinstance(argument, Calibration):
+        _check_size(argument.left.size, size, "write the calibration for the images as they are")
+        return make_optics(argument, stereo=stereo)
+    return Optics(camera=camera_for(argument, size))
+
+
+def camera_for(parameters: PinholeCamera | Sequence[float], size: tuple[int, int]) -> PinholeCamera:
     """The camera of images of ``size`` (width, height) with these parameters.
 
     Raises:
@@ -38,16 +62,20 @@ def camera_for(parameters: CameraArgument, size: tuple[int, int]) -> PinholeCame
     """
     width, height = size
     if isinstance(parameters, PinholeCamera):
-        if (parameters.width, parameters.height) != size:
-            raise ConfigError(
-                f"camera is for {parameters.width}x{parameters.height} images but the sequence has {width}x{height}; "
-                f"use camera.resized({width}, {height}) if the images were resized"
-            )
+        advice = f"use camera.resized({width}, {height}) if the images were resized"
+        _check_size((parameters.width, parameters.height), size, advice)
         return parameters
     if len(parameters) != 4:
         raise ConfigError(f"camera has {len(parameters)} numbers, expected four: fx, fy, cx, cy")
     fx, fy, cx, cy = (float(value) for value in parameters)
     return PinholeCamera(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+
+
+def _check_size(of_camera: tuple[int, int], size: tuple[int, int], advice: str) -> None:
+    if of_camera != size:
+        raise ConfigError(
+            f"camera is for {of_camera[0]}x{of_camera[1]} images but the sequence has {size[0]}x{size[1]}; {advice}"
+        )
 
 
 def read_camera_file(path: Path) -> tuple[float, float, float, float]:

@@ -4,52 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from semkey.datasets.calibration import CameraArgument
+from semkey.datasets.euroc import is_euroc, open_euroc
 from semkey.datasets.folder import IMAGE_SUFFIXES, list_images, open_folder
+from semkey.datasets.icl_nuim import is_icl_nuim, open_icl_nuim
+from semkey.datasets.kitti import is_kitti, open_kitti
+from semkey.datasets.scannet import is_scannet, open_scannet
 from semkey.datasets.sequence import FrameSequence
 from semkey.datasets.seven_scenes import open_seven_scenes
+from semkey.datasets.tartanair import is_tartanair, open_tartanair
 from semkey.datasets.tum import open_tum
 from semkey.datasets.video import VIDEO_SUFFIXES, open_video
+from semkey.datasets.webcam import WebcamSequence, webcam_index
 from semkey.errors import ConfigError, DatasetError
 
-_OPENERS: dict[str, Callable[[Path, CameraArgument | None], FrameSequence]] = {
+
+class _Opener(Protocol):
+    def __call__(self, path: Path, camera: CameraArgument | None = None, *, strict: bool = False) -> FrameSequence: ...
+
+
+_OPENERS: dict[str, _Opener] = {
     "tum": open_tum,
+    "euroc": open_euroc,
+    "kitti": open_kitti,
     "7scenes": open_seven_scenes,
+    "scannet": open_scannet,
+    "tartanair": open_tartanair,
+    "icl-nuim": open_icl_nuim,
     "video": open_video,
     "folder": open_folder,
 }
 
 #: What ``format`` may be.
-FORMATS = ("auto", *_OPENERS)
+FORMATS = ("auto", *_OPENERS, "webcam")
 
 _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
 
+# In the order in which they are tried: files of one layout can lie in a folder of another.
+_IS_FORMAT: dict[str, Callable[[Path], bool]] = {
+    "tum": lambda path: any((path / name).exists() for name in _TUM_FILES),
+    "euroc": is_euroc,
+    "kitti": is_kitti,
+    "7scenes": lambda path: next(path.glob("frame-*.color.*"), None) is not None,
+    "scannet": is_scannet,
+    "tartanair": is_tartanair,
+    "icl-nuim": is_icl_nuim,
+    "folder": lambda path: bool(list_images(path)) or (path / "left").is_dir(),
+}
 
-def open_sequence(path: str | Path, *, format: str = "auto", camera: CameraArgument | None = None) -> FrameSequence:
+
+def open_sequence(
+    path: str | Path, *, format: str = "auto", camera: CameraArgument | None = None, strict: bool = False
+) -> FrameSequence:
     """Open a sequence of frames. What it lists is checked at once; images are read when they are asked for.
 
     Args:
-        path: a TUM RGB-D folder, a 7-Scenes sequence folder, a video file or a folder of images.
-        format: ``auto``, ``tum``, ``7scenes``, ``video`` or ``folder``.
-        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels; None takes what
-            the data set says (always there for ``tum`` and ``7scenes``, None for a video).
+        path: the folder of a sequence in one of the layouts, a video file, a folder of images, or a webcam by its
+            number: ``0`` or ``webcam:0``.
+        format: one of :data:`FORMATS`; ``auto`` looks at what is there.
+        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
+            :class:`Calibration` by which images are undistorted and pairs rectified; None takes what the data set
+            says (there for every data set, None for videos, plain folders and webcams).
+        strict: raise for a listed file that is missing or empty and for a timestamp that is given twice. Without it,
+            such a frame is a :class:`BrokenFrame` or left out, and told in ``faults`` of the sequence and in a warning.
 
     Raises:
-        DatasetError: the input is missing, is no such sequence, or has a broken list or a missing file.
+        DatasetError: the input is missing, is no such sequence, or has a broken list; with ``strict`` a missing file.
         ConfigError: an unknown format, or camera parameters that do not fit the images.
-        InputError: the first image cannot be read.
+        InputError: no image can be read.
     """
     path = Path(path)
     if format not in FORMATS:
         raise ConfigError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
+    index = webcam_index(path)
+    if format == "webcam" or (format == "auto" and index is not None and not path.exists()):
+        if index is None:
+            raise DatasetError(f"{path}: format 'webcam' needs the number of a camera, such as 0 or webcam:0")
+        return WebcamSequence(index, camera)
     try:
         if not path.exists():
             raise DatasetError(f"{path}: no such file or folder")
         chosen = _detect_format(path) if format == "auto" else format
         if path.is_dir() == (chosen == "video"):
             raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
-        return _OPENERS[chosen](path, camera)
+        return _OPENERS[chosen](path, camera, strict=strict)
     except OSError as error:
         raise DatasetError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
 
@@ -62,16 +102,18 @@ def _detect_format(path: Path) -> str:
         if suffix in VIDEO_SUFFIXES:
             return "video"
         raise DatasetError(f"{path}: unknown kind of file '{suffix}'; pass --format video if it is a video")
-    if any((path / name).exists() for name in _TUM_FILES):
-        return "tum"
-    if next(path.glob("frame-*.color.*"), None) is not None:
-        return "7scenes"
-    if list_images(path):
-        return "folder"
-    inside = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
-    if any(name.startswith("seq-") for name in inside):
-        first = next(name for name in inside if name.startswith("seq-"))
-        raise DatasetError(f"{path}: holds several sequences; give one of them, such as {path / first}")
-    if "rgb" in inside:
+    found = _folder_format(path)
+    if found is not None:
+        return found
+    inside = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    sequence = next((folder for folder in inside if _folder_format(folder) not in (None, "folder")), None)
+    if sequence is not None:
+        raise DatasetError(f"{path}: holds sequences; give one of them, such as {sequence}")
+    if (path / "rgb").is_dir():
         raise DatasetError(f"{path / 'rgb.txt'}: file is missing (a TUM RGB-D folder lists its images there)")
-    raise DatasetError(f"{path}: no TUM RGB-D lists, no 7-Scenes frames and no images in this folder")
+    layouts = ", ".join(name for name in _IS_FORMAT if name != "folder")
+    raise DatasetError(f"{path}: no sequence of a known layout ({layouts}) and no images in this folder")
+
+
+def _folder_format(path: Path) -> str | None:
+    return next((name for name, fits in _IS_FORMAT.items() if fits(path)), None)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.errors import DatasetError
+from semkey.errors import DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
-from semkey.images.reading import PNG_SIGNATURE, read_depth, read_image
+
+#: What a sequence can be tracked with: depth images, rectified pairs, or single images only.
+Sensor = Literal["rgbd", "stereo", "mono"]
+
+FaultKind = Literal["missing", "duplicate", "out-of-order", "unpaired", "gap"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,8 +27,10 @@ class Frame:
     Attributes:
         index: position in the sequence, from 0.
         timestamp: seconds; absolute where the data set has a clock, else from the start of the sequence.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, without lens distortion; of the left camera where there are two.
         depth: (H, W) float32 metres along the optical axis, 0 where unknown; None where the input has no depth.
+        right: (H, W, 3) uint8 RGB of the right camera, rectified: a point has the same row in both images, and
+            column ``x - fx * baseline / z`` in this one. None where the input is not stereo.
         T_world_cam: (4, 4) float64 ground-truth pose, camera to world, metres; None where it is not known.
     """
 
@@ -31,20 +38,67 @@ class Frame:
     timestamp: float
     image: NDArray[np.uint8]
     depth: NDArray[np.float32] | None = None
+    right: NDArray[np.uint8] | None = None
     T_world_cam: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BrokenFrame:
+    """A frame that is listed but cannot be loaded: a missing, truncated or damaged image, depth or right image.
+
+    Attributes:
+        index: position in the sequence, from 0.
+        timestamp: seconds, as in :class:`Frame`.
+        error: what is wrong; its text is one line that names the file.
+        T_world_cam: (4, 4) ground-truth pose, as in :class:`Frame`.
+    """
+
+    index: int
+    timestamp: float
+    error: SemkeyError
+    T_world_cam: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceFault:
+    """Something that was wrong with the listing of a sequence and did not prevent it from being opened.
+
+    Attributes:
+        kind: ``missing`` (a listed file is not there or empty: that frame is broken), ``duplicate`` (a timestamp
+            occurs twice: the later row is left out), ``out-of-order`` (rows were sorted by time, or a frame that lies
+            in the past was left out), ``unpaired`` (an image without depth or right image is left out), ``gap`` (time
+            jumps between two frames).
+        message: one line that names the file, and the line where it applies.
+    """
+
+    kind: FaultKind
+    message: str
+
+
+class EndOfSequence(DatasetError):
+    """A live source has ended (the webcam was unplugged); only live sequences raise it."""
 
 
 class FrameSequence(ABC):
     """A finite sequence of frames in order of time. ``sequence[i]`` and iteration load a frame when it is asked for.
 
+    ``sequence[i]`` raises for a frame that cannot be loaded; :meth:`read` and :meth:`frames` hand it over as a
+    :class:`BrokenFrame`, for callers that go on without it.
+
     Attributes:
         name: a short name for reports, mostly the folder's name.
-        format: ``tum``, ``7scenes``, ``video`` or ``folder``.
-        camera: the pinhole camera of all images, or None where it is not known.
+        format: one of :data:`semkey.datasets.FORMATS`, without ``auto``.
+        camera: the pinhole camera of all images as delivered (undistorted, rectified), or None where it is not known.
         has_depth: whether the frames carry depth.
+        baseline: metres between the two rectified cameras, positive, if the frames carry right images; else None.
         timestamps: (N,) float64 seconds, strictly increasing.
         ground_truth: N poses T_world_cam (4, 4) float64, None for a frame without one; known without loading images.
+        faults: what was wrong with the listing.
+        is_live: whether frames come from a running camera: they can be read in order only, ``len`` is an upper bound,
+            a timestamp is NaN until its frame was read, and :meth:`read` raises :class:`EndOfSequence` at the end.
     """
+
+    is_live: bool = False
 
     def __init__(
         self,
@@ -55,18 +109,45 @@ class FrameSequence(ABC):
         has_depth: bool,
         timestamps: NDArray[np.float64],
         ground_truth: Sequence[NDArray[np.float64] | None],
+        baseline: float | None = None,
+        faults: Sequence[SequenceFault] = (),
     ) -> None:
         self.name = name
         self.format = format
         self.camera = camera
         self.has_depth = has_depth
+        self.baseline = baseline
         self.timestamps = timestamps
         self.ground_truth = tuple(ground_truth)
+        self.faults = tuple(faults)
 
     @property
     def has_ground_truth(self) -> bool:
         """Whether at least one frame has a ground-truth pose."""
         return any(pose is not None for pose in self.ground_truth)
+
+    @property
+    def sensor(self) -> Sensor:
+        """The best that the frames can be tracked with: depth before stereo before single images."""
+        if self.has_depth:
+            return "rgbd"
+        return "mono" if self.baseline is None else "stereo"
+
+    def limited_to(self, sensor: Sensor) -> Self:
+        """This sequence without the images that ``sensor`` does not use, which then are not read from disk either.
+
+        Raises:
+            DatasetError: the frames do not carry what ``sensor`` needs.
+        """
+        offered = {"rgbd": self.has_depth, "stereo": self.baseline is not None, "mono": True}
+        if not offered[sensor]:
+            there = " and ".join(name for name, is_there in offered.items() if is_there)
+            what = "depth" if sensor == "rgbd" else "calibrated right images"
+            raise DatasetError(f"{self.name}: has no {what}; format {self.format} can be tracked as {there} here")
+        limited = copy(self)
+        limited.has_depth = sensor == "rgbd"
+        limited.baseline = self.baseline if sensor == "stereo" else None
+        return limited
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -88,122 +169,34 @@ class FrameSequence(ABC):
         for index in range(len(self)):
             yield self._load(index)
 
+    def read(self, index: int) -> Frame | BrokenFrame:
+        """Load frame ``index`` like ``self[index]``, but hand over what cannot be loaded as a :class:`BrokenFrame`.
+
+        Raises:
+            IndexError: there is no such frame.
+            EndOfSequence: a live source has ended.
+        """
+        try:
+            return self[index]
+        except EndOfSequence:
+            raise
+        except (InputError, DatasetError) as error:
+            position = index + len(self) if index < 0 else index
+            return BrokenFrame(
+                index=position,
+                timestamp=float(self.timestamps[position]),
+                error=error,
+                T_world_cam=self.ground_truth[position] if self.ground_truth else None,
+            )
+
+    def frames(self, *, every: int = 1, max_frames: int | None = None) -> Iterator[Frame | BrokenFrame]:
+        """Every ``every``-th frame from the first on, at most ``max_frames`` of them; ends where a live source ends."""
+        for index in range(0, len(self), every)[:max_frames]:
+            try:
+                yield self.read(index)
+            except EndOfSequence:
+                return
+
     @abstractmethod
     def _load(self, index: int) -> Frame:
         """The frame at ``index`` in [0, N)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FrameFiles:
-    """Where one frame lies on disk: see :class:`Frame` for the meaning and units of the fields."""
-
-    timestamp: float
-    image: Path
-    depth: Path | None = None
-    T_world_cam: NDArray[np.float64] | None = None
-
-
-class FileSequence(FrameSequence):
-    """A sequence whose frames are image files, with or without 16-bit depth files of the same size.
-
-    On opening, every file is checked for existence and PNG depth for its size; images are read when asked for.
-
-    Args:
-        name: see :class:`FrameSequence`.
-        format: see :class:`FrameSequence`.
-        camera: see :class:`FrameSequence`; its size must be that of the images.
-        frames: at least one, in order of time; depth for all of them or for none.
-        depth_units_per_metre: raw depth value of one metre.
-        image_size: (width, height) of all images.
-
-    Raises:
-        DatasetError: a file is missing or empty, or depth has another size than the images.
-    """
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        format: str,
-        camera: PinholeCamera | None,
-        frames: Sequence[FrameFiles],
-        depth_units_per_metre: float,
-        image_size: tuple[int, int],
-    ) -> None:
-        self._frames = tuple(frames)
-        self._depth_units_per_metre = depth_units_per_metre
-        self._image_size = image_size
-        super().__init__(
-            name=name,
-            format=format,
-            camera=camera,
-            has_depth=frames[0].depth is not None,
-            timestamps=np.array([frame.timestamp for frame in frames], dtype=np.float64),
-            ground_truth=[frame.T_world_cam for frame in frames],
-        )
-        for frame in self._frames:
-            require_file(frame.image)
-            if frame.depth is not None:
-                require_file(frame.depth)
-                self._check_depth_size(frame.depth, _png_size(frame.depth))
-
-    def _load(self, index: int) -> Frame:
-        files = self._frames[index]
-        image = read_image(files.image)
-        height, width = image.shape[:2]
-        if (width, height) != self._image_size:
-            expected = "{}x{}".format(*self._image_size)
-            raise DatasetError(f"{files.image}: image is {width}x{height}, the sequence is {expected}")
-        return Frame(
-            index=index,
-            timestamp=files.timestamp,
-            image=image,
-            depth=None if files.depth is None else self._load_depth(files.depth),
-            T_world_cam=files.T_world_cam,
-        )
-
-    def _load_depth(self, path: Path) -> NDArray[np.float32]:
-        depth = read_depth(path, self._depth_units_per_metre)
-        self._check_depth_size(path, (depth.shape[1], depth.shape[0]))
-        return depth
-
-    def _check_depth_size(self, path: Path, size: tuple[int, int] | None) -> None:
-        if size is not None and size != self._image_size:
-            expected = "{}x{}".format(*self._image_size)
-            raise DatasetError(
-                f"{path}: depth is {size[0]}x{size[1]} but the images are {expected}; register depth to the images"
-            )
-
-
-def require_file(path: Path, listed_in: str = "") -> None:
-    """Check that ``path`` is a file with something in it; ``listed_in`` (``file:line``) says where it is asked for.
-
-    Raises:
-        DatasetError: it is missing, a folder or empty.
-    """
-    origin = f" (listed in {listed_in})" if listed_in else ""
-    if not path.is_file():
-        raise DatasetError(f"{path}: file is missing{origin}")
-    if path.stat().st_size == 0:
-        raise DatasetError(f"{path}: file is empty (0 bytes){origin}")
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, by reading it.
-
-    Raises:
-        DatasetError: the file is missing or empty.
-        InputError: it is not an image.
-    """
-    require_file(path)
-    height, width = read_image(path).shape[:2]
-    return width, height
-
-
-def _png_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) from the header of a PNG file, None for another format: 24 bytes instead of a decode."""
-    with path.open("rb") as file:
-        header = file.read(24)
-    if len(header) < 24 or not header.startswith(PNG_SIGNATURE):
-        return None
-    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.calibration import CameraArgument, camera_for
-from semkey.datasets.sequence import Frame, FrameSequence, require_file
+from semkey.datasets.calibration import CameraArgument, optics_for
+from semkey.datasets.listing import require_file
+from semkey.datasets.sequence import Frame, FrameSequence
 from semkey.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class VideoSequence(FrameSequence):
 
     Args:
         path: a file that OpenCV's FFmpeg can decode.
-        camera: a camera or ``fx fy cx cy`` in pixels; None leaves it unknown.
+        camera: see :func:`semkey.datasets.open_sequence`; None leaves it unknown.
 
     Raises:
         DatasetError: the file is missing or empty, is no video or truncated beyond use, or holds no frames.
@@ -54,10 +55,11 @@ class VideoSequence(FrameSequence):
             raise DatasetError(f"{path}: video holds no frame that can be decoded")
         count = _count_frames(path)
         self._image_size = (first.shape[1], first.shape[0])
+        self._optics = optics_for(camera, self._image_size)
         super().__init__(
             name=path.stem,
             format="video",
-            camera=None if camera is None else camera_for(camera, self._image_size),
+            camera=self._optics.camera,
             has_depth=False,
             timestamps=np.arange(count, dtype=np.float64) / rate,
             ground_truth=[None] * count,
@@ -71,6 +73,8 @@ class VideoSequence(FrameSequence):
             )
         if (image.shape[1], image.shape[0]) != self._image_size:
             raise DatasetError(f"{self._path}: image size changes at frame {index}")
+        if self._optics.left is not None:
+            image = self._optics.left(image)
         return Frame(index=index, timestamp=float(self.timestamps[index]), image=image)
 
     def _read(self, index: int) -> NDArray[np.uint8] | None:
@@ -90,8 +94,9 @@ class VideoSequence(FrameSequence):
         return np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
 
 
-def open_video(path: Path, camera: CameraArgument | None = None) -> VideoSequence:
-    """Open a video file: see :class:`VideoSequence`."""
+def open_video(path: Path, camera: CameraArgument | None = None, *, strict: bool = False) -> VideoSequence:
+    """Open a video file: see :class:`VideoSequence`; there are no listed files that ``strict`` could ask for."""
+    del strict
     return VideoSequence(path, camera)
 
 
@@ -114,7 +119,7 @@ def _count_frames(path: Path) -> int:
 
 
 def _open_capture(path: Path) -> cv2.VideoCapture:
-    with _quiet_opencv():
+    with quiet_opencv():
         # The back end is named, since others would take the path for a camera or a pattern of image files.
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
@@ -124,7 +129,7 @@ def _open_capture(path: Path) -> cv2.VideoCapture:
 
 
 @contextmanager
-def _quiet_opencv() -> Generator[None, None, None]:
+def quiet_opencv() -> Generator[None, None, None]:
     """Keep OpenCV and FFmpeg from writing to stderr while a file is tried: the error says what they would."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()

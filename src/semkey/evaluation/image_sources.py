@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.sequence import require_file
+from semkey.datasets.listing import require_file
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.pairs import HomographyTruth, ImagePair, ImageSource, PairSet, PoseTruth
 from semkey.geometry.camera import PinholeCamera

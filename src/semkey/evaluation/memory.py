@@ -138,8 +138,8 @@ def _measure_here(request: Mapping[str, Any]) -> list[dict[str, float | None]]:
     torch.zeros(1, device=device)  # the CUDA context is no method's own
     folder = Path(request["images"])
     pairs = [[np.load(folder / f"{rank}-{side}.npy") for side in (0, 1)] for rank in range(request["sizes"])]
-    _reset_peak()
-    before = _resident_bytes()
+    reset_peak()
+    before = resident_bytes()
     method = create_method(**arguments)
     uses: list[dict[str, float | None]] = []
     for image0, image1 in pairs:
@@ -147,24 +147,25 @@ def _measure_here(request: Mapping[str, Any]) -> list[dict[str, float | None]]:
             torch.cuda.reset_peak_memory_stats(device)
         for _ in range(REPETITIONS):
             method.match(method.extract(image0), method.extract(image1))
-        peak = _peak_bytes()
+        peak = peak_bytes()
         uses.append(
             {
                 "host_mb": None if before is None or peak is None else max(0, peak - before) / _MEGABYTE,
                 "device_mb": torch.cuda.max_memory_allocated(device) / _MEGABYTE if device.type == "cuda" else None,
             }
         )
-        _reset_peak()
+        reset_peak()
     return uses
 
 
-def _resident_bytes() -> int | None:
+def resident_bytes() -> int | None:
     """Resident memory now; on systems without ``/proc`` its peak so far, which imports have set."""
     resident = _status_bytes("VmRSS")
-    return _peak_bytes() if resident is None else resident
+    return peak_bytes() if resident is None else resident
 
 
-def _peak_bytes() -> int | None:
+def peak_bytes() -> int | None:
+    """Peak of resident memory since the process began or :func:`reset_peak`; None where the system does not say."""
     peak = _status_bytes("VmHWM")
     if peak is not None:
         return peak
@@ -176,7 +177,8 @@ def _peak_bytes() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
+    """Count the peak from now on, where the system allows that."""
     # Containers may forbid it.
     try:
         _CLEAR_REFS.write_text("5", encoding="ascii")

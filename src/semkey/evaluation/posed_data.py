@@ -76,7 +76,7 @@ def posed_sequence_sets(
         raise ConfigError(f"stride must be 1 or more, got {stride}")
     if not 0.0 <= min_overlap < 1.0:
         raise ConfigError(f"min_overlap must be in [0, 1), got {min_overlap}")
-    sequence = open_sequence(path, camera=camera)
+    sequence = open_sequence(path, camera=camera, strict=True)
     if not sequence.has_ground_truth:
         raise DatasetError(f"{path}: has no ground-truth poses")
     if sequence.camera is None:

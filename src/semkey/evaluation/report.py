@@ -36,11 +36,12 @@ TITLES = {
     "reliability": "Reliability",
     "localisation": "Localisation on synthetic patterns",
     "speed": "Speed and memory",
+    "slam": "SLAM",
     "trajectory": "Trajectories",
 }
 """Heading by kind; another kind is headed by its name."""
 
-COUNTED = {"localisation": "Patterns", "speed": "Measurements", "trajectory": "Poses"}
+COUNTED = {"localisation": "Patterns", "speed": "Measurements", "trajectory": "Poses", "slam": "Runs"}
 """What the counts are of, by kind; pairs elsewhere."""
 
 _BEST = "The best value of each metric is bold on green."

@@ -33,9 +33,13 @@ def run_key(fingerprint: Mapping[str, Any], kind: str, options: Mapping[str, Any
             [pair.name, pair.image0.key, pair.image1.key, pair.group, _truth_values(pair.truth)]
             for pair in pair_set.pairs
         ],
-        "code": _code_hash(),
     }
-    text = json.dumps(plain(content), sort_keys=True)
+    return content_key(content, _CODE)
+
+
+def content_key(content: Mapping[str, Any], packages: tuple[str, ...]) -> str:
+    """A hash of values that JSON can hold, and of the code of packages of semkey."""
+    text = json.dumps(plain({**content, "code": _code_hash(packages)}), sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
@@ -142,11 +146,11 @@ def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:
 
 
 @cache
-def _code_hash() -> str:
-    """A hash of the source files that turn features into rows."""
+def _code_hash(packages: tuple[str, ...]) -> str:
+    """A hash of the source files of packages of semkey."""
     digest = hashlib.blake2b(digest_size=16)
     root = Path(str(files("semkey")))
-    for package in _CODE:
+    for package in packages:
         for file in sorted((root / package).rglob("*.py")):
             digest.update(file.relative_to(root).as_posix().encode("utf-8") + b"\0")
             digest.update(file.read_bytes() + b"\0")

@@ -79,6 +79,11 @@ class LearnedExtractor:
             self.settings["parameters"] += backbone.parameter_count
             self.settings["weights_bytes"] += backbone.weight_bytes
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._detector.device
+
     def extract(self, image: ImageLike) -> Features:
         """Features of one image, strongest first."""
         return self._detector.extract(image)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
     from semkey.slam.events import SlamObserver
     from semkey.slam.map import SlamMap
-    from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, require_rgbd, run_slam
+    from semkey.slam.sensing import choose_sensor
+    from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, run_slam
     from semkey.slam.tracker import FrameRecord
 
 _LAZY = {
@@ -25,7 +26,7 @@ _LAZY = {
     "SlamObserver": "semkey.slam.events",
     "SlamResult": "semkey.slam.system",
     "TrackingConfig": "semkey.slam.config",
-    "require_rgbd": "semkey.slam.system",
+    "choose_sensor": "semkey.slam.sensing",
     "run_slam": "semkey.slam.system",
 }
 
@@ -39,7 +40,7 @@ __all__ = [
     "SlamObserver",
     "SlamResult",
     "TrackingConfig",
-    "require_rgbd",
+    "choose_sensor",
     "run_slam",
 ]
 

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from semkey.settings import Settings, require
 from semkey.slam.line_config import LineConfig
 from semkey.slam.loop_config import LoopConfig
+from semkey.slam.mono_config import MonoConfig
+from semkey.slam.stereo_config import StereoConfig
 
 Adjustment = Literal["background", "foreground", "none"]
 
@@ -126,6 +128,8 @@ class SlamConfig(Settings):
         map: what the map keeps, how it is adjusted, and which part of it a frame is matched to.
         lines: line segments beside keypoints.
         loops: how places are recognised again, and what is done while the camera is lost.
+        stereo: depth of keypoints from stereo pairs.
+        mono: how a map starts without depth, and how it gets new landmarks.
     """
 
     seed: int = 0
@@ -133,6 +137,8 @@ class SlamConfig(Settings):
     map: MapConfig = field(default_factory=MapConfig)
     lines: LineConfig = field(default_factory=LineConfig)
     loops: LoopConfig = field(default_factory=LoopConfig)
+    stereo: StereoConfig = field(default_factory=StereoConfig)
+    mono: MonoConfig = field(default_factory=MonoConfig)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class LoopEvent:
     slam_map: SlamMap
 
 
-class SlamObserver(Protocol):
+class SlamObserver:
     """Receives what happens in a run, in the thread of the run and in the order in which it happens.
 
     A subclass overrides what it wants to know. An exception ends the run, and comes out of it, after ``on_end``.

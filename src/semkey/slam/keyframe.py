@@ -66,9 +66,16 @@ def observe_frame(
     max_depth: float,
 ) -> ObservedFrame:
     """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays."""
+    z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
+    return observe_keypoints(index, timestamp, features, z, depth_sigma(z))
+
+
+def observe_keypoints(
+    index: int, timestamp: float, features: Features, depth: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> ObservedFrame:
+    """Lay features out as numpy arrays, with ``depth`` (N,) of their keypoints and its ``sigma`` (N,), in metres."""
     features = features.to("cpu")
     keypoints = features.keypoints.numpy().astype(np.float64)
-    z = sample_depth(depth, keypoints, min_depth=min_depth, max_depth=max_depth)
     return ObservedFrame(
         index=index,
         timestamp=timestamp,
@@ -76,8 +83,8 @@ def observe_frame(
         keypoints=keypoints,
         descriptors=np.ascontiguousarray(features.descriptors.numpy(), dtype=np.float32),
         weights=np.clip(features.reliability.numpy().astype(np.float64), _SMALLEST_WEIGHT, 1.0),
-        depth=z,
-        depth_sigma=depth_sigma(z),
+        depth=depth,
+        depth_sigma=sigma,
         tree=KDTree(keypoints),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,22 @@ _CULL_AFTER_VIEWS = 8
 _CULL_FOUND_SHARE = 0.2
 # A landmark that no second keyframe has seen by the time so many more were made will hardly be seen again.
 _PROBATION_KEYFRAMES = 3
+
+# The arrays with a row per landmark, by the name under which they are saved.
+_COLUMNS = {
+    "position": "_positions",
+    "information": "_information",
+    "descriptor": "_descriptors",
+    "view_direction": "_view_directions",
+    "view_distance": "_view_distances",
+    "visible": "_visible",
+    "found": "_found",
+    "alive": "_alive",
+    "keyframe_count": "_keyframe_count",
+    "birth": "_birth",
+    "reference": "_reference",
+    "serial": "_serials",
+}
 
 
 class LandmarkMap:
@@ -54,6 +72,11 @@ class LandmarkMap:
     def __len__(self) -> int:
         """Number of rows, dead ones included."""
         return self._count
+
+    @property
+    def made(self) -> int:
+        """How many landmarks there ever were."""
+        return self._made
 
     @property
     def ids(self) -> Indices:
@@ -196,26 +219,29 @@ class LandmarkMap:
         old = self._birth[: self._count] <= keyframe_id - _PROBATION_KEYFRAMES
         return np.flatnonzero(self.alive & old & (self._keyframe_count[: self._count] < 2))
 
+    def to_arrays(self) -> dict[str, NDArray]:
+        """Copies of all arrays with a row per landmark, by name, for :meth:`from_arrays`."""
+        return {name: getattr(self, attribute)[: self._count].copy() for name, attribute in _COLUMNS.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], *, made: int) -> LandmarkMap:
+        """Landmarks with the rows of :meth:`to_arrays`, as yet without observations; ``made`` as :attr:`made`."""
+        landmarks = cls(arrays["descriptor"].shape[1])
+        for name, attribute in _COLUMNS.items():
+            setattr(landmarks, attribute, arrays[name].copy())
+        landmarks._count = len(arrays["position"])
+        landmarks._made = made
+        landmarks._free = np.flatnonzero(~landmarks.alive)
+        landmarks.observations.reserve(landmarks._count)
+        return landmarks
+
     def _reserve(self, count: int) -> None:
         self.observations.reserve(count)
         capacity = len(self._positions)
         if count <= capacity:
             return
         capacity = max(count, 2 * capacity, 1024)
-        for name in (
-            "_positions",
-            "_information",
-            "_descriptors",
-            "_view_directions",
-            "_view_distances",
-            "_visible",
-            "_found",
-            "_alive",
-            "_keyframe_count",
-            "_birth",
-            "_reference",
-            "_serials",
-        ):
+        for name in _COLUMNS.values():
             old = getattr(self, name)
             grown = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
             grown[: self._count] = old[: self._count]

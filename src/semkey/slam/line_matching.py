@@ -185,7 +185,8 @@ def already_mapped(
     """Which segments (S,) lie along a visible line, whatever they look like: they would be its duplicates."""
     if not len(observed) or not len(visible):
         return np.zeros(len(observed), dtype=bool)
-    return np.asarray(_beside(observed.segments.endpoints, visible.pixels, config, radius_px)[0].any(axis=0))
+    beside, _ = _beside(observed.segments.endpoints, visible.pixels, config, radius_px)
+    return np.asarray(beside.any(axis=0), dtype=bool)
 
 
 def line_observations(

@@ -182,7 +182,9 @@ def bundle_problem(
         keypoints=observations.keypoints[used],
         pixel_sigma=slam_map.pixel_sigma * spread,
         depth=observations.depth[used],
-        depth_sigma=observations.depth_sigma[used] * spread,
+        # Reliability speaks of a keypoint's place in the image. Depth has a sensor of its own, and a kernel of its own
+        # for keypoints that were mistaken.
+        depth_sigma=observations.depth_sigma[used],
         lines=lines,
         max_iterations=max_iterations,
     )

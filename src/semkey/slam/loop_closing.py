@@ -15,7 +15,7 @@ from semkey.slam.essential_graph import essential_edges, path_between, weighted_
 from semkey.slam.events import LoopRecord
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.loop_config import LoopConfig
-from semkey.slam.loop_verification import PlaceMatch, coverage, match_place, place_landmarks
+from semkey.slam.loop_verification import PlaceMatch, count_supporters, coverage, match_place, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose_graph import PoseEdge, optimise_pose_graph
 from semkey.slam.retrieval import ConsistencyFilter, PlaceIndex, place_groups
@@ -49,7 +49,7 @@ class LoopCloser:
     """
 
     def __init__(self, slam_map: SlamMap, config: LoopConfig, *, with_scale: bool = False, seed: int = 0) -> None:
-        self.loops: list[PoseEdge] = []
+        self.loops = [_known_edge(slam_map, *link) for link in slam_map.loop_links if _has(slam_map, *link[:2])]
         self._map = slam_map
         self._config = config
         self._with_scale = with_scale
@@ -103,25 +103,8 @@ class LoopCloser:
         )
         for group in self._filter.update(groups):
             place = [self._map.keyframes[key] for key in group.members]
-            match = match_place(
-                self._map,
-                keyframe,
-                place,
-                supporter_inliers=self._config.supporter_inliers,
-                with_scale=self._with_scale,
-                seed=self._seed,
-            )
-            if match is None:
-                continue
-            logger.debug(
-                "keyframe %d at %d: %d inliers, coverage %.2f, %d supporters",
-                match.query,
-                match.matched,
-                match.inliers,
-                match.coverage,
-                match.supporters,
-            )
-            if match.convinces(self._config) and self._is_plausible(match):
+            match = match_place(self._map, keyframe, place, with_scale=self._with_scale, seed=self._seed)
+            if match is not None and self._convinces(match, place):
                 self._filter.reset()
                 return match
         return None
@@ -148,6 +131,21 @@ class LoopCloser:
             if other.submap == keyframe.submap and age < self._config.min_gap_seconds:
                 near.add(key)
         return near
+
+    def _convinces(self, match: PlaceMatch, place: Sequence[Keyframe]) -> bool:
+        """Whether a match passes all checks, the cheap ones first."""
+        config = self._config
+        logger.debug(
+            "keyframe %d at %d: %d inliers, coverage %.2f", match.query, match.matched, match.inliers, match.coverage
+        )
+        if match.inliers < config.min_inliers or match.coverage < config.min_coverage:
+            return False
+        if not self._is_plausible(match):
+            return False
+        supporters = count_supporters(
+            self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers
+        )
+        return supporters >= config.min_supporters
 
     def _is_plausible(self, match: PlaceMatch) -> bool:
         """Whether odometry can have drifted by what the loop would correct."""
@@ -186,6 +184,7 @@ class LoopCloser:
         landmark_ids = place_landmarks(self._map, place)
         kind = "loop" if query.submap == matched.submap else "merge"
         self.loops.append(_loop_edge(match, matched))
+        self._map.loop_links.append((matched.id, query.id, match.inliers))
         scales = join_at(self._map, match) if kind == "merge" else self._optimise(query.submap)
         self.loops = [_rescaled(edge, scales) for edge in self.loops]
         merged = identify(self._map, query, match.associations)
@@ -226,6 +225,16 @@ class LoopCloser:
         optimised = optimise_pose_graph(poses, edges, fixed, with_scale=self._with_scale)
         self._map.set_poses(optimised.poses, optimised.scales if self._with_scale else None)
         return optimised.scales
+
+
+def _has(slam_map: SlamMap, first: int, second: int) -> bool:
+    return first in slam_map.keyframes and second in slam_map.keyframes
+
+
+def _known_edge(slam_map: SlamMap, first: int, second: int, inliers: int) -> PoseEdge:
+    """The edge of a loop that was closed before the map was saved: where the two keyframes are has been adjusted."""
+    relative = inverse(slam_map.keyframes[first].T_world_cam) @ slam_map.keyframes[second].T_world_cam
+    return weighted_edge(first, second, ScaledTransform(T=relative), shared=inliers, kind="loop")
 
 
 def _loop_edge(match: PlaceMatch, matched: Keyframe) -> PoseEdge:

@@ -26,7 +26,6 @@ from semkey.slam.association import (
 )
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame
-from semkey.slam.loop_config import LoopConfig
 from semkey.slam.map import SlamMap
 from semkey.slam.pose import PoseObservations, RefinedPose, refine_pose
 from semkey.slam.similarity import ScaledTransform
@@ -40,11 +39,11 @@ _RANSAC_ERROR_PX = 4.0
 # Inliers of RANSAC below which there is nothing to complete.
 _FEWEST_RANSAC_INLIERS = 12
 # After RANSAC landmarks are looked for this close to their projection, and again with the refined pose.
-_GROWING_RADII_PX = (10.0, 6.0, 6.0)
+_GROWING_RADII_PX = (8.0, 6.0)
 # A neighbour is placed by odometry, and the loop's pose has its own error: its landmarks may be this far off.
 _SUPPORT_RADIUS_PX = 12.0
 # Keyframes of the place, most similar first, that are matched by descriptors alone; neighbours that are asked.
-_MATCHED_MEMBERS = 3
+_MATCHED_MEMBERS = 2
 _SUPPORT_MEMBERS = 2
 _ASKED_NEIGHBOURS = 5
 # Cells across and down in which matches are to be found, and points of a side that make a cell count.
@@ -68,7 +67,6 @@ class PlaceMatch:
         S_place_query: maps camera coordinates of ``query`` to the place's world; its scale is 1 unless asked for.
         associations: landmarks of the place and the keypoints of ``query`` that see them from there.
         coverage: of the image cells where both have something, the share with a match, in [0, 1].
-        supporters: neighbours of ``query`` that see the place from where they would have to be.
         log_scale_sigma: standard deviation of the logarithm of the scale.
     """
 
@@ -77,7 +75,6 @@ class PlaceMatch:
     S_place_query: ScaledTransform
     associations: Associations
     coverage: float
-    supporters: int
     log_scale_sigma: float
 
     @property
@@ -85,21 +82,12 @@ class PlaceMatch:
         """Number of matches."""
         return len(self.associations)
 
-    def convinces(self, config: LoopConfig) -> bool:
-        """Whether it passes all thresholds."""
-        return (
-            self.inliers >= config.min_inliers
-            and self.coverage >= config.min_coverage
-            and self.supporters >= config.min_supporters
-        )
-
 
 def match_place(
     slam_map: SlamMap,
     query: Keyframe,
     place: Sequence[Keyframe],
     *,
-    supporter_inliers: int = 12,
     with_scale: bool = False,
     seed: int = 0,
 ) -> PlaceMatch | None:
@@ -113,8 +101,6 @@ def match_place(
         slam_map: the map; it is not changed.
         query: the keyframe; may lie in another submap than the place.
         place: keyframes of one submap that see the place, most similar first; not empty.
-        supporter_inliers: landmarks of the place that a supporting neighbour sees, at least. Matches that are nearest
-            in descriptor among all keypoints of an image lie where a wrong pose puts them in one case of a few hundred.
         with_scale: the two sides may have different units of length (monocular maps).
         seed: of RANSAC.
 
@@ -151,12 +137,31 @@ def match_place(
         S_place_query=S_place_query,
         associations=proving,
         coverage=coverage(query.frame, pixels, proving.keypoint_indices, slam_map.camera),
-        supporters=sum(
-            _sees_place(slam_map, query, slam_map.keyframes[neighbour], place, S_place_query) >= supporter_inliers
-            for neighbour, _ in slam_map.covisible(query.id)[:_ASKED_NEIGHBOURS]
-        ),
         log_scale_sigma=log_scale_sigma,
     )
+
+
+def count_supporters(
+    slam_map: SlamMap, match: PlaceMatch, place: Sequence[Keyframe], *, wanted: int, inliers: int
+) -> int:
+    """How many neighbours of the query see the place from where they would have to be.
+
+    Args:
+        slam_map: the map.
+        match: what was found for the query.
+        place: keyframes that see the place, most similar first.
+        wanted: no more are looked for than so many.
+        inliers: landmarks of the place that a supporter sees, at least. Matches that are nearest in descriptor among
+            all keypoints of an image lie where a wrong pose puts them in one case of a few hundred.
+    """
+    query = slam_map.keyframes[match.query]
+    supporters = 0
+    for neighbour, _ in slam_map.covisible(query.id)[:_ASKED_NEIGHBOURS]:
+        if supporters >= wanted:
+            break
+        seen = _sees_place(slam_map, query, slam_map.keyframes[neighbour], place, match.S_place_query)
+        supporters += seen >= inliers
+    return supporters
 
 
 def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
@@ -169,7 +174,7 @@ def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
 def _solve(
     slam_map: SlamMap, query: Keyframe, place: Sequence[Keyframe], *, seed: int
 ) -> tuple[Array, Associations, float] | None:
-    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that proves something."""
+    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that counts."""
     frame = query.frame
     matched = [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
     associations = merge_associations(matched)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, make_transform, transform_points
-from semkey.slam.association import Associations, background_similarity
+from semkey.slam.association import Associations
 from semkey.slam.config import MapConfig
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-# Strongest descriptors compared when keyframes are ranked by appearance without a global descriptor.
-_RANKING_KEYPOINTS = 300
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +53,7 @@ class Observations:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Removed:
+class RemovedKeyframe:
     """Where a removed keyframe lies as seen from its parent, in units and scale of the parent."""
 
     parent: int
@@ -77,11 +74,13 @@ class SlamMap:
 
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
+        loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
         lines: the lines that the keyframes hold; None where lines are not used.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
         self.keyframes: dict[int, Keyframe] = {}
+        self.loop_links: list[tuple[int, int, int]] = []
         self.camera = camera
         self.pixel_sigma = pixel_sigma
         self._config = config
@@ -89,7 +88,54 @@ class SlamMap:
         self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0
-        self._removed: dict[int, _Removed] = {}
+        self._removed: dict[int, RemovedKeyframe] = {}
+
+    @classmethod
+    def restored(
+        cls,
+        camera: PinholeCamera,
+        config: MapConfig,
+        *,
+        pixel_sigma: float,
+        keyframes: Iterable[Keyframe],
+        landmarks: LandmarkMap,
+        removed: Mapping[int, RemovedKeyframe],
+        loop_links: Iterable[tuple[int, int, int]],
+        counters: Mapping[str, int],
+    ) -> SlamMap:
+        """A map put together again from its parts.
+
+        Args:
+            camera: of all frames.
+            config: settings.
+            pixel_sigma: see :class:`SlamMap`.
+            keyframes: by increasing id; they tell who sees what.
+            landmarks: without observations.
+            removed: see :attr:`removed`.
+            loop_links: see :class:`SlamMap`.
+            counters: see :attr:`counters`.
+        """
+        slam_map = cls(camera, config, pixel_sigma=pixel_sigma)
+        slam_map._landmarks = landmarks
+        for keyframe in keyframes:
+            slam_map.keyframes[keyframe.id] = keyframe
+            seen = keyframe.observed
+            landmarks.observations.add(keyframe.id, keyframe.landmark_ids[seen], seen)
+        slam_map._removed = dict(removed)
+        slam_map.loop_links = list(loop_links)
+        slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
+        return slam_map
+
+    @property
+    def removed(self) -> Mapping[int, RemovedKeyframe]:
+        """Keyframes that were removed, by id: frames that refer to them are placed by these."""
+        return self._removed
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The numbers that the next keyframe, submap and landmark will get, for :meth:`restored`."""
+        made = 0 if self._landmarks is None else self._landmarks.made
+        return {"next_keyframe": self._next_id, "next_submap": self._next_submap, "landmarks_made": made}
 
     @property
     def landmarks(self) -> LandmarkMap:
@@ -242,21 +288,6 @@ class SlamMap:
         limit = 0.25 * self.camera.width / self.camera.fx
         return [candidates[k] for k in order if offsets[k] < limit]
 
-    def similar_keyframes(self, frame: ObservedFrame, count: int) -> list[Keyframe]:
-        """The ``count`` keyframes that look most like the frame.
-
-        By cosine of the global descriptors where the features have one, otherwise by how many of the strongest
-        keypoints find a similar descriptor.
-        """
-        candidates = list(self.keyframes.values())
-        if frame.features.global_descriptor.numel():
-            query = frame.features.global_descriptor.numpy()
-            scores = [float(keyframe.frame.features.global_descriptor.numpy() @ query) for keyframe in candidates]
-        else:
-            scores = [_votes(frame, keyframe.frame) for keyframe in candidates]
-        ranked = np.argsort(-np.asarray(scores), kind="stable")[:count]
-        return [candidates[k] for k in ranked]
-
     def observations(
         self, *, keyframe_ids: Iterable[int] | None = None, landmark_ids: Indices | None = None
     ) -> Observations:
@@ -382,7 +413,7 @@ class SlamMap:
         if keyframe.parent is None:
             raise InputError(f"keyframe {keyframe_id} is the root of submap {keyframe.submap} and cannot be removed")
         parent = self.keyframes[keyframe.parent]
-        self._removed[keyframe_id] = _Removed(
+        self._removed[keyframe_id] = RemovedKeyframe(
             parent=parent.id,
             T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
             scale_ratio=keyframe.scale / parent.scale,
@@ -418,7 +449,7 @@ class SlamMap:
 
     def placement(self, keyframe_id: int) -> tuple[Array, float]:
         """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
-        chain: list[_Removed] = []
+        chain: list[RemovedKeyframe] = []
         while keyframe_id not in self.keyframes:
             chain.append(self._removed[keyframe_id])
             keyframe_id = chain[-1].parent
@@ -480,11 +511,3 @@ def _scaled(transform: ArrayLike, scale: float) -> Array:
     """A transform (4, 4) with its translation multiplied."""
     matrix = np.asarray(transform, dtype=np.float64)
     return make_transform(matrix[:3, :3], scale * matrix[:3, 3])
-
-
-def _votes(frame: ObservedFrame, other: ObservedFrame) -> float:
-    if not len(frame) or not len(other):
-        return 0.0
-    query, reference = frame.descriptors[:_RANKING_KEYPOINTS], other.descriptors[:_RANKING_KEYPOINTS]
-    best = (query @ reference.T).max(axis=1)
-    return float(np.maximum(best - background_similarity(query, reference), 0.0).sum())

@@ -56,8 +56,14 @@ class ConstantVelocity:
         """T_world_cam (4, 4) of the last known pose, None before the first."""
         return self._pose
 
-    def predict(self, timestamp: float) -> Prediction | None:
-        """The pose expected at ``timestamp`` (seconds); None unless the last two frames both had a pose."""
+    def predict(self, timestamp: float, *, velocity_change: float = _VELOCITY_CHANGE) -> Prediction | None:
+        """The pose expected at ``timestamp`` (seconds); None unless the last two frames both had a pose.
+
+        Args:
+            timestamp: of the frame to come.
+            velocity_change: standard deviation of the change of velocity along each axis, map units per second; the
+                default is that of a hand-held camera in metres.
+        """
         if self._pose is None or self._velocity is None or self._timestamp is None:
             return None
         # A clock that stands still or runs backwards says nothing about the motion: assume one frame time.
@@ -68,7 +74,7 @@ class ConstantVelocity:
         steps = min(elapsed / interval, _MAX_EXTRAPOLATION)
         return Prediction(
             T_world_cam=compose(self._pose, se3_exp(steps * self._velocity)),
-            translation_sigma=_VELOCITY_CHANGE * elapsed,
+            translation_sigma=velocity_change * elapsed,
             rotation_sigma=_ANGULAR_VELOCITY_CHANGE * elapsed,
         )
 

@@ -29,10 +29,22 @@ class LostClock:
         """Lost frames in a row; 0 while tracking."""
         return self._lost_frames
 
-    def tracked(self, *, fresh: bool = False) -> None:
-        """A frame was placed; ``fresh`` if it is the first of a new submap."""
-        self._tracked_frames = 1 if fresh else self._tracked_frames + 1
+    def started(self, frames: int = 1) -> None:
+        """A new submap began with so many frames."""
+        self._tracked_frames = frames
         self._lost_frames = 0
+        self._since = None
+
+    def tracked(self) -> None:
+        """A frame was placed."""
+        self._tracked_frames += 1
+        self._lost_frames = 0
+        self._since = None
+
+    def resume(self, *, lost_frames: int, tracked_frames: int) -> None:
+        """Go on where an earlier run ended: after so many placed frames and, behind them, so many lost ones."""
+        self._tracked_frames = tracked_frames
+        self._lost_frames = lost_frames
         self._since = None
 
     def lost(self, timestamp: float) -> None:
@@ -45,11 +57,11 @@ class LostClock:
         """Whether a new submap should start with the frame at ``timestamp`` seconds, the latest of the lost ones.
 
         Lost for the given time and for a few frames; but a map is waited for no longer than it was of use: a bad first
-        frame is given up after one more.
+        frame is given up after one more. A map that was loaded and never found yet deserves all of the time.
         """
         if self._since is None:
             return False
-        if self._lost_frames > self._tracked_frames:
+        if 0 < self._tracked_frames < self._lost_frames:
             return True
         return self._lost_frames >= _FEWEST_LOST_FRAMES and timestamp - self._since >= self._patience
 

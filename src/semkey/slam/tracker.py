@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.datasets.sequence import Sensor
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, rotation_angle_deg, transform_points
 from semkey.matching.robust import estimate_absolute_pose
@@ -19,7 +21,9 @@ from semkey.slam.line_tracking import LineTracker, SeenLines
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.map import SlamMap
+from semkey.slam.mono import MonoStarter, begin_submap
 from semkey.slam.motion import ConstantVelocity, Prediction
+from semkey.slam.new_landmarks import triangulate_new_landmarks
 from semkey.slam.pose import PoseObservations, PosePrior, refine_pose
 from semkey.slam.submaps import LostClock
 from semkey.slam.timing import StageTimer
@@ -56,8 +60,9 @@ class FrameRecord:
         matches: associations that the pose was estimated from.
         inliers: landmarks and lines within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.
-        method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised`` or
-            ``lost``.
+        method: ``start``, ``guided``, ``keyframe`` (descriptors alone against a recent keyframe), ``relocalised``,
+            ``initialised`` (placed when a later frame had started a map without depth), ``lost`` or ``unreadable``
+            (there was no image).
         is_keyframe: whether the frame was kept.
         submap: which part of the map the pose belongs to, from 0; the motion between submaps is unknown.
     """
@@ -107,10 +112,17 @@ class Tracker:
         mapping: what is done with the map around new keyframes.
         config: settings.
         timer: where the time per stage is added up.
+        sensor: where depth comes from.
     """
 
     def __init__(
-        self, slam_map: SlamMap, mapping: LocalMapping, config: SlamConfig, timer: StageTimer | None = None
+        self,
+        slam_map: SlamMap,
+        mapping: LocalMapping,
+        config: SlamConfig,
+        timer: StageTimer | None = None,
+        *,
+        sensor: Sensor = "rgbd",
     ) -> None:
         self._map = slam_map
         self._mapping = mapping
@@ -121,7 +133,7 @@ class Tracker:
         self._pixel = image_scale(slam_map.camera)
         self._lines = LineTracker(slam_map, config.lines, pixel=self._pixel) if config.lines.enabled else None
         self._motion = ConstantVelocity()
-        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._places = LoopCloser(slam_map, config.loops, with_scale=sensor == "mono", seed=config.seed)
         self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._clock = LostClock(config.loops.new_submap_seconds)
         self._loop: LoopRecord | None = None
@@ -131,6 +143,16 @@ class Tracker:
         self._last_ids = np.zeros(0, dtype=np.int64)
         self._anchor: tuple[int, Array] | None = None
         self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+        self._mono = config.mono
+        self._sensor = sensor
+        self._starter = MonoStarter(
+            slam_map.camera,
+            config.mono,
+            image_scale=self._pixel,
+            pixel_sigma=slam_map.pixel_sigma,
+            seed=config.seed,
+        )
+        self._late_records: list[FrameRecord] = []
 
     @property
     def loop(self) -> LoopRecord | None:
@@ -141,6 +163,37 @@ class Tracker:
     def tracked_landmarks(self) -> NDArray[np.int64]:
         """The landmark (N,) by which each keypoint of the last frame was tracked, -1 for none."""
         return self._tracked_landmarks
+
+    def take_late_records(self) -> list[FrameRecord]:
+        """Records of earlier frames that the last frame has made it possible to place; each is handed over once."""
+        late, self._late_records = self._late_records, []
+        return late
+
+    def follow(self, records: Sequence[FrameRecord]) -> None:
+        """Go on behind frames of an earlier part of the run; without any, a map that is there is to be found first.
+
+        Args:
+            records: earlier frames, placed in the map that the tracker was given; possibly none.
+        """
+        if not self._map.keyframes:
+            return
+        tracked = [row for row, record in enumerate(records) if record.T_world_cam is not None]
+        for record in records[tracked[-2:][0] :] if tracked else ():
+            if record.reference_keyframe is None or record.T_keyframe_cam is None:
+                self._motion.lose()
+                continue
+            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
+            self._motion.update(record.timestamp, pose)
+            self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
+            self._last_inliers = self._peak_inliers = record.inliers
+            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+            # Its submap may have been merged into another since the record was made.
+            self._submap = nearest.submap
+            self._last_ids = nearest.landmark_ids[nearest.observed]
+        self._clock.resume(
+            lost_frames=len(records) - tracked[-1] - 1 if tracked else 1 + len(records),
+            tracked_frames=sum(records[row].submap == self._submap for row in tracked),
+        )
 
     def track(self, frame: ObservedFrame) -> FrameRecord:
         """Estimate the pose of one frame."""
@@ -160,6 +213,7 @@ class Tracker:
             reference = self._last_reference()
         if method == "relocalised":
             self._submap = self._map.keyframes[reference].submap
+        self._starter.reset()
         self._clock.tracked()
         self._last_inliers = estimate.inlier_count
         if len(found):  # else the pose came from lines, and what was last seen is still near
@@ -171,7 +225,7 @@ class Tracker:
             T_reference_cam = self._map.relative_pose(reference, pose)
             self._mapping.before_keyframe()
             self._follow_map()
-            pose = self._map.absolute_pose(reference, T_reference_cam)
+            pose = self._place_again(frame, found, self._map.absolute_pose(reference, T_reference_cam))
             keyframe = self._keep(frame, pose, found, estimate.lines)
             reference, pose = keyframe.id, keyframe.T_world_cam
         else:
@@ -196,8 +250,18 @@ class Tracker:
             submap=self._submap,
         )
 
+    def skip(self, index: int, timestamp: float) -> FrameRecord:
+        """The record of a frame that could not be read; the camera is taken to have moved on as before."""
+        self._loop = None
+        self._tracked_landmarks = np.zeros(0, dtype=np.int64)
+        return FrameRecord(
+            index=index, timestamp=timestamp, T_world_cam=None, keypoints=0, method="unreadable", submap=self._submap
+        )
+
     def _start(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
         """Make the frame the first keyframe of a submap, if it has enough keypoints with depth to be tracked by."""
+        if self._sensor == "mono":
+            return self._start_without_depth(frame, T_world_cam)
         if np.count_nonzero(frame.depth > 0) < self._config.min_relocalisation_inliers:
             return self._record_lost(frame)
         self._mapping.before_keyframe()
@@ -205,25 +269,44 @@ class Tracker:
         self._motion.lose()
         self._motion.update(frame.timestamp, T_world_cam)
         self._anchor = (keyframe.id, np.eye(4))
-        self._clock.tracked(fresh=True)
+        self._clock.started()
         self._last_inliers = 0
-        return FrameRecord(
-            index=frame.index,
-            timestamp=frame.timestamp,
-            T_world_cam=T_world_cam,
-            reference_keyframe=keyframe.id,
-            T_keyframe_cam=np.eye(4),
-            keypoints=len(frame),
-            method="start",
-            is_keyframe=True,
-            submap=self._submap,
-        )
+        return self._record_start(keyframe)
+
+    def _start_without_depth(self, frame: ObservedFrame, T_world_cam: Array) -> FrameRecord:
+        """Begin a submap with two keyframes as soon as an earlier frame and this one tell motion and structure."""
+        with self._timer.stage("initialise"):
+            start = self._starter.offer(frame)
+        if start is None:
+            return self._record_lost(frame)
+        self._mapping.before_keyframe()
+        with self._timer.stage("map"):
+            first, second = begin_submap(self._map, start, T_world_cam, self._submap)
+        self._motion.lose()
+        self._motion.update(first.frame.timestamp, first.T_world_cam)
+        self._motion.update(frame.timestamp, second.T_world_cam)
+        self._anchor = (second.id, np.eye(4))
+        self._clock.started(frames=2)
+        self._peak_inliers = 0
+        self._last_inliers = 0
+        self._last_ids = second.landmark_ids[second.observed]
+        self._tracked_landmarks = second.landmark_ids.copy()
+        self._late_records = [self._record_start(first)]
+        for earlier in start.between:
+            placed = self._locate_by_keyframes(earlier, [first, second], self._config.min_inliers)
+            if placed is not None:
+                self._late_records.append(self._record_located(earlier, placed, "initialised"))
+        record = self._record_start(second)
+        self._mapping.after_keyframe(second.id)
+        return record
 
     def _keep(
         self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, lines: SeenLines | None = None
     ) -> Keyframe:
         with self._timer.stage("map"):
             keyframe = self._map.add_keyframe(frame, T_world_cam, found, self._submap)
+            if self._sensor != "rgbd":
+                triangulate_new_landmarks(self._map, keyframe.id, self._mono, image_scale=self._pixel)
             if found is not None and keyframe.parent is None:
                 keyframe.parent = self._last_reference(before=keyframe.id)
             if self._lines is not None:
@@ -239,6 +322,18 @@ class Tracker:
         """Take the last pose along to wherever the map has moved since."""
         if self._anchor is not None:
             self._motion.move(self._map.absolute_pose(*self._anchor))
+
+    def _place_again(self, frame: ObservedFrame, found: Associations, T_world_cam: Array) -> Array:
+        """The pose of a new keyframe after its landmarks were moved, from where its reference keyframe took it.
+
+        Where the adjustment changed the size of things, as it may without depth, rigid motion is not enough: landmarks
+        triangulated from a pose that does not fit the map would carry the misfit on.
+        """
+        left = found.select(self._map.landmarks.alive[found.landmark_ids])
+        if len(left) < self._config.min_inliers:
+            return T_world_cam
+        with self._timer.stage("pose"):
+            return self._refine(frame, left, T_world_cam, None, None).T_world_cam
 
     def _last_reference(self, *, before: int | None = None) -> int:
         """The keyframe that the last tracked frame hangs on, or what stands in for it; the newest if there is none."""
@@ -266,14 +361,44 @@ class Tracker:
         self._motion.lose()
         self._clock.lost(frame.timestamp)
         last_pose = self._motion.last_pose
-        if self._clock.gives_up(frame.timestamp) and last_pose is not None:
+        if self._clock.gives_up(frame.timestamp):
             before = self._submap
             self._submap = self._map.next_submap
-            record = self._start(frame, last_pose)
+            record = self._start(frame, np.eye(4) if last_pose is None else last_pose)
             if record.T_world_cam is not None:
                 return record
             self._submap = before
         return self._record_lost(frame)
+
+    def _record_start(self, keyframe: Keyframe) -> FrameRecord:
+        return FrameRecord(
+            index=keyframe.frame.index,
+            timestamp=keyframe.frame.timestamp,
+            T_world_cam=keyframe.T_world_cam,
+            reference_keyframe=keyframe.id,
+            T_keyframe_cam=np.eye(4),
+            keypoints=len(keyframe.frame),
+            method="start",
+            is_keyframe=True,
+            submap=keyframe.submap,
+        )
+
+    def _record_located(self, frame: ObservedFrame, estimate: _Estimate, method: str) -> FrameRecord:
+        """Of a frame that does not become a keyframe."""
+        reference = self._map.nearest_keyframe(estimate.inlier_associations.landmark_ids)
+        assert reference is not None  # every landmark is seen by some keyframe
+        return FrameRecord(
+            index=frame.index,
+            timestamp=frame.timestamp,
+            T_world_cam=estimate.T_world_cam,
+            reference_keyframe=reference,
+            T_keyframe_cam=self._map.relative_pose(reference, estimate.T_world_cam),
+            matches=len(estimate.associations),
+            inliers=estimate.inlier_count,
+            keypoints=len(frame),
+            method=method,
+            submap=self._submap,
+        )
 
     def _record_lost(self, frame: ObservedFrame) -> FrameRecord:
         return FrameRecord(
@@ -287,7 +412,7 @@ class Tracker:
 
     def _locate(self, frame: ObservedFrame) -> tuple[str, _Estimate | None]:
         if self._clock.lost_frames == 0:
-            prediction = self._motion.predict(frame.timestamp)
+            prediction = self._predict(frame.timestamp)
             guided = self._locate_guided(frame, prediction) if prediction is not None else None
             if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
                 return "guided", guided
@@ -310,6 +435,19 @@ class Tracker:
             ):
                 return "relocalised", found
         return "lost", None
+
+    def _predict(self, timestamp: float) -> Prediction | None:
+        """The next pose; without a depth camera, which has a range, speeds are relative to how far away things are."""
+        last_pose = self._motion.last_pose
+        if self._sensor == "rgbd" or last_pose is None or not len(self._last_ids):
+            return self._motion.predict(timestamp)
+        depth = self._median_depth(self._last_ids, last_pose)
+        return self._motion.predict(timestamp, velocity_change=self._mono.velocity_change * depth)
+
+    def _median_depth(self, landmark_ids: NDArray[np.int64], T_world_cam: Array) -> float:
+        """Median depth of landmarks (M,), M > 0, as seen from a pose, in map units."""
+        points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[landmark_ids])
+        return max(float(np.median(points[:, 2])), 1e-6)
 
     def _locate_guided(self, frame: ObservedFrame, prediction: Prediction) -> _Estimate | None:
         """The pose by landmarks looked for where the prediction sees them; None if it is too vague for that."""
@@ -461,10 +599,8 @@ class Tracker:
         if self._uncovered_share(frame, tracked) > config.keyframe_uncovered_share:
             return True
         relative = inverse(last.T_world_cam) @ estimate.T_world_cam
-        depths = frame.depth[tracked]
-        depths = depths[depths > 0]
         distance = float(np.linalg.norm(relative[:3, 3]))
-        parallax = distance / float(np.median(depths)) if len(depths) else 0.0
+        parallax = distance / self._median_depth(estimate.inlier_associations.landmark_ids, estimate.T_world_cam)
         turned = rotation_angle_deg(relative)
         if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
             return True

@@ -103,7 +103,7 @@ def draw_matches(
         caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
         if inliers is not None:
             caption += f", {int(good.sum())} inliers"
-    return _with_caption(canvas, caption)
+    return with_caption(canvas, caption)
 
 
 def _check_image(image: NDArray[np.uint8], features: Features) -> None:
@@ -169,7 +169,8 @@ def _value_colors(values: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     return [(int(red), int(green), int(blue)) for blue, green, red in bgr]
 
 
-def _with_caption(canvas: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+def with_caption(canvas: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """The picture with a dark strip below it that holds a line of text; at least wide enough for a short one."""
     width = max(canvas.shape[1], MIN_CAPTION_WIDTH)
     scale = max(0.5, width / 1800)
     strip_height = round(44 * scale)

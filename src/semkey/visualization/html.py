@@ -53,6 +53,9 @@ figure { margin: 0 0 16px; }
 img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
 figcaption { font-size: 13px; margin-top: 6px; }
 footer { font-size: 13px; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 12px; margin: 0 0 12px; }
+.gallery figure { margin: 0; }
+.gallery img { width: 100%; }
 """
 
 
@@ -116,6 +119,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Small pictures side by side, as many in a row as there is room for."""
+
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
 class Folded:
     """Blocks that are shown when the reader opens them by a click on the summary."""
 
@@ -123,7 +133,7 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block: TypeAlias = "Paragraph | KeyFigures | Code | Table | Picture | Folded"
+Block: TypeAlias = "Paragraph | KeyFigures | Code | Table | Picture | Gallery | Folded"
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,8 @@ def _render(block: Block) -> str:
             return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
         case Table():
             return _render_table(block)
+        case Gallery(pictures):
+            return f'<div class="gallery">{"".join(_render(picture) for picture in pictures)}</div>'
         case Picture(data, caption):
             text = escape(caption)
             return (

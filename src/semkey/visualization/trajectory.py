@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ESTIMATE, _TRUTH, _LOST, _START, _END = "#2563eb", "#8a94a0", "#dc2626", "#16a34a", "#111827"
+_LIVE, _LOOP = "#e69f00", "#cc79a7"
 _DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _View:
+class View:
     """Which world axes to look along: indices into x, y, z, and whether up is the positive direction."""
 
     right: int
@@ -39,6 +40,8 @@ def trajectory_figure(
     estimated: Trajectory,
     ground_truth: Trajectory | None = None,
     *,
+    live: Trajectory | None = None,
+    loop_timestamps: ArrayLike | None = None,
     frame_timestamps: ArrayLike | None = None,
     lost_mask: ArrayLike | None = None,
     inlier_counts: ArrayLike | None = None,
@@ -55,6 +58,10 @@ def trajectory_figure(
     Args:
         estimated: poses of the tracked frames, possibly none.
         ground_truth: reference poses, or None.
+        live: the poses as they were first estimated, before later corrections; drawn beside the others, with its own
+            error. None draws nothing.
+        loop_timestamps: (M, 2) seconds, pairs of frames in ``estimated`` that were recognised as the same place; pairs
+            that are not there are left out.
         frame_timestamps: (N,) seconds of all frames, lost ones too, increasing; default those of ``estimated``.
         lost_mask: (N,) bool, frames without a pose; default none.
         inlier_counts: (N,) inlier matches per frame; default unknown.
@@ -79,6 +86,10 @@ def trajectory_figure(
 
     error = _error_or_none(estimated, ground_truth, alignment)
     drawn = estimated if error is None else error.similarity.apply(estimated)
+    live_error = None if live is None else _error_or_none(live, ground_truth, alignment)
+    # Both lie in one world frame; where there is no truth to align to, they are drawn in it.
+    drawn_live = live if live is None or live_error is None else live_error.similarity.apply(live)
+    loops = _loop_places(drawn, loop_timestamps)
     lost_stamps = stamps[lost]
     panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]
 
@@ -87,12 +98,19 @@ def trajectory_figure(
     grid = figure.add_gridspec(1 + len(panels), 2, height_ratios=[4.6, *[2.0] * len(panels)])
     if title:
         figure.suptitle(title, fontsize=13)
-    view = _choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
+    view = choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
     for column, (name, across, upward) in enumerate(
         (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
     ):
         axes = figure.add_subplot(grid[0, column])
+        if drawn_live is not None and len(drawn_live):
+            line = _break_where_lost(drawn_live, lost_stamps)
+            axes.plot(line[:, across], line[:, upward], color=_LIVE, linewidth=1.0, label="as first estimated")
         _draw_view(axes, drawn, ground_truth, lost_stamps, across, upward)
+        for number, (place0, place1) in enumerate(loops):
+            ends = np.stack([place0, place1])[:, [across, upward]]
+            name_once = "loop" if number == 0 else None
+            axes.plot(*ends.T, color=_LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
         axes.set_title(name, fontsize=11)
         if not (view.up_is_positive if upward == view.vertical else view.forward_is_up_the_page):
             axes.invert_yaxis()
@@ -104,7 +122,11 @@ def trajectory_figure(
     for row, name in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, :])
         if name == "error" and error is not None:
-            _draw_error(axes, error, lost_stamps, start)
+            if live_error is not None:
+                label = f"as first estimated, RMSE {live_error.statistics.rmse:.3g} m"
+                axes.plot(*_broken_error(live_error, lost_stamps, start), color=_LIVE, linewidth=1.0, label=label)
+            highest = max(e.statistics.max for e in (error, live_error) if e is not None)
+            _draw_error(axes, error, lost_stamps, start, highest)
         elif inliers is not None:
             axes.plot(stamps - start, inliers, color=_ESTIMATE, linewidth=1.0)
             axes.plot(lost_stamps - start, inliers[lost], linestyle="none", marker="x", color=_LOST, markersize=5)
@@ -134,20 +156,20 @@ def _error_or_none(
         return None
 
 
-def _choose_view(trajectory: Trajectory) -> _View:
+def choose_view(trajectory: Trajectory) -> View:
     """The world axis nearest to the mean "down" of the cameras is vertical; the longer of the others goes right.
 
     Worlds differ in which axis points up (z in TUM RGB-D, -y where the first camera is the world), but cameras are
     mostly held upright.
     """
     if len(trajectory) == 0:
-        return _View(right=0, forward=2, vertical=1, up_is_positive=False)
+        return View(right=0, forward=2, vertical=1, up_is_positive=False)
     mean_down = trajectory.poses[:, :3, 1].mean(axis=0)
     vertical = int(np.argmax(np.abs(mean_down)))
     extent = np.ptp(trajectory.positions, axis=0)
     first, second = (axis for axis in range(3) if axis != vertical)
     right, forward = (first, second) if extent[first] >= extent[second] else (second, first)
-    return _View(right=right, forward=forward, vertical=vertical, up_is_positive=bool(mean_down[vertical] < 0))
+    return View(right=right, forward=forward, vertical=vertical, up_is_positive=bool(mean_down[vertical] < 0))
 
 
 def _draw_view(
@@ -216,18 +238,37 @@ def _places_of_lost(
     return np.array(places, dtype=np.float64).reshape(-1, 3)
 
 
-def _draw_error(axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float) -> None:
+def _loop_places(
+    trajectory: Trajectory, loop_timestamps: ArrayLike | None
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Where the two frames of every loop lie, for those that are in the trajectory."""
+    if loop_timestamps is None or not len(trajectory):
+        return []
+    places = {stamp: place for stamp, place in zip(trajectory.timestamps.tolist(), trajectory.positions, strict=True)}
+    pairs = np.asarray(loop_timestamps, dtype=np.float64).reshape(-1, 2).tolist()
+    return [(places[first], places[second]) for first, second in pairs if first in places and second in places]
+
+
+def _broken_error(
+    error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times and errors with NaN where frames were lost in between."""
     lost_before = np.searchsorted(np.sort(lost_stamps), error.timestamps)
     gaps = np.flatnonzero(np.diff(lost_before)) + 1
-    times = np.insert(error.timestamps - start, gaps, np.nan)
-    values = np.insert(error.errors, gaps, np.nan)
+    return np.insert(error.timestamps - start, gaps, np.nan), np.insert(error.errors, gaps, np.nan)
+
+
+def _draw_error(
+    axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float, highest: float
+) -> None:
+    times, values = _broken_error(error, lost_stamps, start)
     axes.plot(times, values, color=_ESTIMATE, linewidth=1.2, marker=".", markersize=3)
     rmse = error.statistics.rmse
     axes.axhline(rmse, color=_TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
     axes.legend(fontsize=9, loc="upper right", framealpha=0.85)
     axes.set_ylabel("position error (m)")
     # Room above the line for the legend; a perfect trajectory still gets an axis.
-    axes.set_ylim(0, 1.3 * max(error.statistics.max, 1e-6))
+    axes.set_ylim(0, 1.3 * max(highest, 1e-6))
 
 
 def _mark_lost(axes: Axes, times: NDArray[np.float64], lost: NDArray[np.bool_]) -> None:

@@ -76,7 +76,7 @@ def prepare_sequences(
     """
     result = []
     for folder in config.folders:
-        sequence = open_sequence(folder)
+        sequence = open_sequence(folder, strict=True)
         _check(folder, sequence)
         posed = [index for index, pose in enumerate(sequence.ground_truth) if pose is not None]
         border = len(posed) - max(2, round(val_share * len(posed)))

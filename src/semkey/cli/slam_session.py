@@ -1,0 +1,186 @@
+"""What ``semkey slam`` does besides tracking: maps loaded and saved, runs resumed, viewers and recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from semkey.datasets import FrameSequence
+    from semkey.extractors import Extractor
+    from semkey.slam import SlamConfig, SlamMap, SlamObserver, SlamResult
+    from semkey.slam.colors import LandmarkColors
+    from semkey.slam.lost_pictures import LostFramePictures
+
+AUTOSAVE_FILE = "autosave.semkey"
+
+SaveMapOption = typer.Option(
+    None, "--save-map", metavar="FILE", help="Write the map, for semkey localize and --load-map (room.semkey)."
+)
+LoadMapOption = typer.Option(
+    None, "--load-map", metavar="FILE", help="Continue this map: the camera is found in it first."
+)
+ResumeOption = typer.Option(
+    False, "--resume", help="Go on where a crashed or interrupted run stopped, from DIR's automatic save."
+)
+AutosaveOption = typer.Option(
+    30.0, "--autosave", min=0.0, metavar="SECONDS", help="Save the run so far every so often; 0 for never."
+)
+ViewerOption = typer.Option(False, "--viewer", help="Show the run live in Rerun (needs the extra 'viewer').")
+RecordOption = typer.Option(
+    None, "--record", metavar="FILE", help="Write a Rerun recording (.rrd), also without a screen."
+)
+PlyOption = typer.Option(None, "--ply", metavar="FILE", help="Write the landmarks as a coloured point cloud.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """The options of this file, as given; ``out`` is the folder of the results."""
+
+    out: Path
+    save_map: Path | None
+    load_map: Path | None
+    resume: bool
+    autosave: float
+    viewer: bool
+    record: Path | None
+    ply: Path | None
+
+    @property
+    def autosave_path(self) -> Path:
+        """Where the run so far is saved."""
+        return self.out / AUTOSAVE_FILE
+
+    def check(self) -> None:
+        """Tell before the work what cannot be done.
+
+        Raises:
+            InputError: a file to write is a folder, or there is nothing to resume.
+            ConfigError: options that exclude each other.
+        """
+        from semkey.errors import ConfigError, InputError
+
+        for path in (self.save_map, self.record, self.ply):
+            if path is not None and path.is_dir():
+                raise InputError(f"cannot write {path}: it is a folder")
+        if self.resume and self.load_map is not None:
+            raise ConfigError("--resume and --load-map exclude each other: an automatic save has the whole map")
+        if self.resume and not self.autosave_path.is_file():
+            raise InputError(f"{self.autosave_path}: no automatic save to resume from; run without --resume")
+
+
+@dataclass(kw_only=True)
+class PreparedSession:
+    """What a run gets, and what is left to do behind it.
+
+    Attributes:
+        options: as given.
+        every: the run uses every n-th frame.
+        feature_settings: of the extractor.
+        slam_map: a map to continue, or None.
+        resume: an earlier part of the run, or None.
+        observers: told what happens.
+        colors: colours of the landmarks.
+        lost_pictures: of frames where tracking was lost.
+    """
+
+    options: SessionOptions
+    every: int
+    feature_settings: dict[str, Any]
+    slam_map: SlamMap | None
+    resume: SlamResult | None
+    colors: LandmarkColors
+    lost_pictures: LostFramePictures
+    observers: Sequence[SlamObserver] = field(default_factory=tuple)
+
+    @property
+    def last_frame(self) -> int:
+        """Index of the last frame of the earlier part; -1 without one."""
+        return -1 if self.resume is None or not self.resume.frames else self.resume.frames[-1].index
+
+    def finish(self, result: SlamResult) -> None:
+        """Write map and point cloud behind the report; a run that came to its end needs its automatic save no more.
+
+        Raises:
+            InputError: a file cannot be written, or there is no map.
+        """
+        options = self.options
+        colors = None
+        if result.slam_map is not None and result.slam_map.keyframes:
+            colors = self.colors.colors(len(result.slam_map.landmarks))
+        if options.save_map is not None:
+            from semkey.slam.session import Session, save_session
+
+            session = Session(result=result, feature_settings=self.feature_settings, every=self.every, colors=colors)
+            save_session(options.save_map, session)
+            typer.echo(f"map written to {options.save_map}")
+        if options.ply is not None and result.slam_map is not None:
+            from semkey.slam.export import write_ply
+
+            count = write_ply(options.ply, result.slam_map, colors)
+            typer.echo(f"{count} points written to {options.ply}")
+        if options.record is not None:
+            typer.echo(f"recording written to {options.record}")
+        if not result.interrupted:
+            options.autosave_path.unlink(missing_ok=True)
+        elif options.autosave_path.exists():
+            typer.echo(f"go on with --resume, from {options.autosave_path}", err=True)
+
+
+def prepare_session(
+    options: SessionOptions, sequence: FrameSequence, extractor: Extractor, config: SlamConfig, *, every: int
+) -> PreparedSession:
+    """Load what is to be continued, and set up who watches the run.
+
+    Raises:
+        InputError: a map cannot be read, or a recording not be written.
+        ConfigError: a map does not belong to this input, these features or settings, or the viewer cannot be shown.
+    """
+    from semkey.slam.colors import LandmarkColors
+    from semkey.slam.lost_pictures import LostFramePictures
+    from semkey.slam.session import Autosave, check_continuable, check_features, check_resumable, load_session
+
+    settings = dict(getattr(extractor, "settings", {}))
+    loaded, slam_map, resume = None, None, None
+    if options.resume:
+        loaded = load_session(options.autosave_path)
+        check_features(loaded, options.autosave_path, extractor.name, settings)
+        check_resumable(loaded, options.autosave_path, sequence, config, every=every)
+        resume = loaded.result
+    elif options.load_map is not None:
+        loaded = load_session(options.load_map)
+        check_features(loaded, options.load_map, extractor.name, settings)
+        check_continuable(loaded, options.load_map, sequence)
+        slam_map = loaded.slam_map
+    colors = LandmarkColors(None if loaded is None else loaded.colors)
+    lost_pictures = LostFramePictures()
+    observers: list[SlamObserver] = [colors, lost_pictures]
+    if options.viewer or options.record is not None:
+        from semkey.slam.viewer import RerunObserver
+
+        known = None if loaded is None else loaded.colors
+        observers.append(RerunObserver(record=options.record, live=options.viewer, colors=known))
+    if options.autosave > 0:
+        observers.append(
+            Autosave(
+                options.autosave_path,
+                seconds=options.autosave,
+                feature_settings=settings,
+                every=every,
+                colors=colors,
+            )
+        )
+    return PreparedSession(
+        options=options,
+        every=every,
+        feature_settings=settings,
+        slam_map=slam_map,
+        resume=resume,
+        colors=colors,
+        lost_pictures=lost_pictures,
+        observers=observers,
+    )

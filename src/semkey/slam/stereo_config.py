@@ -1,0 +1,39 @@
+"""Settings of stereo depth; every default is commented with why it has its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semkey.settings import Settings, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class StereoConfig(Settings):
+    """Settings of :func:`semkey.slam.stereo.stereo_depth`.
+
+    Attributes:
+        window_px: side of the compared patches, odd; 9 px blurs depth edges little and still tells patches apart.
+        max_disparity_share: largest disparity, as a share of the image width; what is nearer gets no depth.
+        min_correlation: smallest normalised correlation of two patches that show the same point.
+        left_right_px: largest difference between the disparities found from the left and from the right image.
+        max_relative_sigma: largest standard deviation of a depth, as a share of it; farther points get no depth, since
+            their depth is no longer normally distributed (it is the inverse of what is measured).
+    """
+
+    window_px: int = 9
+    max_disparity_share: float = 0.15
+    min_correlation: float = 0.8
+    left_right_px: float = 1.0
+    max_relative_sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            self.window_px >= 3 and self.window_px % 2 == 1,
+            f"window_px must be an odd number of at least 3, got {self.window_px}",
+        )
+        require(
+            0 < self.max_disparity_share <= 1, f"max_disparity_share must be in (0, 1], got {self.max_disparity_share}"
+        )
+        require(0 < self.min_correlation < 1, f"min_correlation must be in (0, 1), got {self.min_correlation}")
+        require(self.left_right_px > 0, f"left_right_px must be positive, got {self.left_right_px}")
+        require(0 < self.max_relative_sigma < 1, f"max_relative_sigma must be in (0, 1), got {self.max_relative_sigma}")

@@ -1,0 +1,257 @@
+"""``semkey eval slam``: measures by hand, runs in processes of their own, resumed, and what the command writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command_line import Run
+from semkey.errors import ConfigError, DatasetError
+from semkey.evaluation import slam
+from semkey.evaluation.cv2_odometry import run_cv2_odometry
+from semkey.evaluation.results import Evaluation
+from semkey.evaluation.slam import (
+    SlamRunConfig,
+    create_slam_methods,
+    median_run,
+    run_slam_evaluation,
+    slam_sets,
+    summarise_runs,
+    trajectory_file,
+)
+from semkey.evaluation.slam_child import SlamRunError
+from semkey.evaluation.slam_measures import drift_percent, measure_run
+from semkey.evaluation.slam_rooms import ROOMS, render_rooms
+from semkey.geometry.transforms import make_transform, so3_exp
+from semkey.metrics.trajectory import Trajectory, read_tum_trajectory
+from semkey.rendering import RoomConfig, write_room
+from synthetic_world import PointWorld, walk
+
+
+def line(count: int, step: float = 1.0, *, scale: float = 1.0) -> Trajectory:
+    """Straight ahead, ``step`` metres per frame."""
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, 2, 3] = scale * step * np.arange(count)
+    return Trajectory(np.linspace(0.0, 0.1 * (count - 1), count), poses)
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_scale_is_that_much_drift_and_none_under_sim3() -> None:
+    truth, estimate = line(301), line(301, scale=1.02)
+    assert drift_percent(estimate, truth) == pytest.approx(2.0)
+    assert drift_percent(line(51, scale=0.9), line(51)) == pytest.approx(10.0)
+    assert math.isnan(drift_percent(line(9, 0.0), line(9, 0.0)))
+    row = measure_run(estimate, truth, alignment="sim3")
+    assert row["drift_percent"] == pytest.approx(0.0, abs=1e-9)
+    assert row["scale"] == pytest.approx(1 / 1.02)
+    assert row["ate_rmse_m"] == pytest.approx(0.0, abs=1e-9)
+    rigid = measure_run(estimate, truth, alignment="se3", live=line(301, scale=1.04))
+    # Centred on each other, the ends are 3 m off: errors are uniform between -3 m and 3 m, and twice that live.
+    assert rigid["ate_rmse_m"] == pytest.approx(3 / math.sqrt(3), rel=0.01)
+    assert rigid["ate_live_rmse_m"] == pytest.approx(6 / math.sqrt(3), rel=0.01)
+    assert rigid["rpe_trans_m"] == pytest.approx(0.02)
+    assert len(rigid["error_t"]) == len(rigid["error_m"]) == 300
+
+
+def test_a_constant_turn_is_a_relative_rotation_error() -> None:
+    truth = line(20)
+    poses = np.array(
+        [make_transform(so3_exp([0, np.radians(0.5) * k, 0]), p[:3, 3]) for k, p in enumerate(truth.poses)]
+    )
+    row = measure_run(Trajectory(truth.timestamps, poses), truth, alignment="se3")
+    assert row["rpe_rot_deg"] == pytest.approx(0.5)
+
+
+def test_too_few_poses_have_failed_and_no_truth_says_nothing() -> None:
+    assert measure_run(line(2), line(20), alignment="se3")["ate_rmse_m"] == math.inf
+    assert measure_run(line(20), line(0), alignment="se3") == {}
+
+
+def test_figures_are_medians_over_runs() -> None:
+    rows = [
+        {"name": f"seed-{k}", "ate_rmse_m": ate, "tracked": 1.0, "fps": fps, "error_t": [0.0], "error_m": [ate]}
+        for k, (ate, fps) in enumerate([(0.3, 10.0), (0.1, 30.0), (math.inf, 20.0)])
+    ]
+    result = summarise_runs(rows)
+    assert result.metrics["ate_rmse_m"] == 0.3
+    assert result.metrics["fps"] == 20.0
+    assert (result.metrics["ate_lowest_m"], result.metrics["ate_highest_m"]) == (0.1, math.inf)
+    assert (result.count, result.failures) == (3, 1)
+    assert median_run(rows) == 0
+    assert list(result.curves["error"].y) == [0.3]
+    assert "error_m" not in result.rows[0]
+    assert summarise_runs(rows[1:]).metrics["ate_rmse_m"] == math.inf
+
+
+# -- OpenCV's odometry ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "room"
+    return write_room(folder, RoomConfig(seed=3, frames=8, width=320, height=240, noise=False))
+
+
+def test_opencv_finds_the_motion_of_a_rendered_room(room: Path) -> None:
+    (opened,) = slam_sets([room])
+    run = run_cv2_odometry(opened.sequence)
+    assert len(run.poses) == len(run.timestamps) == 8
+    truth = np.array(opened.sequence.ground_truth)
+    relative = np.linalg.inv(truth[0]) @ truth[-1]
+    assert run.poses[-1] is not None
+    # Sign and direction of the motion are right, and not only its size.
+    assert np.linalg.norm(run.poses[-1][:3, 3] - relative[:3, 3]) < 0.1 * np.linalg.norm(relative[:3, 3])
+    assert set(run.stage_seconds) == {"read", "prepare", "align"}
+
+
+def test_opencv_says_where_it_found_no_motion() -> None:
+    run = run_cv2_odometry(PointWorld(walk(4), without_depth=range(4)))
+    assert [pose is None for pose in run.poses] == [False, True, True, True]
+
+
+def test_opencv_needs_depth(room: Path) -> None:
+    world = PointWorld(walk(3))
+    world.has_depth = False
+    with pytest.raises(DatasetError, match="no depth"):
+        run_cv2_odometry(world)
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def forbidden(request: Mapping[str, Any]) -> dict[str, Any]:
+    raise AssertionError(f"ran again: {request}")
+
+
+def test_every_run_is_a_process_and_is_not_repeated(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods, sets = create_slam_methods(["orb", "cv2-odometry"], keypoints=400), slam_sets([room])
+    config = SlamRunConfig(runs=1, keypoints=400)
+    told: list[tuple[int, int]] = []
+    first = run_slam_evaluation(
+        methods, sets, config, out=tmp_path, progress=lambda done, total, what: told.append((done, total))
+    )
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    metrics = first.results["orb"]["room"].metrics
+    assert metrics["frames"] == 8
+    assert metrics["tracked"] == 1.0
+    assert metrics["ate_rmse_m"] < 0.02
+    assert metrics["fps"] > 0.5
+    assert 50 < metrics["peak_mb"] < 3000
+    assert {"stage_read_ms", "stage_extract_ms", "stage_match_ms"} <= set(metrics)
+    assert first.results["cv2-odometry"]["room"].metrics["tracked"] == 1.0
+    assert len(read_tum_trajectory(trajectory_file(tmp_path, "orb", "room", 0))) == 8
+
+    monkeypatch.setattr(slam, "measure_in_child", forbidden)
+    again = run_slam_evaluation(methods, sets, config, out=tmp_path)
+    assert again.results["orb"]["room"].metrics == metrics
+
+    ran: list[int] = []
+
+    def count(request: Mapping[str, Any]) -> dict[str, Any]:
+        ran.append(request["seed"])
+        raise SlamRunError("out of memory")
+
+    monkeypatch.setattr(slam, "measure_in_child", count)
+    more = run_slam_evaluation(methods[:1], sets, SlamRunConfig(runs=3, keypoints=400), out=tmp_path)
+    assert ran == [1, 2], "the run with seed 0 is there"
+    result = more.results["orb"]["room"]
+    assert (result.count, result.failures) == (3, 2)
+    assert result.metrics["ate_rmse_m"] == math.inf
+    assert result.rows[1]["failure"] == "out of memory"
+
+    monkeypatch.setattr(slam, "measure_in_child", forbidden)
+    with pytest.raises(AssertionError, match="ran again"):
+        run_slam_evaluation(methods, sets, SlamRunConfig(runs=1, keypoints=401), out=tmp_path)
+
+
+def test_a_run_that_fails_says_why(room: Path) -> None:
+    request = {
+        "path": str(room / "missing"),
+        "format": "auto",
+        "camera": None,
+        "features": "orb",
+    }
+    with pytest.raises(SlamRunError, match=r"orb on .*missing: .*no such file or folder"):
+        slam.measure_in_child(request)
+
+
+def test_sequences_by_path_with_a_step(room: Path) -> None:
+    sets = slam_sets([room, f"{room}@3"], every=2)
+    assert [(one.name, one.every, one.path) for one in sets] == [("room, every 2", 2, room), ("room, every 3", 3, room)]
+    with pytest.raises(ConfigError, match="every must be positive"):
+        slam_sets([f"{room}@0"])
+    with pytest.raises(DatasetError, match="no such file"):
+        slam_sets([room / "missing@2"])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["orb", "orb"], "occur twice"), ([], "no features"), (["sfit"], "did you mean 'sift'")]
+)
+def test_wrong_features_are_refused_before_any_work(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_slam_methods(names)
+
+
+# -- rooms ------------------------------------------------------------------------------------------------------------
+
+
+def test_six_rooms_differ_in_one_thing_each() -> None:
+    assert len(ROOMS) == 6
+    difficulties = {(room.texture, room.motion, room.light) for room in ROOMS.values()}
+    assert len(difficulties) == 6
+    assert len({room.seed for room in ROOMS.values()}) == 6
+    assert all(room.blur and room.depth_noise for room in ROOMS.values())
+
+
+def test_a_room_is_rendered_once(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    found = render_rooms(["room-low-texture"], folder=tmp_path, frames=2, progress=lambda *report: told.append(report))
+    assert told == [(1, 2, "rendering room-low-texture"), (2, 2, "rendering room-low-texture")]
+    assert json.loads((found["room-low-texture"] / "room.json").read_text())["frames"] == 2
+    assert (
+        render_rooms(["room-low-texture"], folder=tmp_path, frames=2, progress=lambda *report: told.append(report))
+        == found
+    )
+    assert len(told) == 2
+    with pytest.raises(ConfigError, match="there is no room 'attic'"):
+        render_rooms(["attic"], folder=tmp_path)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_and_writes_a_report(run: Run, room: Path, tmp_path: Path) -> None:
+    arguments = ["--features", "orb", "--runs", "1", "--max-frames", "5", "--keypoints", "400", "--out", tmp_path]
+    outcome = run("eval", "slam", room, *arguments)
+    assert outcome.code == 0, outcome.err
+    header, row = (text.split("\t") for text in outcome.out.splitlines())
+    assert header[:5] == ["set", "method", "frames tracked, %", "ATE, m", "RPE, m"]
+    assert row[:3] == ["room", "orb", "100.0"]
+    evaluation = Evaluation.read(tmp_path / "results.json")
+    assert evaluation.kind == "slam"
+    assert evaluation.sets["room"]["description"].startswith("tum, rgbd, 5 frames of 320x240, path of ")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "Paths" in page
+    assert "position error, m over time" in page
+    again = run("eval", "report", tmp_path)
+    assert again.code == 0
+
+
+def test_the_command_needs_something_to_run_on(run: Run, room: Path, tmp_path: Path) -> None:
+    outcome = run("eval", "slam", "--out", tmp_path)
+    assert (outcome.code, outcome.err) == (2, "error: give sequences, or --rooms for the rendered ones\n")
+    outcome = run("eval", "slam", room, "--features", "sfit", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "did you mean 'sift'" in outcome.err
+    assert not (tmp_path / "out").exists()
