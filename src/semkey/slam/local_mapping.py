@@ -167,6 +167,7 @@ def bundle_problem(
         return None
     landmark_ids, landmark_rows = np.unique(observations.landmark_ids[used], return_inverse=True)
     keyframe_ids = np.array(sorted([*free_ids, *fixed_ids]), dtype=np.int64)
+    lines = None if slam_map.lines is None else slam_map.lines.bundle(keyframe_ids)
     spread = 1.0 / np.sqrt(observations.weights[used])
     return BundleProblem(
         camera=slam_map.camera,
@@ -184,6 +185,7 @@ def bundle_problem(
         # Reliability speaks of a keypoint's place in the image. Depth has a sensor of its own, and a kernel of its own
         # for keypoints that were mistaken.
         depth_sigma=observations.depth_sigma[used],
+        lines=lines,
         max_iterations=max_iterations,
     )
 
@@ -215,6 +217,8 @@ def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     """
     poses = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
     slam_map.set_poses({k: pose for k, pose in poses if k in slam_map.keyframes})
+    if slam_map.lines is not None:
+        slam_map.lines.adjust(result.line_serials, result.line_points)
     landmarks = slam_map.landmarks
     same = landmarks.alive[result.landmark_ids]
     same &= landmarks.serials[result.landmark_ids] == result.landmark_serials
