@@ -44,6 +44,7 @@ def slam(
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    lines: bool = typer.Option(False, "--lines", help="Use line segments beside keypoints."),
     realtime: bool = typer.Option(
         False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
     ),
@@ -76,6 +77,7 @@ def slam(
     """
     from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
+    from semkey.slam.line_config import LineConfig
     from semkey.slam.report import check_out_dir
     from semkey.slam.saving import save_run
 
@@ -93,7 +95,7 @@ def slam(
     sequence = open_input(path, format, camera, calibration)
     choose_sensor(sequence)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
-    config = SlamConfig(seed=seed)
+    config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines))
     check_out_dir(out)
     session = prepare_session(options, sequence, extractor, config, every=every)
     total = sum(index > session.last_frame for index in range(0, len(sequence), every)[:max_frames])
