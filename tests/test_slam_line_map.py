@@ -16,8 +16,10 @@ from semkey.matching.robust import estimate_absolute_pose_with_lines
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
 from semkey.slam import SlamConfig, run_slam
+from semkey.slam.bundle_adjustment import BundleProblem, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.keyframe import Keyframe, observe_frame
+from semkey.slam.line_bundle import LineSightings, bundle_lines
 from semkey.slam.line_config import LineConfig
 from semkey.slam.line_depth import SpatialSegments, segments_in_view
 from semkey.slam.line_map import LineMap
@@ -31,6 +33,7 @@ from semkey.slam.line_matching import (
 from semkey.slam.line_residuals import line_residuals_and_jacobian
 from semkey.slam.line_tracking import LineTracker
 from semkey.slam.lines import FeaturesWithSegments, SegmentExtractor, Segments
+from semkey.slam.local_mapping import apply_bundle
 from semkey.slam.map import SlamMap
 from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld, walk
 
@@ -350,6 +353,78 @@ def test_ransac_over_points_and_lines(rng: np.random.Generator) -> None:
     assert none.tolist() == [False] * 3
     with pytest.raises(InputError, match="lines"):
         estimate_absolute_pose_with_lines(points, pixels, world, ends[:2], CAMERA)
+
+
+def test_bundle_adjustment_by_lines_alone_finds_the_poses() -> None:
+    """Two keyframes stay, two are a little off; only wires hold them together."""
+    world = WireWorld(walk(4, [0.06, 0.03, 0.02, 0.02, 0.03, 0.0]), noise=0.1)
+    slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
+    lines = LineMap(slam_map, LINES, pixel_sigma=0.5, pixel=PIXEL)
+    slam_map.lines = lines
+    for index in range(4):
+        keyframe = keyframe_of(world, slam_map, index)
+        observed = observed_lines(world, index)
+        keyframe.frame = replace(keyframe.frame, lines=observed)
+        visible = lines.visible_from(keyframe.T_world_cam, np.array(list(slam_map.keyframes)[:-1], dtype=np.int64))
+        lines.add_keyframe(keyframe.id, observed, visible, match_lines(observed, visible, LINES, radius_px=4.0))
+    truth = {k: keyframe.T_world_cam for k, keyframe in slam_map.keyframes.items()}
+    for k in (2, 3):
+        slam_map.keyframes[k].T_world_cam = compose(truth[k], se3_exp([0.02, -0.01, 0.01, 0.01, 0.0, -0.01]))
+    problem = lines.bundle(np.arange(4))
+    assert problem is not None
+    assert len(problem) > 8
+    nothing, no_ids = np.zeros(0), np.zeros(0, dtype=np.int64)
+    result = solve_bundle(
+        BundleProblem(
+            camera=CAMERA,
+            keyframe_ids=np.arange(4),
+            poses=np.stack([keyframe.T_world_cam for keyframe in slam_map.keyframes.values()]),
+            fixed=np.array([True, True, False, False]),
+            landmark_ids=no_ids,
+            landmark_serials=no_ids,
+            positions=np.zeros((0, 3)),
+            keyframe_rows=no_ids,
+            landmark_rows=no_ids,
+            keypoints=np.zeros((0, 2)),
+            pixel_sigma=nothing,
+            depth=nothing,
+            depth_sigma=nothing,
+            lines=problem,
+            max_iterations=30,
+        )
+    )
+    assert result.cost < 0.5 * result.cost_before
+    for k, pose in zip((2, 3), result.poses, strict=True):
+        error = compose(inverse(truth[k]), pose)
+        assert np.linalg.norm(error[:3, 3]) < 0.012, "from 0.024"
+        assert rotation_angle_deg(error) < 0.4, "from 0.8"
+    apply_bundle(slam_map, result)
+    rows = np.isin(lines._serials, result.line_serials)
+    np.testing.assert_allclose(lines.points_world()[rows], result.line_points, atol=1e-9)
+    lines.adjust(np.array([10_000]), np.zeros((1, 2, 3)))
+    np.testing.assert_allclose(lines.points_world()[rows], result.line_points, atol=1e-9)
+
+
+def test_an_end_is_judged_only_by_segments_that_lie_beside_it() -> None:
+    line = np.array([[[-0.5, 0.0, 2.0], [0.5, 0.0, 2.0]]])
+    whole = CAMERA.project(line[0])
+    half = np.stack([whole[0], whole.mean(axis=0)])
+    planes = np.array([[0.0, 0.0, 1.0, -2.0]] * 2)
+    sightings = LineSightings(
+        keyframe_rows=np.array([0, 1]),
+        line_rows=np.array([0, 0]),
+        segments=np.stack([whole, half]),
+        range_planes=planes,
+        range_sigma=np.array([[0.02, 0.02], [0.0, 0.0]]),
+    )
+    poses = np.stack([np.eye(4), np.eye(4)])
+    lines = bundle_lines(np.array([7]), line, poses, sightings, CAMERA, pixel_sigma=0.5)
+    assert lines.serials.tolist() == [7]
+    assert list(zip(lines.keyframe_rows.tolist(), lines.end_rows.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0)]
+    np.testing.assert_allclose(lines.feet, whole[[0, 1, 0]])
+    np.testing.assert_allclose(lines.depth, [2.0, 2.0, 0.0])
+    np.testing.assert_allclose(lines.depth_sigma[:2], 0.02)
+    np.testing.assert_allclose(np.abs(lines.normals), [[0.0, 1.0]] * 3)
 
 
 def worst_error(world: WireWorld, result) -> tuple[float, float]:

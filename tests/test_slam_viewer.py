@@ -10,9 +10,11 @@ import pytest
 
 from semkey.datasets import Frame
 from semkey.errors import ConfigError, InputError
-from semkey.slam import run_slam
+from semkey.extractors import create_extractor
+from semkey.slam import SlamConfig, run_slam
 from semkey.slam.colors import LandmarkColors
 from semkey.slam.events import FrameEvent, LoopEvent, LoopRecord, SlamObserver
+from semkey.slam.line_config import LineConfig
 from semkey.slam.viewer import RerunObserver, frustum_lines
 from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
 
@@ -99,6 +101,40 @@ def test_a_recording_has_all_that_happened(tmp_path: Path) -> None:
     assert "lost at frame 7" in said
     assert "tracking again at frame 9" in said
     assert "loop closed" in said
+
+
+def test_lines_are_shown_where_they_are_used(tmp_path: Path) -> None:
+    # A dark rectangle on a bright wall: four edges for a line detector, and texture for points elsewhere.
+    image = np.full((240, 320, 3), 200, dtype=np.uint8)
+    image[60:180, 80:240] = 40
+    rng = np.random.default_rng(0)
+    image[190:, :] = rng.integers(0, 256, (50, 320, 1))
+    image[:50, :] = rng.integers(0, 256, (50, 320, 1))
+    world = OnePicture(image)
+    config = SlamConfig(lines=LineConfig(enabled=True))
+    extractor = create_extractor("orb", max_keypoints=500, device="cpu")
+    result = run_slam(world, extractor, config, observers=[RerunObserver(record=tmp_path / "run.rrd")])
+    assert result.slam_map is not None
+    assert result.slam_map.lines is not None
+    segments = rows(tmp_path / "run.rrd", "/world/camera/image/lines", "LineStrips2D:strips")
+    assert sorted(segments) == [0, 1, 2]
+    assert len(segments[0]) >= 4
+    lines = rows(tmp_path / "run.rrd", "/world/lines", "LineStrips3D:strips")
+    ends = result.slam_map.lines.points_world()
+    assert len(ends) >= 4
+    np.testing.assert_allclose(lines[max(lines)], ends, atol=1e-5)
+
+
+class OnePicture(PointWorld):
+    """Three times the same picture, at a distance of 2 m."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        super().__init__([np.eye(4)] * 3)
+        self._image = image
+
+    def _load(self, index: int) -> Frame:
+        depth = np.full(self._image.shape[:2], 2.0, dtype=np.float32)
+        return Frame(index=index, timestamp=float(self.timestamps[index]), image=self._image, depth=depth)
 
 
 class BrokenWorld(PointWorld):

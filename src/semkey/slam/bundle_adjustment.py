@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
+from semkey.slam.line_bundle import BundleLines, add_lines
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -45,6 +46,7 @@ class BundleProblem:
         pixel_sigma: (O,) standard deviation of it, pixels.
         depth: (O,) metres, 0 where unknown.
         depth_sigma: (O,) metres.
+        lines: lines that the keyframes see; None for none.
         max_iterations: steps of the solver at most.
     """
 
@@ -61,6 +63,7 @@ class BundleProblem:
     pixel_sigma: Array
     depth: Array
     depth_sigma: Array
+    lines: BundleLines | None = None
     max_iterations: int = 8
 
     def __len__(self) -> int:
@@ -79,6 +82,8 @@ class BundleResult:
         positions: (L, 3) metres.
         outlier_keyframe_ids: (X,) keyframes of observations that do not fit, pixel residual beyond the 95 % bound.
         outlier_landmark_ids: (X,) their landmarks.
+        line_serials: (M,) lines that took part.
+        line_points: (M, 2, 3) their ends, metres.
         cost_before: robust cost at the start.
         cost: robust cost at the end, never more.
     """
@@ -90,6 +95,8 @@ class BundleResult:
     positions: Array
     outlier_keyframe_ids: Indices
     outlier_landmark_ids: Indices
+    line_serials: Indices
+    line_points: Array
     cost_before: float
     cost: float
 
@@ -101,6 +108,8 @@ def prepare() -> None:
 
 def solve_bundle(problem: BundleProblem) -> BundleResult:
     """Minimise ``sum huber(pixel residual) + cauchy(disparity residual)`` over the free poses and all positions.
+
+    The ends of lines are positions, too, whose pixel residual is their distance from the seen segment.
 
     Depth enters as the disparity ``f b / z`` of a second camera beside the first, at a virtual baseline ``b``: in
     disparity the error of triangulated and of structured-light depth is close to Gaussian, which in depth it is not.
@@ -146,6 +155,10 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
             noise = robust(cauchy, gaussian(whitening))
             graph.add(gtsam.GenericStereoFactor3D(measured, noise, keyframe, landmark, stereo, False, False))
 
+    first_end = first_landmark + len(problem.positions)
+    if problem.lines is not None:
+        add_lines(graph, values, problem.lines, first_end, camera, _VIRTUAL_BASELINE)
+
     parameters = gtsam.LevenbergMarquardtParams()
     parameters.setMaxIterations(problem.max_iterations)
     parameters.setRelativeErrorTol(1e-4)
@@ -153,7 +166,8 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     cost_before = optimizer.error()
     solved = optimizer.optimize()
     poses = np.stack([solved.atPose3(k).matrix() for k in range(first_landmark)])
-    positions = np.stack([solved.atPoint3(first_landmark + k) for k in range(len(problem.positions))])
+    positions = np.array([solved.atPoint3(first_landmark + k) for k in range(len(problem.positions))]).reshape(-1, 3)
+    ends = [solved.atPoint3(first_end + k) for k in range(0 if problem.lines is None else 2 * len(problem.lines))]
     wrong = ~_fits(problem, poses, positions)
     free = ~problem.fixed
     return BundleResult(
@@ -164,6 +178,8 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
         positions=positions,
         outlier_keyframe_ids=problem.keyframe_ids[problem.keyframe_rows[wrong]],
         outlier_landmark_ids=problem.landmark_ids[problem.landmark_rows[wrong]],
+        line_serials=np.zeros(0, dtype=np.int64) if problem.lines is None else problem.lines.serials,
+        line_points=np.array(ends).reshape(-1, 2, 3),
         cost_before=cost_before,
         cost=optimizer.error(),
     )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse
+from semkey.slam.line_bundle import BundleLines, LineSightings, bundle_lines
 from semkey.slam.line_config import LineConfig
 from semkey.slam.line_depth import segments_in_view
 from semkey.slam.line_matching import (
@@ -57,6 +58,10 @@ class LineMap:
         self._config = config
         self._pixel_sigma = pixel_sigma
         self._pixel = pixel
+        self._next_serial = 0
+        self._serials = np.zeros(0, dtype=np.int64)
+        # Who saw what with which segment: rows of (serial, keyframe id, segment).
+        self._sightings = np.zeros((0, 3), dtype=np.int64)
         self._references = np.zeros(0, dtype=np.int64)
         self._last_seen = np.zeros(0, dtype=np.int64)
         self._births = np.zeros(0, dtype=np.int64)
@@ -116,6 +121,7 @@ class LineMap:
         self._rehang()
         rows = visible.rows[found.lines]
         self._fuse(rows, found.segments, observed, self._map.keyframes[keyframe_id].T_world_cam)
+        self._sight(self._serials[rows], keyframe_id, found.segments)
         self._descriptors[rows] = observed.segments.descriptors[found.segments]
         self._last_seen[rows] = keyframe_id
         self._keyframe_counts[rows] += 1
@@ -126,10 +132,48 @@ class LineMap:
         self._add(keyframe_id, observed, np.flatnonzero(fresh))
         self._cull(keyframe_id)
 
+    def bundle(self, keyframe_ids: Indices) -> BundleLines | None:
+        """The lines that at least two of these keyframes (K,), sorted, see, for a bundle adjustment; None for none."""
+        sightings = self._sightings[np.isin(self._sightings[:, 1], keyframe_ids)]
+        serials, lines, times = np.unique(sightings[:, 0], return_inverse=True, return_counts=True)
+        used = times[lines] >= 2
+        if not used.any():
+            return None
+        sightings, serials = sightings[used], serials[times >= 2]
+        frames = [self._map.keyframes[k].frame.lines for k in sightings[:, 1].tolist()]
+        planes = {id(frame): frame.spatial.range_planes() for frame in frames if frame is not None}
+        at = [(frame, segment) for frame, segment in zip(frames, sightings[:, 2].tolist(), strict=True)]
+        rows = np.searchsorted(self._serials, serials)
+        return bundle_lines(
+            serials,
+            self._placed(rows)[0],
+            np.stack([self._map.keyframes[k].T_world_cam for k in keyframe_ids.tolist()]),
+            LineSightings(
+                keyframe_rows=np.searchsorted(keyframe_ids, sightings[:, 1]),
+                line_rows=np.searchsorted(serials, sightings[:, 0]),
+                segments=np.stack([frame.segments.endpoints[k] for frame, k in at if frame is not None]),
+                range_planes=np.stack([planes[id(frame)][0][k] for frame, k in at]),
+                range_sigma=np.stack([planes[id(frame)][1][k] for frame, k in at]),
+            ),
+            self._camera,
+            pixel_sigma=self._pixel_sigma,
+        )
+
+    def adjust(self, serials: Indices, points_world: Array) -> None:
+        """Take over ends (M, 2, 3) of lines (M,) from a bundle adjustment; lines that are gone are left out."""
+        there = np.isin(serials, self._serials)
+        rows = np.searchsorted(self._serials, serials[there])
+        if len(rows):
+            self._place(rows, points_world[there], self._placed(rows)[1])
+
     def _add(self, keyframe_id: int, observed: ObservedLines, segments: Indices) -> None:
         count = len(segments)
         ids = np.full(count, keyframe_id, dtype=np.int64)
         information = self._measured_information(observed, segments, np.eye(4))
+        serials = self._next_serial + np.arange(count)
+        self._next_serial += count
+        self._serials = np.concatenate([self._serials, serials])
+        self._sight(serials, keyframe_id, segments)
         self._references = np.concatenate([self._references, ids])
         self._last_seen = np.concatenate([self._last_seen, ids])
         self._births = np.concatenate([self._births, ids])
@@ -146,6 +190,7 @@ class LineMap:
         once = (self._births <= keyframe_id - _PROBATION_KEYFRAMES) & (self._keyframe_counts < 2)
         keep = ~(rarely | once)
         for name in (
+            "_serials",
             "_references",
             "_last_seen",
             "_births",
@@ -157,6 +202,13 @@ class LineMap:
             "_descriptors",
         ):
             setattr(self, name, getattr(self, name)[keep])
+        there = np.isin(self._sightings[:, 0], self._serials)
+        there &= np.isin(self._sightings[:, 1], list(self._map.keyframes))
+        self._sightings = self._sightings[there]
+
+    def _sight(self, serials: Indices, keyframe_id: int, segments: Indices) -> None:
+        rows = np.stack([serials, np.full(len(serials), keyframe_id), segments], axis=1)
+        self._sightings = np.concatenate([self._sightings, rows])
 
     def _fuse(self, rows: Indices, segments: Indices, observed: ObservedLines, T_world_cam: Array) -> None:
         """Move the ends of lines to where they are most likely, given one more sighting of each from a known pose."""

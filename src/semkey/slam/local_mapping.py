@@ -167,6 +167,7 @@ def bundle_problem(
         return None
     landmark_ids, landmark_rows = np.unique(observations.landmark_ids[used], return_inverse=True)
     keyframe_ids = np.array(sorted([*free_ids, *fixed_ids]), dtype=np.int64)
+    lines = None if slam_map.lines is None else slam_map.lines.bundle(keyframe_ids)
     spread = 1.0 / np.sqrt(observations.weights[used])
     return BundleProblem(
         camera=slam_map.camera,
@@ -184,6 +185,7 @@ def bundle_problem(
         # A keypoint that may be mistaken makes its depth doubtful as well: with the sensor's own deviation the error on
         # fr3_cabinet is 6 % larger.
         depth_sigma=observations.depth_sigma[used] * spread,
+        lines=lines,
         max_iterations=max_iterations,
     )
 
@@ -215,6 +217,8 @@ def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     """
     poses = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
     slam_map.set_poses({k: pose for k, pose in poses if k in slam_map.keyframes})
+    if slam_map.lines is not None:
+        slam_map.lines.adjust(result.line_serials, result.line_points)
     landmarks = slam_map.landmarks
     same = landmarks.alive[result.landmark_ids]
     same &= landmarks.serials[result.landmark_ids] == result.landmark_serials

@@ -6,6 +6,7 @@ What is logged, below the application ``semkey`` on the timelines ``frame`` (ind
 - ``world/camera``: pose and camera of the frame; ``.../image`` the image, ``.../image/tracked`` and
   ``.../image/untracked`` its keypoints, ``.../image/matches`` lines from where the tracked ones were a frame ago
 - ``world/points``: landmarks; ``world/tracked``: those that the frame sees
+- ``world/lines``, ``world/camera/image/lines``: lines of the map and segments of the frame, where lines are used
 - ``world/keyframes``: frustums, one colour per submap; ``world/loops``: loop closures
 - ``world/trajectory``: all poses with their corrections; ``world/trail``: the last poses as they were estimated;
   ``world/ground_truth``: where it is known, laid on the first tracked frame
@@ -45,6 +46,7 @@ _VIEWER_PORT = 9876
 _FRUSTUM_SHARE = 0.08
 
 _LIVE_RGB, _TRUTH_RGB, _LOOP_RGB = (37, 99, 235), (138, 148, 160), (220, 38, 38)
+_LINE_RGB = (86, 180, 233)
 _TRACKED_RGB, _UNTRACKED_RGB = (40, 220, 80), (235, 150, 60)
 # Told apart with every kind of colour vision (Okabe and Ito).
 _SUBMAP_RGB = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
@@ -186,6 +188,9 @@ class RerunObserver(SlamObserver):
         moved = [(self._last_pixels[key], pixel) for key, pixel in pixels.items() if key in self._last_pixels]
         self._stream.log(f"{place}/matches", rr.LineStrips2D(moved, colors=[_TRACKED_RGB], radii=[0.6]))
         self._last_pixels = pixels
+        if event.observed is not None and event.observed.lines is not None:
+            segments = event.observed.lines.segments.endpoints
+            self._stream.log(f"{place}/lines", rr.LineStrips2D(list(segments), colors=[_LINE_RGB], radii=[0.6]))
 
     def _send_pose(self, event: FrameEvent) -> None:
         rr, pose = self._rr, event.record.T_world_cam
@@ -226,10 +231,13 @@ class RerunObserver(SlamObserver):
         strips = [line for keyframe in keyframes for line in _moved(shape, keyframe.T_world_cam)]
         colors = [_SUBMAP_RGB[keyframe.submap % len(_SUBMAP_RGB)] for keyframe in keyframes for _ in shape]
         self._stream.log("world/keyframes", self._rr.LineStrips3D(strips, colors=colors))
+        if slam_map.lines is not None:
+            ends = list(slam_map.lines.points_world())
+            self._stream.log("world/lines", self._rr.LineStrips3D(ends, colors=[_LINE_RGB]))
         loops = [] if self._result is None else self._result.loops
         places = {keyframe.id: keyframe.T_world_cam[:3, 3] for keyframe in keyframes}
-        ends = [(loop.keyframe_id, loop.matched_keyframe_id) for loop in loops]
-        edges = [(places[a], places[b]) for a, b in ends if a in places and b in places]
+        pairs = [(loop.keyframe_id, loop.matched_keyframe_id) for loop in loops]
+        edges = [(places[a], places[b]) for a, b in pairs if a in places and b in places]
         self._stream.log("world/loops", self._rr.LineStrips3D(edges, colors=[_LOOP_RGB]))
 
     def _send_trajectory(self) -> None:
