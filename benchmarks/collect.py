@@ -8,6 +8,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in REA
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,17 @@ def collect(run: Path) -> None:
                 method: {name: replace(result, rows=(), curves={}) for name, result in sets.items()}
                 for method, sets in evaluation.results.items()
             }
-            replace(evaluation, results=results, curve_labels={}).write(RESULTS / f"{kind}.json")
+            target = RESULTS / f"{kind}.json"
+            replace(evaluation, results=results, curve_labels={}).write(target)
+            atomic_write_text(target, without_folders(target.read_text(encoding="utf-8"), run))
+
+
+def without_folders(text: str, run: Path) -> str:
+    """A file's text with the folders of the machine that it was made on as benchmarks/run.sh calls them by default."""
+    shared = Path(os.environ.get("SEMKEY_SHARED", ROOT.parent / "shared")).resolve()
+    for folder, name in ((run.resolve(), "runs/benchmarks"), (shared, "../shared"), (ROOT, ".")):
+        text = text.replace(f"{folder}/", f"{name}/")
+    return text
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -48,6 +48,14 @@ def test_results_are_of_the_shipped_weights(collect: ModuleType) -> None:
             assert shipped["sha256"] in json.dumps(methods[name]), f"{source.name} was measured with other {name}"
 
 
+def test_results_name_no_folders_of_a_machine(collect: ModuleType, tmp_path: Path) -> None:
+    text = f'"semkey eval trajectory {tmp_path}/a.txt {ROOT}/b.txt ../shared/c --out runs/d"'
+    expected = '"semkey eval trajectory runs/benchmarks/a.txt ./b.txt ../shared/c --out runs/d"'
+    assert collect.without_folders(text, tmp_path) == expected
+    for source in sorted(collect.RESULTS.glob("*.json")):
+        assert not re.search(r'[\s"]/\w+/', source.read_text(encoding="utf-8")), source.name
+
+
 def test_every_table_is_filled() -> None:
     for page in ("README.md", "docs/results.md"):
         text = (ROOT / page).read_text(encoding="utf-8")

@@ -69,6 +69,7 @@ class BackgroundProcess:
         self._process.wait()
 
     def _call(self, request: bytes) -> Any:
+        # Pickle only ever comes through the pipe of a process that this one has started: nothing is read from outside.
         requests, replies = self._process.stdin, self._process.stdout
         assert requests is not None
         assert replies is not None
