@@ -16,18 +16,13 @@ from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation import slam
 from semkey.evaluation.cv2_odometry import run_cv2_odometry
 from semkey.evaluation.results import Evaluation
-from semkey.evaluation.slam import (
-    SlamRunConfig,
-    create_slam_methods,
-    median_run,
-    run_slam_evaluation,
-    slam_sets,
-    summarise_runs,
-    trajectory_file,
-)
+from semkey.evaluation.slam import SlamRunConfig, run_slam_evaluation, trajectory_file
 from semkey.evaluation.slam_child import SlamRunError
 from semkey.evaluation.slam_measures import drift_percent, measure_run
+from semkey.evaluation.slam_methods import create_slam_methods
 from semkey.evaluation.slam_rooms import ROOMS, render_rooms
+from semkey.evaluation.slam_sets import slam_sets
+from semkey.evaluation.slam_summary import median_run, summarise_runs
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.metrics.trajectory import Trajectory, read_tum_trajectory
 from semkey.rendering import RoomConfig, write_room

@@ -43,7 +43,7 @@ def slam(
         "-f",
         metavar="NAME,NAME,...",
         help="compact, nano, sift, orb, aliked-n16, xfeat, ..., a checkpoint (.safetensors), your own module:function; "
-        "cv2-odometry is OpenCV's RGB-D odometry without features.",
+        "[bold]NAME+lines[/] uses line segments as well; cv2-odometry is OpenCV's RGB-D odometry without features.",
     ),
     rooms: bool = typer.Option(
         False,
@@ -64,6 +64,13 @@ def slam(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of DATA, instead of the data sets' own."
     ),
     keypoints: int = KeypointsOption,
+    cache: Path | None = typer.Option(
+        None,
+        "--cache",
+        metavar="DIR",
+        help="Keep features for later runs of the same method. Only the first run of a method on a sequence extracts, "
+        "and frames/s and memory are those of that run (default: every run extracts).",
+    ),
     out: Path = out_option("slam"),
     weights: list[Path] | None = WeightsOption,
     device: str = DeviceOption,
@@ -72,17 +79,22 @@ def slam(
     """ATE, RPE, share of frames tracked, frames per second and memory of SLAM with different features.
 
     Every run is a process of its own; the figures are medians over runs. Trajectories are kept in DIR/trajectories.
+    After an interruption the same command goes on; a higher --runs adds to what is there.
 
     [bold]Examples[/]
 
         semkey eval slam rgbd_dataset_freiburg3_cabinet redkitchen/seq-01 redkitchen/seq-01@2 --features compact,orb
 
         semkey eval slam --rooms --features compact,orb,cv2-odometry --runs 1
+
+        semkey eval slam rgbd_dataset_freiburg3_cabinet --features compact,compact+lines
     """
     from semkey.errors import ConfigError
-    from semkey.evaluation.slam import SlamRunConfig, create_slam_methods, run_slam_evaluation, slam_sets
+    from semkey.evaluation.slam import SlamRunConfig, run_slam_evaluation
+    from semkey.evaluation.slam_methods import create_slam_methods
     from semkey.evaluation.slam_pictures import slam_pictures
     from semkey.evaluation.slam_rooms import render_rooms
+    from semkey.evaluation.slam_sets import slam_sets
 
     if not data and not rooms:
         raise ConfigError("give sequences, or --rooms for the rendered ones")
@@ -105,7 +117,7 @@ def slam(
             found = render_rooms(progress=progress)
             sets += slam_sets(list(found.values()), every=every, names=list(found))
         evaluation = run_slam_evaluation(
-            methods, sets, config, out=out, environment=environment(context, device), progress=progress
+            methods, sets, config, out=out, cache=cache, environment=environment(context, device), progress=progress
         )
         pictures = slam_pictures(evaluation, sets, out)
     finish(evaluation, out, pictures)

@@ -34,15 +34,20 @@ class FeatureCache:
     Args:
         folder: where files are kept, made when the first is written; None for memory alone.
         images_in_memory: how many images' features are held at most.
+        read: whether files that are there are read; without, every image that is not in memory is extracted, and
+            written for others.
 
     Attributes:
         hits: answers without extraction.
         misses: images extracted.
     """
 
-    def __init__(self, folder: Path | None = None, *, images_in_memory: int = IMAGES_IN_MEMORY) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, images_in_memory: int = IMAGES_IN_MEMORY, read: bool = True
+    ) -> None:
         self.folder = folder
         self.images_in_memory = images_in_memory
+        self.read = read
         self.hits = 0
         self.misses = 0
         self._memory: OrderedDict[str, Features] = OrderedDict()
@@ -62,7 +67,7 @@ class FeatureCache:
         key = feature_key(method, image)
         features = self._memory.get(key)
         path = self._path(key)
-        if features is None and path is not None:
+        if features is None and path is not None and self.read:
             features = _read(path)
         if features is None:
             self.misses += 1

@@ -1,7 +1,7 @@
 """One run of SLAM in a process of its own: its memory is its own, and a crash ends one run and not all.
 
 The process makes the extractor, extracts once (what libraries set up on first use is no frame's time), notes its
-resident memory, and runs.
+resident memory, and runs. It ends when the process that started it does.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +24,14 @@ from semkey.evaluation.results import Row, plain, row_from_json
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence
+    from semkey.evaluation.slam_extraction import CachedExtractor
+    from semkey.extractors import Extractor
 
 _MEGABYTE = 1e6
+_STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PARENT_SECONDS = 0.5
+# What features from a cache say nothing about.
+_OF_EXTRACTION = ("fps", "peak_mb", "growth_mb", "stage_extract_ms", "stage_wait_ms")
 # The process is tuned before numpy and torch are loaded: they read their settings then.
 _START = """
 from semkey.runtime import tune_process
@@ -41,11 +50,13 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
 
     Args:
         request: ``path``, ``format``, ``camera`` (``fx,fy,cx,cy`` or None), ``every``, ``max_frames``, ``sensor`` (None
-            for the best that the data offer), ``features``, ``keypoints``, ``device``, ``weights`` (folders), ``seed``,
-            ``realtime``, and ``trajectory`` (a file to write it to).
+            for the best that the data offer), ``features``, ``lines`` (whether line segments are used), ``keypoints``,
+            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``cache`` (a folder for features, or None),
+            ``read_cache`` (whether features that are there are taken), and ``trajectory`` (a file to write it to).
 
     Raises:
         SlamRunError: it failed; the message says why.
+        KeyboardInterrupt: somebody asked the process to end: that says nothing about the run.
     """
     # The child finds modules where this process does, a user's own extractors among them.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
@@ -57,6 +68,8 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
         env=environment,
         check=False,
     )
+    if -child.returncode in _STOPPED:
+        raise KeyboardInterrupt
     lines = child.stdout.strip().splitlines()
     if child.returncode != 0 or not lines:
         last = (child.stderr.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
@@ -85,21 +98,17 @@ def measure_here(request: Mapping[str, Any]) -> Row:
 
 def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row, Any]:
     from semkey.evaluation.slam_measures import measure_run
-    from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, run_slam
+    from semkey.slam.line_config import LineConfig
 
-    extractor = create_extractor(
-        request["features"],
-        max_keypoints=request["keypoints"],
-        device=request["device"],
-        weights=[Path(folder) for folder in request["weights"]],
-    )
+    extractor, cached = _extractor(request)
     extractor.extract(sequence[0].image)
+    hits_before = 0 if cached is None else cached.hits
     before = _start_of_memory()
     result = run_slam(
         sequence,
         extractor,
-        SlamConfig(seed=request["seed"]),
+        SlamConfig(seed=request["seed"], lines=LineConfig(enabled=request["lines"])),
         every=request["every"],
         max_frames=request["max_frames"],
         sensor=request["sensor"],
@@ -118,11 +127,16 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         "dropped": result.dropped,
         "problems": len(result.problems),
         "keyframes": 0 if slam_map is None else len(slam_map.keyframes),
-        "submaps": len({record.submap for record in result.frames if record.T_world_cam is not None}),
-        "loops": len(result.loops),
+        "submaps": 0 if slam_map is None else len({keyframe.submap for keyframe in slam_map.keyframes.values()}),
+        "loops": sum(loop.kind == "loop" for loop in result.loops),
+        "merges": sum(loop.kind == "merge" for loop in result.loops),
         "alignment": result.alignment,
         **{f"stage_{name}_ms": 1000.0 * seconds / frames for name, seconds in result.stage_seconds.items()},
     }
+    if slam_map is not None and slam_map.lines is not None:
+        row["map_lines"] = len(slam_map.lines)
+    if cached is not None and cached.hits > hits_before:
+        row = {name: value for name, value in row.items() if name not in _OF_EXTRACTION} | {"extraction": "cached"}
     measures = measure_run(
         result.trajectory(),
         result.ground_truth_trajectory(),
@@ -130,6 +144,22 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         live=result.live_trajectory(),
     )
     return row | measures, result.trajectory()
+
+
+def _extractor(request: Mapping[str, Any]) -> tuple[Extractor, CachedExtractor | None]:
+    """The extractor, and the same once more where it keeps its features in a cache."""
+    from semkey.evaluation.slam_extraction import CachedExtractor
+    from semkey.evaluation.slam_methods import create_features
+    from semkey.extractors import create_extractor
+
+    name, keypoints, device = request["features"], request["keypoints"], request["device"]
+    weights = [Path(folder) for folder in request["weights"]]
+    # Descriptors of lines are sampled from the map that keypoints come from, which no cache has.
+    if request["cache"] is None or request["lines"]:
+        return create_extractor(name, max_keypoints=keypoints, device=device, weights=weights), None
+    method = create_features(name, keypoints=keypoints, device=device, weights=weights)
+    cached = CachedExtractor(method, Path(request["cache"]), read=request["read_cache"])
+    return cached, cached
 
 
 def _run_opencv(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row, Any]:
@@ -182,6 +212,7 @@ def _memory_since(before: int | None) -> dict[str, float | None]:
 
 def main() -> None:
     """The process: a request on standard input, its answer as the last line on standard output."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not belong to the answer
     try:
@@ -190,3 +221,10 @@ def main() -> None:
         answer = {"failure": " ".join(str(error).split()) or type(error).__name__}
     answers.write("\n" + json.dumps(answer, allow_nan=False) + "\n")
     answers.close()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: nobody would read the answer."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    os._exit(1)

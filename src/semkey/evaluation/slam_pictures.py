@@ -12,9 +12,16 @@ from semkey.errors import SemkeyError
 from semkey.evaluation.curves import line_styles
 from semkey.evaluation.pictures import ReportPicture
 from semkey.evaluation.results import Evaluation
-from semkey.evaluation.slam import SlamSet, median_run, trajectory_file
+from semkey.evaluation.slam import trajectory_file
+from semkey.evaluation.slam_bars import bars_figure
+from semkey.evaluation.slam_sets import SlamSet
+from semkey.evaluation.slam_summary import median_run
 from semkey.metrics.trajectory import Trajectory, absolute_trajectory_error, read_tum_trajectory
 
+_BARS = (
+    ("ate_rmse_m", ("ate_lowest_m", "ate_highest_m"), "ATE: median of the runs, and the range from the best to the worst"),
+    ("fps", None, "Frames per second: median of the runs"),
+)
 _WIDTH_INCHES = 10.8
 _DOTS_PER_INCH = 110
 # A line is not drawn across so many median steps of time: the camera was lost there.
@@ -22,17 +29,24 @@ _GAP = 2.5
 
 
 def slam_pictures(evaluation: Evaluation, sets: Sequence[SlamSet], out: str | Path) -> list[ReportPicture]:
-    """The paths of each method's median run, aligned with the true path; from above and from the side.
+    """Bars of errors and speed, and per sequence the paths of each method's median run, aligned with the true path.
 
-    Methods without a trajectory (failed, or its file is gone) are left out, and sequences without ground truth.
+    Paths are seen from above and from the side. Methods without a trajectory (failed, or its file is gone) are left
+    out, and sequences without ground truth.
     """
     pictures = []
+    for metric, spread, title in _BARS:
+        data = bars_figure(evaluation, metric, spread)
+        if data is not None:
+            pictures.append(ReportPicture(section="Bars", caption=title, data=data))
     for slam_set in sets:
         truth = _true_trajectory(slam_set)
         if len(truth) < 3:
             continue
         paths: dict[str, Trajectory] = {}
         for method, results in evaluation.results.items():
+            if slam_set.name not in results:
+                continue
             rows = results[slam_set.name].rows
             row = rows[median_run(rows)]
             try:
