@@ -25,6 +25,7 @@ from semkey.slam.session import (
 )
 from semkey.slam.session_arrays import SPECS
 from semkey.slam.session_format import MapFile, check_arrays, write_map_file
+from semkey.slam.session_lines import LINE_SPECS
 from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -75,7 +76,7 @@ def test_every_array_is_specified_and_documented(tmp_path: Path) -> None:
     assert set(content.arrays) == set(SPECS)
     check_arrays("x", content.arrays, SPECS)
     text = (DOCS / "map-format.md").read_text()
-    for name, spec in SPECS.items():
+    for name, spec in (SPECS | LINE_SPECS).items():
         shape = ", ".join(map(str, spec.shape))
         assert f"| `{name}` | {spec.dtype} | ({shape}) |" in text, name
 

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from semkey.errors import InputError
-from semkey.slam.session_format import ArraySpec, MapFile, encode_map_file, read_map_file, write_map_file
+from semkey.slam.session_format import (
+    FORMAT_VERSION,
+    ArraySpec,
+    MapFile,
+    encode_map_file,
+    read_map_file,
+    write_map_file,
+)
 
 SPECS = {
     "a/pose": ArraySpec(dtype="float64", shape=("K", 4, 4)),
@@ -107,12 +115,15 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
         read_map_file(tmp_path, SPECS)
 
 
-def test_a_newer_version_asks_for_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semkey.slam.session_format.FORMAT_VERSION", 2)
-    path = written(tmp_path)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match=r"map format 2 is newer than this semkey.*update semkey"):
+def test_a_newer_version_asks_for_an_update(tmp_path: Path) -> None:
+    path = written(tmp_path, replace(content(), version=FORMAT_VERSION + 1))
+    with pytest.raises(InputError, match=rf"map format {FORMAT_VERSION + 1} is newer than this semkey.*update semkey"):
         read_map_file(path, SPECS)
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_all_versions_so_far_are_read(tmp_path: Path, version: int) -> None:
+    assert read_map_file(written(tmp_path, replace(content(), version=version)), SPECS).version == version
 
 
 @pytest.mark.parametrize(

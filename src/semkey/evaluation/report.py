@@ -11,7 +11,7 @@ from semkey import __version__
 from semkey.evaluation.curves import curve_figure, curve_names, interval_figure
 from semkey.evaluation.pictures import ReportPicture
 from semkey.evaluation.results import Evaluation, Metric, SetResult
-from semkey.evaluation.tables import Mark, column, format_interval, format_value, known_metrics, mark_best
+from semkey.evaluation.tables import Mark, column, format_interval, format_value, known_metrics, mark_best, overview
 from semkey.images.writing import atomic_write_text
 from semkey.visualization.html import (
     Block,
@@ -43,6 +43,9 @@ TITLES = {
 
 COUNTED = {"localisation": "Patterns", "speed": "Measurements", "trajectory": "Poses", "slam": "Runs"}
 """What the counts are of, by kind; pairs elsewhere."""
+
+OVERVIEWS = {"slam": "ate_rmse_m"}
+"""Metric by kind that one table shows over all sets."""
 
 _BEST = "The best value of each metric is bold on green."
 _CLOSE = (
@@ -101,6 +104,9 @@ def _results(evaluation: Evaluation) -> Section:
     if len(evaluation.methods) > 1:
         has_intervals = any(result.intervals for sets in evaluation.results.values() for result in sets.values())
         blocks.append(Paragraph(f"{_BEST} {_CLOSE}" if has_intervals else _BEST))
+    if len(evaluation.methods) > 1 and len(evaluation.sets) > 1:
+        shown = OVERVIEWS.get(evaluation.kind)
+        blocks += [_overview(evaluation, metric) for metric in evaluation.metrics if metric.name == shown]
     for name in evaluation.sets:
         results = _of_set(evaluation, name)
         metrics = known_metrics(evaluation.metrics, [result.metrics for result in results.values()])
@@ -112,6 +118,15 @@ def _results(evaluation: Evaluation) -> Section:
         if figure is not None:
             blocks.append(Picture(figure, f"{name}: values with their 95 % bootstrap intervals"))
     return Section("Results", blocks)
+
+
+def _overview(evaluation: Evaluation, metric: Metric) -> Table:
+    header, rows, marks = overview(evaluation, metric)
+    cells = [
+        [row[0], *(Cell(text, mark=mark) for text, mark in zip(row[1:], of_row[1:], strict=True))]
+        for row, of_row in zip(rows, marks, strict=True)
+    ]
+    return Table(header, cells, caption=f"{metric.label} on all sets")
 
 
 def _details(evaluation: Evaluation, set_name: str) -> Section:

@@ -214,9 +214,7 @@ class _Job:
         return row | {"error": row.get("ate_rmse_m", math.nan)}
 
 
-def _check(
-    methods: Sequence[SlamMethod], sets: Sequence[SlamSet], config: SlamRunConfig, cache: Path | None
-) -> None:
+def _check(methods: Sequence[SlamMethod], sets: Sequence[SlamSet], config: SlamRunConfig, cache: Path | None) -> None:
     names = [slam_set.name for slam_set in sets]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

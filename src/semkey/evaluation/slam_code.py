@@ -67,14 +67,13 @@ def code_hash(sources: Sequence[str], root: Path | None = None) -> str:
 @lru_cache(maxsize=4096)
 def _file_hash(path: Path, modified: int, size: int) -> str:
     """Of one file's syntax tree without docstrings; time and size are there so that a changed file is read again."""
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            # A string that stands alone is a docstring, or one of an attribute.
-            node.body = [one for one in body if not _is_text(one)]  # ty: ignore[invalid-assignment]
+    tree = _WithoutTexts().visit(ast.parse(path.read_bytes()))
     return hashlib.blake2b(ast.dump(tree).encode(), digest_size=16).hexdigest()
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+class _WithoutTexts(ast.NodeTransformer):
+    """Leaves out strings that stand alone: docstrings of modules, classes, functions and attributes."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node

@@ -19,7 +19,11 @@ from semkey.evaluation.slam_summary import median_run
 from semkey.metrics.trajectory import Trajectory, absolute_trajectory_error, read_tum_trajectory
 
 _BARS = (
-    ("ate_rmse_m", ("ate_lowest_m", "ate_highest_m"), "ATE: median of the runs, and the range from the best to the worst"),
+    (
+        "ate_rmse_m",
+        ("ate_lowest_m", "ate_highest_m"),
+        "ATE: median of the runs, and the range from the best to the worst",
+    ),
     ("fps", None, "Frames per second: median of the runs"),
 )
 _WIDTH_INCHES = 10.8

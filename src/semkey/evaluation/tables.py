@@ -103,6 +103,44 @@ def headline_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]], 
     return header, rows, marks
 
 
+def overview(evaluation: Evaluation, metric: Metric) -> tuple[list[str], list[list[str]], list[list[Mark]]]:
+    """One metric over all sets: a row per set, a column per method; below, how often and by how much methods win.
+
+    The last two rows say on how many sets a method's value is the best (what prints the same counts as well), and how
+    far it is from the best where it is farthest, in percent of the best.
+
+    Args:
+        evaluation: of any kind.
+        metric: one for which lower is better, and positive.
+
+    Returns:
+        As :func:`headline_table`.
+    """
+    methods = list(evaluation.methods)
+    header = ["set", *methods]
+    rows: list[list[str]] = []
+    marks: list[list[Mark]] = []
+    wins, farthest = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0.0)
+    compared = 0
+    for name in evaluation.sets:
+        values, of_set = column(evaluation, name, metric)
+        if not known_metrics([metric], [{} if value is None else {metric.name: value} for value in values]):
+            continue
+        rows.append([name, *(format_value(metric, value) for value in values)])
+        marks.append(["", *of_set])
+        best = min((value for value in values if value is not None and math.isfinite(value)), default=math.nan)
+        compared += not math.isnan(best)
+        for method, value, mark in zip(methods, values, of_set, strict=True):
+            wins[method] += mark == "best"
+            if value is not None and not math.isnan(value) and best > 0:
+                farthest[method] = max(farthest[method], 100.0 * (value / best - 1.0))
+    rows.append([f"best of {compared}", *(str(wins[method]) for method in methods)])
+    excess = [farthest[method] for method in methods]
+    rows.append(["farthest behind the best, %", *("inf" if math.isinf(value) else f"{value:.0f}" for value in excess)])
+    marks += [[""] * len(header), [""] * len(header)]
+    return header, rows, marks
+
+
 def _overlap(first: Interval | None, second: Interval | None) -> bool:
     if first is None or second is None:
         return False

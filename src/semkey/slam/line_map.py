@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +43,25 @@ _DUPLICATE_PX = 4.0
 _NEWEST = 5
 
 
+_REFERENCE_WIDTH = 640
+"""Width of the images for which the configuration's pixel values are meant."""
+
+_STORED = {
+    "serial": "_serials",
+    "reference": "_references",
+    "last_seen": "_last_seen",
+    "birth": "_births",
+    "keyframe_count": "_keyframe_counts",
+    "visible": "_visible",
+    "found": "_found",
+    "point": "_points",
+    "information": "_information",
+    "descriptor": "_descriptors",
+    "sighting": "_sightings",
+}
+"""Arrays by name; all but the sightings have a row per line."""
+
+
 class LineMap:
     """Lines in arrays, held by the keyframes of a map.
 
@@ -71,6 +93,34 @@ class LineMap:
         self._points = np.zeros((0, 2, 3))
         self._information = np.zeros((0, 2, 3, 3))
         self._descriptors = np.zeros((0, 0), dtype=np.float32)
+
+    @classmethod
+    def from_arrays(
+        cls, slam_map: SlamMap, config: LineConfig, arrays: Mapping[str, NDArray[Any]], *, made: int
+    ) -> LineMap:
+        """The lines that :meth:`to_arrays` copied.
+
+        Args:
+            slam_map: whose keyframes hold them.
+            config: settings.
+            arrays: by name.
+            made: number of the next line, :attr:`made`.
+        """
+        pixel = slam_map.camera.width / _REFERENCE_WIDTH
+        lines = cls(slam_map, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel)
+        lines._next_serial = made
+        for name, field in _STORED.items():
+            setattr(lines, field, arrays[name].copy())
+        return lines
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of all arrays by name, as ``docs/map-format.md`` describes them."""
+        return {name: getattr(self, field).copy() for name, field in _STORED.items()}
+
+    @property
+    def made(self) -> int:
+        """How many lines were made so far, those that are gone included: the number of the next one."""
+        return self._next_serial
 
     def __len__(self) -> int:
         return len(self._references)
@@ -189,19 +239,9 @@ class LineMap:
         rarely = (self._visible >= _CULL_AFTER_VIEWS) & (self._found < _CULL_FOUND_SHARE * self._visible)
         once = (self._births <= keyframe_id - _PROBATION_KEYFRAMES) & (self._keyframe_counts < 2)
         keep = ~(rarely | once)
-        for name in (
-            "_serials",
-            "_references",
-            "_last_seen",
-            "_births",
-            "_keyframe_counts",
-            "_visible",
-            "_found",
-            "_points",
-            "_information",
-            "_descriptors",
-        ):
-            setattr(self, name, getattr(self, name)[keep])
+        for name, field in _STORED.items():
+            if name != "sighting":
+                setattr(self, field, getattr(self, field)[keep])
         there = np.isin(self._sightings[:, 0], self._serials)
         there &= np.isin(self._sightings[:, 1], list(self._map.keyframes))
         self._sightings = self._sightings[there]

@@ -63,7 +63,7 @@ class LineTracker:
     """Lines beside the points of a map.
 
     Args:
-        slam_map: its keyframes hold the lines.
+        slam_map: its keyframes hold the lines; those that it has are gone on with.
         config: settings of lines.
         pixel: by what pixel values for images 640 pixels wide are multiplied.
 
@@ -73,6 +73,8 @@ class LineTracker:
 
     def __init__(self, slam_map: SlamMap, config: LineConfig, *, pixel: float) -> None:
         self.lines = LineMap(slam_map, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel)
+        if slam_map.lines is not None:  # of an earlier run, perhaps with other settings
+            self.lines = LineMap.from_arrays(slam_map, config, slam_map.lines.to_arrays(), made=slam_map.lines.made)
         self._map = slam_map
         slam_map.lines = self.lines
         self._config = config

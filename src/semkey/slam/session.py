@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from semkey.slam.events import FrameEvent, LoopRecord, SlamObserver
 from semkey.slam.map import SlamMap
 from semkey.slam.session_arrays import SPECS, frame_arrays, map_arrays, restore_frames, restore_map
 from semkey.slam.session_format import MapFile, encode_map_file, read_map_file, write_encoded, write_map_file
+from semkey.slam.session_lines import LINE_SPECS, line_arrays, restore_lines
 from semkey.slam.system import SlamResult
 
 logger = logging.getLogger(__name__)
@@ -68,13 +69,17 @@ def session_content(session: Session) -> MapFile:
     arrays = map_arrays(slam_map) | frame_arrays(result.frames, result.ground_truth, methods)
     if session.colors is not None:
         arrays["landmarks/color"] = session.colors[: len(slam_map.landmarks)].copy()
+    lines = line_arrays(slam_map)
+    counters = slam_map.counters
+    if slam_map.lines is not None:
+        counters["lines_made"] = slam_map.lines.made
     header = {
         "created_by": f"semkey {__version__}",
         "camera": asdict(result.camera),
         "config": result.config.to_mapping(),
         "pixel_sigma": slam_map.pixel_sigma,
         "features": {"name": result.features, "settings": dict(session.feature_settings)},
-        "counters": slam_map.counters,
+        "counters": counters,
         "run": {
             "sequence": result.sequence_name,
             "format": result.sequence_format,
@@ -89,7 +94,7 @@ def session_content(session: Session) -> MapFile:
             "loops": [asdict(loop) for loop in result.loops],
         },
     }
-    return MapFile(header=header, arrays=arrays)
+    return MapFile(header=header, arrays=arrays | lines, version=2 if lines else 1)
 
 
 def save_session(path: str | Path, session: Session) -> None:
@@ -108,7 +113,7 @@ def load_session(path: str | Path) -> Session:
         InputError: missing, no map, of a newer version, damaged, or contradicting itself.
     """
     path = Path(path)
-    content = read_map_file(path, SPECS)
+    content = read_map_file(path, SPECS | LINE_SPECS)
     header = content.header
     try:
         camera = PinholeCamera(**header["camera"])
@@ -116,6 +121,7 @@ def load_session(path: str | Path) -> Session:
         run, features = header["run"], header["features"]
         counters, pixel_sigma = header["counters"], float(header["pixel_sigma"])
         slam_map = restore_map(path, content.arrays, counters, camera, config.map, pixel_sigma)
+        restore_lines(path, content.arrays, slam_map, config.lines, made=int(counters.get("lines_made", 0)))
         frames, ground_truth = restore_frames(content.arrays, run["methods"])
         result = SlamResult(
             sequence_name=run["sequence"],
@@ -276,7 +282,7 @@ class Autosave(SlamObserver):
         session = Session(result=result, feature_settings=self._feature_settings, every=self._every, colors=colors)
         content = session_content(session)
         run = dict(content.header["run"]) | {"seconds": self._seconds_before + time.monotonic() - self._started}
-        content = MapFile(header=dict(content.header) | {"run": run}, arrays=content.arrays)
+        content = replace(content, header=dict(content.header) | {"run": run})
         self._pending = self._writer.submit(self._write, content)
 
     def _write(self, content: MapFile) -> None:

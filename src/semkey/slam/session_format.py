@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from semkey.errors import InputError
 from semkey.images.writing import atomic_write_bytes
 
-FORMAT_VERSION = 1
-"""Raised whenever an older semkey could not read, or would misread, a file of the new kind."""
+FORMAT_VERSION = 2
+"""Highest version that is read. A file has the lowest one whose readers understand it: 2 where lines are in it."""
 
 _METADATA_KEY = "semkey_map"
 _NO_MAP = "is not a semkey map; give a file written by 'semkey slam --save-map'"
@@ -48,10 +48,12 @@ class MapFile:
     Attributes:
         header: what is no array; JSON types only.
         arrays: by name, such as ``keyframes/T_world_cam``.
+        version: of the format.
     """
 
     header: Mapping[str, Any]
     arrays: Mapping[str, NDArray]
+    version: int = 1
 
 
 def encode_map_file(content: MapFile) -> bytes:
@@ -60,7 +62,7 @@ def encode_map_file(content: MapFile) -> bytes:
 
     arrays = {name: np.ascontiguousarray(content.arrays[name]) for name in sorted(content.arrays)}
     header = json.dumps(content.header, sort_keys=True, allow_nan=False)
-    metadata = {"version": FORMAT_VERSION, "sha256": _checksum(header, arrays), "header": header}
+    metadata = {"version": content.version, "sha256": _checksum(header, arrays), "header": header}
     # One entry of metadata only: safetensors writes several in an order that changes from run to run.
     return save(arrays, metadata={_METADATA_KEY: json.dumps(metadata)})
 
@@ -115,7 +117,7 @@ def read_map_file(path: str | Path, specs: Mapping[str, ArraySpec]) -> MapFile:
         raise InputError(f"{path}: the map is damaged (its checksum is wrong); use another copy")
     header = json.loads(header_text)
     check_arrays(path, arrays, specs)
-    return MapFile(header=header, arrays=arrays)
+    return MapFile(header=header, arrays=arrays, version=version)
 
 
 def check_arrays(path: str | Path, arrays: Mapping[str, NDArray], specs: Mapping[str, ArraySpec]) -> dict[str, int]:
