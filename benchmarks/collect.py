@@ -3,11 +3,13 @@
     python benchmarks/collect.py runs/benchmarks      # take over the results of a run
     python benchmarks/collect.py                      # only write the tables anew
 
-A table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in README.md and docs/results.md.
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in README.md and some pages of docs. One whose
+results are not there stays as it is.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -16,13 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from semkey.evaluation.results import Evaluation, SetResult
+from semkey.evaluation.tables import overview
 from semkey.images.writing import atomic_write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("results.md", "slam.md", "lines.md")))
 KINDS = ("planar", "redkitchen", "cabinet", "homographies", "reliability", "localisation", "speed")
-KINDS += ("cabinet-odometry", "redkitchen-odometry")
+KINDS += ("cabinet-odometry", "redkitchen-odometry", "slam", "lines")
 NAMES = {
     "compact": "**semkey compact**",
     "nano": "**semkey nano**",
@@ -35,6 +38,7 @@ NAMES = {
     "aliked-n32": "ALIKED-N32",
     "aliked-n16+lightglue": "ALIKED-N16 + LightGlue",
     "disk+lightglue": "DISK + LightGlue",
+    "cv2-odometry": "cv2.Odometry",
 }
 HEADLINE = ("compact", "nano", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
 
@@ -82,6 +86,11 @@ class Tables:
         self.evaluations = {
             kind: Evaluation.read(results / f"{kind}.json") for kind in KINDS if (results / f"{kind}.json").exists()
         }
+
+    def make(self, name: str) -> str | None:
+        """A table by its name, which begins with that of its results where it is of one kind; None without these."""
+        kind = name.split("_")[0]
+        return None if kind in KINDS and kind not in self.evaluations else getattr(self, name)()
 
     def result(self, kind: str, method: str, set_name: str) -> SetResult | None:
         """One method on the set whose name ends in ``set_name``."""
@@ -213,6 +222,61 @@ class Tables:
                 rows.append(row)
         return table(["sequence", "features", "tracked", "ATE RMSE, m", "RPE, m", "RPE, °"], rows)
 
+    def slam(self) -> str:
+        """ATE of all features on all sequences, the best bold; frames that were lost are told."""
+        evaluation = self.evaluations["slam"]
+        metric = next(metric for metric in evaluation.metrics if metric.name == "ate_rmse_m")
+        methods = self.methods("slam")
+        evaluation = replace(evaluation, methods={method: evaluation.methods[method] for method in methods})
+        _, lines, marks = overview(evaluation, metric)
+        rows = []
+        for line, of_line in zip(lines, marks, strict=True):
+            row = [line[0]]
+            for method, text, mark in zip(methods, line[1:], of_line[1:], strict=True):
+                tracked = self.tracked("slam", method, line[0])
+                row.append((f"**{text}**" if mark == "best" else text) + ("" if tracked is None else f", {tracked}"))
+            rows.append(row)
+        return table(["ATE, m", *(NAMES[method].strip("*") for method in methods)], rows)
+
+    def tracked(self, kind: str, method: str, set_name: str) -> str | None:
+        """Share of the frames that were tracked, None for all of them or where nothing was run."""
+        result = self.evaluations[kind].results[method].get(set_name)
+        share = 1.0 if result is None else result.metrics["tracked"]
+        return None if share > 0.9995 else f"{100 * share:.1f} % tracked"
+
+    def slam_runs(self) -> str:
+        """Everything that is measured of every method on every sequence."""
+        header = ["sequence", "features", "tracked", "ATE, m", "best to worst run", "RPE, m", "RPE, °", "drift"]
+        header += ["frames/s", "memory, MB"]
+        columns = [("tracked", 100.0, "{:.1f} %"), ("ate_rmse_m", 1.0, "{:.4f}")]
+        rest = [("rpe_trans_m", 1.0, "{:.4f}"), ("rpe_rot_deg", 1.0, "{:.3f}"), ("drift_percent", 1.0, "{:.2f} %")]
+        rest += [("fps", 1.0, "{:.1f}"), ("peak_mb", 1.0, "{:.0f}")]
+        rows = []
+        for name in self.evaluations["slam"].sets:
+            for method in self.methods("slam"):
+                result = self.evaluations["slam"].results[method].get(name)
+                if result is None:
+                    continue
+                cells = [_number(result, *column) for column in columns]
+                ends = (_number(result, end, 1.0, "{:.4f}") for end in ("ate_lowest_m", "ate_highest_m"))
+                rows.append([name, NAMES[method], *cells, " to ".join(ends), *(_number(result, *one) for one in rest)])
+        return table(header, rows)
+
+    def lines(self) -> str:
+        """ATE with and without lines: after all corrections, and as known at the time."""
+        evaluation = self.evaluations["lines"]
+        methods = list(evaluation.results)
+        rows = []
+        for name in evaluation.sets:
+            row = [name]
+            for method in methods:
+                result = evaluation.results[method][name]
+                text = figures(result, ["ate_rmse_m", "ate_live_rmse_m"], digits=2)
+                tracked = self.tracked("lines", method, name)
+                row.append(text + ("" if tracked is None else f" ({tracked})"))
+            rows.append(row)
+        return table(["", *(method.replace("+", " + ") for method in methods)], rows)
+
     def reliability(self) -> str:
         """How well scores and reliabilities rank."""
         columns = [
@@ -230,16 +294,26 @@ class Tables:
         return table(["method", "set", *(column[0] for column in columns)], rows)
 
 
-def fill(text: str, make: Callable[[str], str]) -> str:
-    """The text with every marked table replaced by ``make(name)``."""
-    pattern = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{make(found[2])}\n{found[3]}", text)
+def _number(result: SetResult, name: str, scale: float, pattern: str) -> str:
+    value = result.metrics.get(name, math.nan)
+    return "-" if math.isnan(value) else pattern.format(scale * value)
+
+
+def fill(text: str, make: Callable[[str], str | None]) -> str:
+    """The text with every marked table replaced by ``make(name)``, or kept where that is None."""
+    pattern = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?\n)(<!-- end of table -->)", re.DOTALL)
+
+    def replaced(found: re.Match[str]) -> str:
+        made = make(found[2])
+        return found[0] if made is None else f"{found[1]}{made}\n{found[4]}"
+
+    return pattern.sub(replaced, text)
 
 
 def pages(results: Path = RESULTS) -> Mapping[Path, str]:
     """What the pages should say."""
     tables = Tables(results)
-    return {page: fill(page.read_text(encoding="utf-8"), lambda name: getattr(tables, name)()) for page in PAGES}
+    return {page: fill(page.read_text(encoding="utf-8"), tables.make) for page in PAGES}
 
 
 def main() -> None:

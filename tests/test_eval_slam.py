@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +18,22 @@ import pytest
 
 from command_line import Run
 from semkey.errors import ConfigError, DatasetError
-from semkey.evaluation import slam
+from semkey.evaluation import slam, slam_child
 from semkey.evaluation.cv2_odometry import run_cv2_odometry
 from semkey.evaluation.results import Evaluation
 from semkey.evaluation.slam import SlamRunConfig, run_slam_evaluation, trajectory_file
 from semkey.evaluation.slam_child import SlamRunError
+from semkey.evaluation.slam_code import OUTPUT_ONLY, code_hash, code_of
 from semkey.evaluation.slam_measures import drift_percent, measure_run
 from semkey.evaluation.slam_methods import create_slam_methods
+from semkey.evaluation.slam_pictures import slam_pictures
 from semkey.evaluation.slam_rooms import ROOMS, render_rooms
 from semkey.evaluation.slam_sets import slam_sets
 from semkey.evaluation.slam_summary import median_run, summarise_runs
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.metrics.trajectory import Trajectory, read_tum_trajectory
 from semkey.rendering import RoomConfig, write_room
+from semkey.slam.events import LoopRecord
 from synthetic_world import PointWorld, walk
 
 
@@ -169,6 +177,186 @@ def test_every_run_is_a_process_and_is_not_repeated(
         run_slam_evaluation(methods, sets, SlamRunConfig(runs=1, keypoints=401), out=tmp_path)
 
 
+def refused(request: Mapping[str, Any]) -> dict[str, Any]:
+    raise SlamRunError("out of memory")
+
+
+def answering(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ate_rmse_m": 0.1, "tracked": 1.0, "fps": 5.0}
+
+
+def test_a_run_that_failed_is_tried_again(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods, sets = create_slam_methods(["orb"]), slam_sets([room])
+    config = SlamRunConfig(runs=1)
+    monkeypatch.setattr(slam, "measure_in_child", refused)
+    assert run_slam_evaluation(methods, sets, config, out=tmp_path).results["orb"]["room"].failures == 1
+    monkeypatch.setattr(slam, "measure_in_child", answering)
+    result = run_slam_evaluation(methods, sets, config, out=tmp_path).results["orb"]["room"]
+    assert (result.failures, result.metrics["ate_rmse_m"]) == (0, 0.1)
+    monkeypatch.setattr(slam, "measure_in_child", forbidden)
+    assert run_slam_evaluation(methods, sets, config, out=tmp_path).results["orb"]["room"].failures == 0
+
+
+def test_a_process_that_is_told_to_end_interrupts_the_evaluation(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slam_child, "_START", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    with pytest.raises(KeyboardInterrupt):
+        run_slam_evaluation(create_slam_methods(["orb"]), slam_sets([room]), SlamRunConfig(runs=1), out=tmp_path)
+    monkeypatch.setattr(slam_child, "_START", "import os, signal; os.kill(os.getpid(), signal.SIGABRT)")
+    evaluation = run_slam_evaluation(
+        create_slam_methods(["orb"]), slam_sets([room]), SlamRunConfig(runs=1), out=tmp_path
+    )
+    assert evaluation.results["orb"]["room"].rows[0]["failure"].endswith("its process ended with -6")
+
+
+def test_the_process_of_a_run_ends_with_the_one_that_started_it() -> None:
+    # The parent starts the process, says its number and dies; the process waits for a request that never comes.
+    parent = (
+        "import subprocess, sys\n"
+        "from semkey.evaluation import slam_child\n"
+        "child = subprocess.Popen([sys.executable, '-c', slam_child._START], stdin=sys.stdin)\n"
+        "print(child.pid, flush=True)\n"
+    )
+    reader, writer = os.pipe()
+    try:
+        made = subprocess.run([sys.executable, "-c", parent], stdin=reader, capture_output=True, text=True, check=True)
+        child = int(made.stdout)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and runs(child):
+            time.sleep(0.2)
+        assert not runs(child)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_code_that_changes_meanwhile_ends_the_evaluation_and_spoils_no_row(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods, sets, config = create_slam_methods(["orb"]), slam_sets([room]), SlamRunConfig(runs=1)
+    monkeypatch.setattr(slam, "measure_in_child", answering)
+    run_slam_evaluation(methods, sets, config, out=tmp_path)
+    codes = iter(["before", "after"])
+    monkeypatch.setattr(slam, "code_now", lambda: next(codes))
+    with pytest.raises(ConfigError, match="code was changed"):
+        run_slam_evaluation(methods, sets, SlamRunConfig(runs=2), out=tmp_path)
+    monkeypatch.setattr(slam, "code_now", lambda: "before")
+    asked: list[int] = []
+    monkeypatch.setattr(slam, "measure_in_child", lambda request: asked.append(request["seed"]) or answering(request))
+    run_slam_evaluation(methods, sets, SlamRunConfig(runs=2), out=tmp_path)
+    assert asked == [1], "the row of the run meanwhile was not kept, that of before was"
+
+
+def test_rows_hold_until_what_is_executed_changes(tmp_path: Path) -> None:
+    (tmp_path / "slam").mkdir()
+    file, report = tmp_path / "slam" / "tracker.py", tmp_path / "slam" / "report.py"
+    file.write_text('"""Old."""\n\ndef one(x: int) -> int:\n    """Old."""\n    return x + 1\n')
+    report.write_text("A = 1\n")
+    before = code_hash(["slam"], tmp_path)
+    file.write_text('"""New."""\n# why\ndef one( x: int ) -> int:\n\n    return (x + 1)\n')
+    report.write_text("A = 2\n")
+    assert code_hash(["slam"], tmp_path) == before
+    file.write_text("def one(x: int) -> int:\n    return x + 2\n")
+    assert code_hash(["slam"], tmp_path) != before
+
+
+def test_files_that_do_not_count_are_not_imported_by_a_run() -> None:
+    code = (
+        "import sys; import semkey.slam.system, semkey.evaluation.slam_child; "
+        "print(*(name for name in sys.modules if name.startswith('semkey.')))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = made.stdout.split()
+    assert "semkey.slam.tracker" in loaded
+    assert not {f"semkey.slam.{name.removesuffix('.py')}" for name in OUTPUT_ONLY} & set(loaded)
+    assert all((Path(slam.__file__).parents[1] / "slam" / name).is_file() for name in OUTPUT_ONLY)
+
+
+def test_opencv_does_not_depend_on_the_back_end_and_features_do() -> None:
+    opencv, orb = create_slam_methods(["cv2-odometry", "orb"])
+    assert code_of(opencv) != code_of(orb)
+    assert code_of(orb) == code_of(create_slam_methods(["orb+lines"])[0])
+
+
+def test_features_are_kept_and_times_are_those_of_the_run_that_extracted(room: Path, tmp_path: Path) -> None:
+    methods, sets = create_slam_methods(["orb"], keypoints=400), slam_sets([room])
+    config = SlamRunConfig(runs=2, keypoints=400, max_frames=5)
+    kept = run_slam_evaluation(methods, sets, config, out=tmp_path / "kept", cache=tmp_path / "cache")
+    first, second = kept.results["orb"]["room"].rows
+    assert first["fps"] > 0
+    assert second["extraction"] == "cached"
+    assert not {"fps", "peak_mb", "stage_extract_ms"} & set(second)
+    metrics = kept.results["orb"]["room"].metrics
+    assert (metrics["fps"], metrics["timed_runs"]) == (first["fps"], 1)
+    # The same poses come out of features that were kept.
+    config = SlamRunConfig(runs=1, seed=1, keypoints=400, max_frames=5)
+    plain = run_slam_evaluation(methods, sets, config, out=tmp_path / "plain")
+    (row,) = plain.results["orb"]["room"].rows
+    assert row["ate_rmse_m"] == second["ate_rmse_m"]
+    assert row["fps"] > 0
+    with pytest.raises(ConfigError, match="real time"):
+        run_slam_evaluation(methods, sets, SlamRunConfig(realtime=True), out=tmp_path / "x", cache=tmp_path / "cache")
+
+
+def test_lines_are_a_method_of_their_own(room: Path, tmp_path: Path) -> None:
+    methods = create_slam_methods(["orb", "orb+lines"], keypoints=400)
+    config = SlamRunConfig(runs=1, keypoints=400, max_frames=4)
+    evaluation = run_slam_evaluation(methods, slam_sets([room]), config, out=tmp_path, cache=tmp_path / "cache")
+    assert evaluation.results["orb+lines"]["room"].metrics["map_lines"] > 3
+    assert "map_lines" not in evaluation.results["orb"]["room"].metrics
+    assert evaluation.methods["orb+lines"]["lines"] is True
+
+
+def test_submaps_are_those_of_the_map_at_the_end(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submap that was merged into another is no submap any more, though frames were tracked in it."""
+    import semkey.slam
+
+    run_slam = semkey.slam.run_slam
+
+    def merged(*arguments: Any, **options: Any) -> Any:
+        result = run_slam(*arguments, **options)
+        result.frames[1:] = [replace(record, submap=1) for record in result.frames[1:]]
+        result.loops += [
+            LoopRecord(kind=kind, frame_index=3, keyframe_id=1, matched_keyframe_id=0, inliers=50)
+            for kind in ("merge", "loop", "loop")
+        ]
+        return result
+
+    monkeypatch.setattr(semkey.slam, "run_slam", merged)
+    request = {
+        **dict.fromkeys(("camera", "sensor", "cache")),
+        **dict.fromkeys(("realtime", "lines", "read_cache"), False),
+        **{"path": str(room), "format": "auto", "every": 1, "max_frames": 4, "features": "orb", "keypoints": 400},
+        **{"device": "cpu", "weights": [], "seed": 0, "trajectory": str(tmp_path / "x.txt")},
+    }
+    row = slam_child.measure_here(request)
+    assert (row["submaps"], row["merges"], row["loops"]) == (1, 1, 2)
+
+
+def test_opencv_is_left_out_where_there_is_no_depth(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slam, "measure_in_child", answering)
+    methods, sets = create_slam_methods(["orb", "cv2-odometry"]), slam_sets([room])
+    mono = SlamRunConfig(runs=1, sensor="mono")
+    evaluation = run_slam_evaluation(methods, sets, mono, out=tmp_path)
+    assert evaluation.results["orb"]["room"].count == 1
+    assert evaluation.results["cv2-odometry"] == {}
+    assert slam_pictures(evaluation, sets, tmp_path)
+    with pytest.raises(ConfigError, match="nothing to run"):
+        run_slam_evaluation(methods[1:], sets, mono, out=tmp_path)
+
+
 def test_a_run_that_fails_says_why(room: Path) -> None:
     request = {
         "path": str(room / "missing"),
@@ -190,7 +378,15 @@ def test_sequences_by_path_with_a_step(room: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["orb", "orb"], "occur twice"), ([], "no features"), (["sfit"], "did you mean 'sift'")]
+    ("names", "message"),
+    [
+        (["orb", "orb"], "occur twice"),
+        ([], "no features"),
+        (["sfit"], "did you mean 'sift'"),
+        (["sfit+lines"], "did you mean 'sift'"),
+        (["aliked-n16+lightglue"], "matches by itself.*give 'aliked-n16'"),
+        (["cv2-odometry+lines"], "uses no lines"),
+    ],
 )
 def test_wrong_features_are_refused_before_any_work(names: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

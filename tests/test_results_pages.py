@@ -1,14 +1,17 @@
-"""The tables of README and docs/results.md say what benchmarks/results holds."""
+"""The tables of README and docs say what benchmarks/results holds."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from semkey.evaluation.results import Evaluation, Metric, SetResult
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,8 +47,11 @@ def test_results_are_of_the_shipped_weights(collect: ModuleType) -> None:
         if source.stem.endswith("-odometry"):
             continue  # made from trajectory files
         methods = json.loads(source.read_text())["methods"]
-        for name, shipped in manifest.items():
-            assert shipped["sha256"] in json.dumps(methods[name]), f"{source.name} was measured with other {name}"
+        for method, details in methods.items():
+            shipped = manifest.get(method.removesuffix("+lines"))
+            if shipped is not None:
+                assert shipped["sha256"] in json.dumps(details), f"{source.name} was measured with other {method}"
+        assert "compact" in methods, source.name
 
 
 def test_results_name_no_folders_of_a_machine(collect: ModuleType, tmp_path: Path) -> None:
@@ -56,8 +62,70 @@ def test_results_name_no_folders_of_a_machine(collect: ModuleType, tmp_path: Pat
         assert not re.search(r'[\s"]/\w+/', source.read_text(encoding="utf-8")), source.name
 
 
+def slam_results(folder: Path) -> None:
+    """Results of three methods on three sequences, one of them without OpenCV's odometry."""
+
+    def result(ate: float, tracked: float = 1.0) -> SetResult:
+        metrics = {"ate_rmse_m": ate, "ate_live_rmse_m": 2 * ate, "tracked": tracked, "fps": 12.34, "peak_mb": 400.0}
+        metrics |= {"ate_lowest_m": 0.9 * ate, "ate_highest_m": 1.1 * ate, "rpe_trans_m": 0.001, "rpe_rot_deg": 0.1}
+        return SetResult(count=3, metrics=metrics)
+
+    results = {
+        "orb": {"cabinet": result(0.03), "kitchen": result(0.06, 0.9), "kitti/07": result(0.1)},
+        "compact": {"cabinet": result(0.02), "kitchen": result(0.04), "kitti/07": result(0.15)},
+        "cv2-odometry": {"cabinet": result(0.02001), "kitchen": result(math.inf)},
+    }
+    metrics = [Metric(name="ate_rmse_m", label="ATE, m", higher_is_better=False, digits=4)]
+    Evaluation(
+        kind="slam",
+        options={},
+        environment={},
+        methods={name: {} for name in results},
+        sets={name: {} for name in ("cabinet", "kitchen", "kitti/07")},
+        metrics=metrics,
+        results=results,
+    ).write(folder / "slam.json")
+    lines = {name: {"cabinet": values["cabinet"]} for name, values in results.items() if name != "cv2-odometry"}
+    lines = {"compact": lines["compact"], "compact+lines": lines["orb"]}
+    Evaluation(
+        kind="slam",
+        options={},
+        environment={},
+        methods={name: {} for name in lines},
+        sets={"cabinet": {}},
+        metrics=metrics,
+        results=lines,
+    ).write(folder / "lines.json")
+
+
+def test_tables_of_slam(collect: ModuleType, tmp_path: Path) -> None:
+    slam_results(tmp_path)
+    tables = collect.Tables(tmp_path)
+    assert tables.make("slam").splitlines() == [
+        "| ATE, m | semkey compact | ORB | cv2.Odometry |",
+        "| --- | --- | --- | --- |",
+        "| cabinet | **0.0200** | 0.0300 | **0.0200** |",
+        "| kitchen | **0.0400** | 0.0600, 90.0 % tracked | inf |",
+        "| kitti/07 | 0.1500 | **0.1000** | - |",
+        "| best of 3 | 2 | 1 | 1 |",
+        "| farthest behind the best, % | 50 | 50 | inf |",
+    ]
+    runs = tables.make("slam_runs").splitlines()
+    assert len(runs) == 2 + 8
+    assert runs[3] == ("| cabinet | ORB | 100.0 % | 0.0300 | 0.0270 to 0.0330 | 0.0010 | 0.100 | - | 12.3 | 400 |")
+    assert tables.make("lines").splitlines()[-1] == "| cabinet | 2.00 / 4.00 | 3.00 / 6.00 |"
+
+
+def test_a_table_without_results_stays(collect: ModuleType, tmp_path: Path) -> None:
+    tables = collect.Tables(tmp_path)
+    text = "<!-- table: slam_runs -->\n| old |\n<!-- end of table -->"
+    assert collect.fill(text, tables.make) == text
+    slam_results(tmp_path)
+    assert "| old |" not in collect.fill(text, collect.Tables(tmp_path).make)
+
+
 def test_every_table_is_filled() -> None:
-    for page in ("README.md", "docs/results.md"):
+    for page in ("README.md", "docs/results.md", "docs/slam.md", "docs/lines.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         tables = re.findall(r"<!-- table: [\w-]+ -->\n(.*?)<!-- end of table -->", text, re.DOTALL)
         assert tables

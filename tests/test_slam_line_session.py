@@ -50,7 +50,7 @@ def test_lines_survive_a_file_to_the_last_bit(session: Session, tmp_path: Path) 
     np.testing.assert_array_equal(restored.points_world(), original.points_world())
     # What bundle adjustment gets is the same, so the segments of the keyframes are there as well.
     keyframes = np.array(list(session.slam_map.keyframes))
-    one, other = original.bundle(keyframes), load_session(path).slam_map.lines.bundle(keyframes)
+    one, other = original.bundle(keyframes), restored.bundle(keyframes)
     assert one is not None
     assert other is not None
     np.testing.assert_array_equal(one.serials, other.serials)
@@ -155,7 +155,7 @@ def test_lines_that_contradict_the_map_are_refused(session: Session, tmp_path: P
         arrays[name] = change(array)
     path = tmp_path / "room.semkey"
     write_map_file(path, replace(content, arrays=arrays))
-    assert read_map_file(path, SPECS | LINE_SPECS).version == 2
+    assert read_map_file(path, {**SPECS, **LINE_SPECS}).version == 2
     with pytest.raises(InputError, match=message):
         load_session(path)
 

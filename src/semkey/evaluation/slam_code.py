@@ -24,6 +24,7 @@ OUTPUT_ONLY = frozenset(
         "session.py",
         "session_arrays.py",
         "session_format.py",
+        "session_lines.py",
         "viewer.py",
     }
 )

@@ -11,8 +11,7 @@ import numpy as np
 from semkey.datasets import FrameSequence, Sensor, open_sequence, parse_camera
 from semkey.errors import ConfigError
 
-# Formats whose sequences have the same names in every scene or benchmark; the value says what tells them apart.
-_PARENT_FORMATS = ("7scenes",)
+# The folder of one of KITTI's sequences is a number.
 _NUMBERED_FORMATS = ("kitti",)
 
 
@@ -87,19 +86,14 @@ def slam_sets(
         sequence = open_sequence(path, format=format, camera=None if camera is None else parse_camera(camera))
         if sequence.camera is None:
             raise ConfigError(f"{path}: the camera is not known; pass --camera fx,fy,cx,cy")
-        name = _name(path, sequence) if names is None else names[number]
+        name = _name(sequence) if names is None else names[number]
         name = name if step == 1 else f"{name}, every {step}"
         sets.append(SlamSet(name=name, path=path, sequence=sequence, format=format, camera=camera, every=step))
     return sets
 
 
-def _name(path: Path, sequence: FrameSequence) -> str:
-    # The folder of a 7-Scenes sequence is called seq-01 in every scene, one of KITTI is a number.
-    if sequence.format in _PARENT_FORMATS:
-        return f"{path.resolve().parent.name}/{sequence.name}"
-    if sequence.format in _NUMBERED_FORMATS:
-        return f"{sequence.format}/{sequence.name}"
-    return sequence.name
+def _name(sequence: FrameSequence) -> str:
+    return f"{sequence.format}/{sequence.name}" if sequence.format in _NUMBERED_FORMATS else sequence.name
 
 
 def _split_step(given: str, every: int) -> tuple[Path, int]:

@@ -113,7 +113,7 @@ def load_session(path: str | Path) -> Session:
         InputError: missing, no map, of a newer version, damaged, or contradicting itself.
     """
     path = Path(path)
-    content = read_map_file(path, SPECS | LINE_SPECS)
+    content = read_map_file(path, {**SPECS, **LINE_SPECS})
     header = content.header
     try:
         camera = PinholeCamera(**header["camera"])
