@@ -82,6 +82,7 @@ def _draw(
     axes.set_yticks(range(len(values)), list(values), fontsize=8)
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.set_xlim(0, limit)
+    axes.locator_params(axis="x", nbins=4)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(metric.label, fontsize=9)
     axes.grid(alpha=0.3, axis="x")

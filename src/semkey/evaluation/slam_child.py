@@ -61,7 +61,7 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
     # The child finds modules where this process does, a user's own extractors among them.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
     child = subprocess.run(
-        [sys.executable, "-c", _START],
+        [sys.executable, "-c", _START, str(os.getpid())],
         input=json.dumps(dict(request)),
         capture_output=True,
         text=True,
@@ -211,8 +211,8 @@ def _memory_since(before: int | None) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """The process: a request on standard input, its answer as the last line on standard output."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """The process: its parent's number is the argument, a request comes in, its answer goes out as the last line."""
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not belong to the answer
     try:

@@ -44,7 +44,7 @@ def slam_pictures(evaluation: Evaluation, sets: Sequence[SlamSet], out: str | Pa
         if data is not None:
             pictures.append(ReportPicture(section="Bars", caption=title, data=data))
     for slam_set in sets:
-        truth = _true_trajectory(slam_set)
+        truth = _true_trajectory(slam_set, evaluation.options.get("max_frames"))
         if len(truth) < 3:
             continue
         paths: dict[str, Trajectory] = {}
@@ -67,9 +67,11 @@ def slam_pictures(evaluation: Evaluation, sets: Sequence[SlamSet], out: str | Pa
     return pictures
 
 
-def _true_trajectory(slam_set: SlamSet) -> Trajectory:
+def _true_trajectory(slam_set: SlamSet, max_frames: int | None) -> Trajectory:
+    """Of the frames that a run uses."""
     sequence = slam_set.sequence
-    known = [index for index, pose in enumerate(sequence.ground_truth) if pose is not None]
+    used = range(0, len(sequence), slam_set.every)[:max_frames]
+    known = [index for index in used if sequence.ground_truth[index] is not None]
     poses = np.array([sequence.ground_truth[index] for index in known], dtype=np.float64).reshape(-1, 4, 4)
     return Trajectory(sequence.timestamps[known], poses)
 
