@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A package may import those above it and those beside it, never those below. `semkey/__init__.py` is the facade over
 # all of them and stands outside; `textfiles` reads lines, for any package that reads or writes text formats.
 ORDER = (
-    {"errors", "runtime"},
+    {"errors", "runtime", "lazy"},
     {"textfiles", "geometry", "downloads", "settings"},
     {"metrics", "images"},
     {"backbones"},

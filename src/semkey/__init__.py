@@ -10,10 +10,10 @@ Everything here is imported on first use, so ``import semkey`` and ``semkey --he
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from semkey.errors import CheckpointError, ConfigError, DatasetError, InputError, SemkeyError
+from semkey.lazy import lazy_names
 
 if TYPE_CHECKING:
     from semkey.matching.mutual import Matches, match
@@ -45,10 +45,4 @@ __all__ = [
     "match",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'semkey' has no attribute '{name}'")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)

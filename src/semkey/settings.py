@@ -114,6 +114,23 @@ def require(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def require_within(settings: object, interval: str, *names: str) -> None:
+    """Raise a ConfigError unless fields lie in an interval.
+
+    Args:
+        settings: what has the fields.
+        interval: as mathematics writes it: ``(0, 1]``, ``[0, inf)``. NaN lies in none.
+        names: of the fields, which are numbers.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    for name in names:
+        value = getattr(settings, name)
+        above = value >= low if interval[0] == "[" else value > low
+        below = value <= high if interval[-1] == "]" else value < high
+        if not (above and below):
+            raise ConfigError(f"{name} is {value}, must be in {interval}")
+
+
 def unknown_key(where: str, key: str, valid: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(key), valid, n=1)

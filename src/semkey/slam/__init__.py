@@ -5,8 +5,9 @@ Everything here is imported on first use: the process for background work needs 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from semkey.lazy import lazy_names
 
 if TYPE_CHECKING:
     from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
@@ -44,10 +45,4 @@ __all__ = [
     "run_slam",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'semkey.slam' has no attribute '{name}'")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from semkey.settings import Settings, require
+from semkey.settings import Settings, require, require_within
 from semkey.slam.line_config import LineConfig
 from semkey.slam.loop_config import LoopConfig
 from semkey.slam.mono_config import MonoConfig
@@ -51,15 +51,11 @@ class TrackingConfig(Settings):
     keyframe_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "pixel_sigma",
-            "ransac_error_px",
-            "search_radius_px",
-            "keyframe_parallax",
-            "keyframe_rotation_deg",
-            "keyframe_seconds",
-        ):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        require_within(self, "(0, inf)", "pixel_sigma", "ransac_error_px", "search_radius_px")
+        require_within(self, "(0, inf)", "keyframe_parallax", "keyframe_rotation_deg", "keyframe_seconds")
+        require_within(self, "(0, 1]", "keyframe_tracked_share", "keyframe_uncovered_share")
+        # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
+        require_within(self, "[4, inf)", "min_inliers", "min_relocalisation_inliers")
         require(
             0 <= self.min_depth < self.max_depth,
             f"need 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}",
@@ -68,13 +64,6 @@ class TrackingConfig(Settings):
             self.max_search_radius_px >= self.search_radius_px,
             f"max_search_radius_px ({self.max_search_radius_px}) is below search_radius_px ({self.search_radius_px})",
         )
-        # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
-        require(
-            self.min_inliers >= 4 and self.min_relocalisation_inliers >= 4,
-            "min_inliers and min_relocalisation_inliers must be at least 4",
-        )
-        for name in ("keyframe_tracked_share", "keyframe_uncovered_share"):
-            require(0 < getattr(self, name) <= 1, f"{name} must be in (0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +98,10 @@ class MapConfig(Settings):
     recent_keyframes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("local_keyframes", "adjusted_keyframes", "adjustment_iterations", "redundant_observers"):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("nearby_keyframes", "fixed_keyframes", "final_keyframes", "recent_keyframes"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        require(0 < self.redundant_share <= 1, f"redundant_share must be in (0, 1], got {self.redundant_share}")
+        positive = ("local_keyframes", "adjusted_keyframes", "adjustment_iterations", "redundant_observers")
+        require_within(self, "[1, inf)", *positive)
+        require_within(self, "[0, inf)", "nearby_keyframes", "fixed_keyframes", "final_keyframes", "recent_keyframes")
+        require_within(self, "(0, 1]", "redundant_share")
         modes = get_args(Adjustment)
         require(self.adjustment in modes, f"adjustment is {self.adjustment!r}, must be one of {', '.join(modes)}")
 
@@ -141,4 +129,4 @@ class SlamConfig(Settings):
     mono: MonoConfig = field(default_factory=MonoConfig)
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require_within(self, "[0, inf)", "seed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semkey.settings import Settings, require
+from semkey.settings import Settings, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,8 @@ class LineConfig(Settings):
     min_lines: int = 3
 
     def __post_init__(self) -> None:
-        require(self.detection_width >= 32, f"detection_width must be at least 32 pixels, got {self.detection_width}")
-        for name in ("max_lines", "min_lines", "min_length", "pixel_sigma"):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("merge_angle_deg", "search_angle_deg"):
-            require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")
-        for name in ("merge_distance", "merge_gap"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        require(0 < self.min_overlap <= 1, f"min_overlap must be in (0, 1], got {self.min_overlap}")
+        require_within(self, "[32, inf)", "detection_width")
+        require_within(self, "(0, inf)", "max_lines", "min_lines", "min_length", "pixel_sigma")
+        require_within(self, "(0, 90)", "merge_angle_deg", "search_angle_deg")
+        require_within(self, "[0, inf)", "merge_distance", "merge_gap")
+        require_within(self, "(0, 1]", "min_overlap")

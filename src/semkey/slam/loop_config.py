@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from semkey.settings import Settings, require
+from semkey.settings import Settings, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +67,11 @@ class LoopConfig(Settings):
     relocalisation_coverage: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in (
-            "retrieval_keypoints",
-            "retrieval_prefilter",
-            "candidates",
-            "consistency",
-            "supporter_inliers",
-            "strong_covisibility",
-            "relocalisation_candidates",
-        ):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in (
-            "group_size",
-            "adjusted_keyframes",
-            "min_gap_seconds",
-            "min_supporters",
-            "max_drift",
-            "drift_floor_m",
-            "drift_floor_deg",
-            "new_submap_seconds",
-        ):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} must not be negative, got {value}")
+        require_within(self, "[1, inf)", "retrieval_keypoints", "retrieval_prefilter", "candidates", "consistency")
+        require_within(self, "[1, inf)", "supporter_inliers", "strong_covisibility", "relocalisation_candidates")
+        require_within(self, "[0, inf)", "group_size", "adjusted_keyframes", "min_gap_seconds", "min_supporters")
+        require_within(self, "[0, inf)", "max_drift", "drift_floor_m", "drift_floor_deg", "new_submap_seconds")
         # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
-        require(self.min_inliers >= 4, f"min_inliers must be at least 4, got {self.min_inliers}")
-        for name in ("min_coverage", "relocalisation_coverage"):
-            require(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
-        require(self.fuse_radius_px > 0, f"fuse_radius_px must be positive, got {self.fuse_radius_px}")
+        require_within(self, "[4, inf)", "min_inliers")
+        require_within(self, "[0, 1]", "min_coverage", "relocalisation_coverage")
+        require_within(self, "(0, inf)", "fuse_radius_px")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semkey.settings import Settings, require
+from semkey.settings import Settings, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +46,10 @@ class MonoConfig(Settings):
     velocity_change: float = 0.06
 
     def __post_init__(self) -> None:
-        require(0 < self.homography_ratio < 1, f"homography_ratio must be in (0, 1), got {self.homography_ratio}")
+        require_within(self, "(0, 1)", "homography_ratio")
         # Eight matches determine two views; a first map of fewer landmarks than PnP needs could not be tracked.
-        for name, smallest in (("min_initial_matches", 8), ("min_initial_landmarks", 8)):
-            require(getattr(self, name) >= smallest, f"{name} must be at least {smallest}, got {getattr(self, name)}")
-        for name in ("max_initial_frames", "neighbours"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("pixel_sigma", "max_error_px", "velocity_change", "min_initial_motion_px"):
-            require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        require(0 <= self.min_initial_share < 1, f"min_initial_share must be in [0, 1), got {self.min_initial_share}")
-        for name in ("min_initial_parallax_deg", "min_parallax_deg"):
-            require(0 < getattr(self, name) < 90, f"{name} must be in (0, 90), got {getattr(self, name)}")
-        require(
-            0 <= self.min_baseline_ratio < 1, f"min_baseline_ratio must be in [0, 1), got {self.min_baseline_ratio}"
-        )
+        require_within(self, "[8, inf)", "min_initial_matches", "min_initial_landmarks")
+        require_within(self, "[1, inf)", "max_initial_frames", "neighbours")
+        require_within(self, "(0, inf)", "pixel_sigma", "max_error_px", "velocity_change", "min_initial_motion_px")
+        require_within(self, "[0, 1)", "min_initial_share", "min_baseline_ratio")
+        require_within(self, "(0, 90)", "min_initial_parallax_deg", "min_parallax_deg")

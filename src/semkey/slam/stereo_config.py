@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semkey.settings import Settings, require
+from semkey.settings import Settings, require, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,6 @@ class StereoConfig(Settings):
             self.window_px >= 3 and self.window_px % 2 == 1,
             f"window_px must be an odd number of at least 3, got {self.window_px}",
         )
-        require(
-            0 < self.max_disparity_share <= 1, f"max_disparity_share must be in (0, 1], got {self.max_disparity_share}"
-        )
-        require(0 < self.min_correlation < 1, f"min_correlation must be in (0, 1), got {self.min_correlation}")
-        require(self.left_right_px > 0, f"left_right_px must be positive, got {self.left_right_px}")
-        require(0 < self.max_relative_sigma < 1, f"max_relative_sigma must be in (0, 1), got {self.max_relative_sigma}")
+        require_within(self, "(0, 1]", "max_disparity_share")
+        require_within(self, "(0, 1)", "min_correlation", "max_relative_sigma")
+        require_within(self, "(0, inf)", "left_right_px")

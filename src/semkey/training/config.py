@@ -9,7 +9,7 @@ from typing import Self
 
 from semkey.errors import ConfigError
 from semkey.model.config import ModelConfig, Precision
-from semkey.settings import Settings, override, read_yaml, require
+from semkey.settings import Settings, override, read_yaml, require, require_within
 from semkey.training.data.config import DataConfig
 from semkey.training.stage_config import IMITATION_LOSSES, STAGES, ObjectiveOptions, StageName, StagesConfig
 
@@ -42,15 +42,14 @@ class OptimizerConfig(Settings):
     cagrad_c: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self.micro_batch >= 1, f"micro_batch is {self.micro_batch}, must be at least 1")
+        require_within(self, "[1, inf)", "micro_batch")
         if self.batch_pairs < 1 or self.batch_pairs % self.micro_batch:
             raise ConfigError(
                 f"batch_pairs is {self.batch_pairs}, must be a multiple of micro_batch {self.micro_batch}"
             )
-        require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}, must be positive")
-        require(0 <= self.average < 1, f"average is {self.average}, must lie in [0, 1)")
-        require(0 <= self.cagrad_c < 1, f"cagrad_c is {self.cagrad_c}, must lie in [0, 1)")
-        require(self.warm_up >= 0 and self.max_not_finite >= 0, "warm_up and max_not_finite must be 0 or more")
+        require_within(self, "(0, inf)", "clip_norm")
+        require_within(self, "[0, 1)", "average", "cagrad_c")
+        require_within(self, "[0, inf)", "warm_up", "max_not_finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +69,8 @@ class ValidationConfig(Settings):
     pictures: int = 4
 
     def __post_init__(self) -> None:
-        require(self.pairs >= 1 and self.every >= 1, "pairs and every must be at least 1")
-        require(self.keypoints >= 16, f"keypoints is {self.keypoints}, must be at least 16")
+        require_within(self, "[1, inf)", "pairs", "every")
+        require_within(self, "[16, inf)", "keypoints")
         require(0 <= self.pictures <= self.pairs, f"pictures is {self.pictures}, must lie in 0 to {self.pairs}")
 
 
@@ -102,10 +101,8 @@ class RunConfig(Settings):
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("devices", "keep", "log_every"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, must be at least 1")
-        for name in ("threads", "workers", "save_every", "cosines_every"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, must be 0 or more")
+        require_within(self, "[1, inf)", "devices", "keep", "log_every")
+        require_within(self, "[0, inf)", "threads", "workers", "save_every", "cosines_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +141,14 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         if not self.name or any(not (c.isalnum() or c in "-_.") for c in self.name):
             raise ConfigError(f"name is '{self.name}': letters, digits, '-', '_' and '.' only, it becomes a file name")
-        require(self.seed >= 0, f"seed is {self.seed}, must be 0 or more")
+        require_within(self, "[0, inf)", "seed")
         if self.guide is None:
             for name in STAGES:
                 stage = self.stages.get(name)
                 imitating = [loss for loss in IMITATION_LOSSES if loss in stage.active_losses]
                 if imitating and stage.epochs > 0:
                     raise ConfigError(f"stages.{name}.losses.{imitating[0]} needs guide: a preset or a checkpoint")
-        require(self.pairs_per_epoch >= 1, f"pairs_per_epoch is {self.pairs_per_epoch}, must be at least 1")
+        require_within(self, "[1, inf)", "pairs_per_epoch")
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Self:

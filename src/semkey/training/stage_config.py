@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semkey.errors import ConfigError
-from semkey.settings import Settings, require, unknown_key
+from semkey.settings import Settings, require, require_within, unknown_key
 
 StageName = Literal["descriptor", "detector", "reliability", "finetune"]
 STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")
@@ -77,12 +77,10 @@ class ObjectiveOptions(Settings):
     window: int = 16
 
     def __post_init__(self) -> None:
-        if self.max_keypoints < 16:
-            raise ConfigError(f"max_keypoints is {self.max_keypoints}, must be at least 16")
+        require_within(self, "[16, inf)", "max_keypoints")
         if self.window < 2 or self.window % 2:
             raise ConfigError(f"window is {self.window}, must be even and at least 2")
-        for name in ("match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be positive")
+        require_within(self, "(0, inf)", "match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +104,9 @@ class StageConfig(Settings):
     allowed_losses = LOSSES
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 0, f"epochs is {self.epochs}, must be 0 or more")
-        require(0 < self.learning_rate < 1, f"learning_rate is {self.learning_rate}, must lie in (0, 1)")
-        require(self.detected_every >= 1, f"detected_every is {self.detected_every}, must be at least 1")
+        require_within(self, "[0, inf)", "epochs")
+        require_within(self, "(0, 1)", "learning_rate")
+        require_within(self, "[1, inf)", "detected_every")
         for name, weight in self.losses.items():
             if name not in LOSSES:
                 raise unknown_key("losses", name, LOSSES)
@@ -209,7 +207,7 @@ class FinetuneStage(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.tolerance < 1, f"tolerance is {self.tolerance}, must lie in [0, 1)")
+        require_within(self, "[0, 1)", "tolerance")
 
 
 @dataclass(frozen=True, kw_only=True)

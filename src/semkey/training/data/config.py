@@ -5,20 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from semkey.errors import ConfigError
-from semkey.settings import Settings
-
-
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise ConfigError(message)
-
-
-def _check_shares(settings: Settings, *names: str) -> None:
-    for name in names:
-        _check(
-            0.0 <= getattr(settings, name) <= 1.0, f"{name} must be a share in [0, 1], got {getattr(settings, name)}"
-        )
+from semkey.settings import Settings, require, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +34,10 @@ class ViewConfig(Settings):
     plain: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(1.0 <= self.scale <= 8.0, f"scale must be in [1, 8], got {self.scale}")
-        _check(0.0 <= self.rotation_deg <= 180.0, f"rotation_deg must be in [0, 180], got {self.rotation_deg}")
-        _check(0.0 <= self.roll_deg <= 180.0, f"roll_deg must be in [0, 180], got {self.roll_deg}")
-        _check(0.0 <= self.perspective <= 0.4, f"perspective must be in [0, 0.4], got {self.perspective}")
-        _check_shares(self, "quarter_turns", "flips", "mirrored_border", "plain")
+        require_within(self, "[1, 8]", "scale")
+        require_within(self, "[0, 180]", "rotation_deg", "roll_deg")
+        require_within(self, "[0, 0.4]", "perspective")
+        require_within(self, "[0, 1]", "quarter_turns", "flips", "mirrored_border", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +75,15 @@ class LightConfig(Settings):
     jpeg_quality: tuple[int, int] = (25, 90)
 
     def __post_init__(self) -> None:
-        _check_shares(self, "shadow", "gradient", "blur", "motion_blur", "noise", "noise_level", "jpeg", "level")
-        _check(self.blur + self.motion_blur <= 1.0, "blur and motion_blur must not exceed 1 together")
-        _check(0.0 <= self.gamma <= 2.0, f"gamma must be in [0, 2], got {self.gamma}")
+        require_within(
+            self, "[0, 1]", "shadow", "gradient", "blur", "motion_blur", "noise", "noise_level", "jpeg", "level"
+        )
+        require(self.blur + self.motion_blur <= 1.0, "blur and motion_blur must not exceed 1 together")
+        require_within(self, "[0, 2]", "gamma")
         for name in ("contrast", "blur_px", "motion_px", "jpeg_quality"):
             low, high = getattr(self, name)
-            _check(0 < low <= high, f"{name} must be two positive numbers in order, got {low}, {high}")
-        _check(self.jpeg_quality[1] <= 100, f"jpeg_quality must be at most 100, got {self.jpeg_quality[1]}")
+            require(0 < low <= high, f"{name} must be two positive numbers in order, got {low}, {high}")
+        require(self.jpeg_quality[1] <= 100, f"jpeg_quality must be at most 100, got {self.jpeg_quality[1]}")
 
     @classmethod
     def off(cls) -> LightConfig:
@@ -124,8 +112,8 @@ class TeacherConfig(Settings):
     weights: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(1 <= self.keypoints <= 20_000, f"keypoints must be in 1 to 20000, got {self.keypoints}")
-        _check(bool(self.name) or not self.descriptors, "descriptors needs the name of a teacher")
+        require_within(self, "[1, 20000]", "keypoints")
+        require(bool(self.name) or not self.descriptors, "descriptors needs the name of a teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +139,12 @@ class RoomsConfig(Settings):
     min_overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        _check(1 <= self.count <= 50_000, f"count must be in 1 to 50000, got {self.count}")
-        _check(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
-        _check(2 <= self.views <= 1000, f"views must be in 2 to 1000, got {self.views}")
-        _check_shares(self, "low_texture", "changing_light")
-        _check(0.001 <= self.texel_size <= 0.1, f"texel_size must be in [0.001, 0.1] metres, got {self.texel_size}")
-        _check(0.0 < self.min_overlap < 0.9, f"min_overlap must be in (0, 0.9), got {self.min_overlap}")
+        require_within(self, "[1, 50000]", "count")
+        require_within(self, "[0, inf)", "seed")
+        require_within(self, "[2, 1000]", "views")
+        require_within(self, "[0, 1]", "low_texture", "changing_light")
+        require_within(self, "[0.001, 0.1]", "texel_size")
+        require_within(self, "(0, 0.9)", "min_overlap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +170,10 @@ class SequencesConfig(Settings):
 
     def __post_init__(self) -> None:
         low, high = self.overlap
-        _check(self.max_gap >= 1, f"max_gap must be 1 or more, got {self.max_gap}")
-        _check(0.0 < low < high <= 1.0, f"overlap must be two shares in order, got {low}, {high}")
-        _check(0.0 < self.tolerance <= 0.5, f"tolerance must be in (0, 0.5], got {self.tolerance}")
-        _check(0.0 <= self.rotation_deg <= 180.0, f"rotation_deg must be in [0, 180], got {self.rotation_deg}")
+        require_within(self, "[1, inf)", "max_gap")
+        require(0.0 < low < high <= 1.0, f"overlap must be two shares in order, got {low}, {high}")
+        require_within(self, "(0, 0.5]", "tolerance")
+        require_within(self, "[0, 180]", "rotation_deg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +194,8 @@ class SharesConfig(Settings):
 
     def __post_init__(self) -> None:
         shares = (self.photos, self.shapes, self.rooms, self.sequences)
-        _check(min(shares) >= 0.0, "photos, shapes, rooms and sequences must be 0 or more")
-        _check(sum(shares) > 0.0, "photos, shapes, rooms or sequences must be above 0")
+        require(min(shares) >= 0.0, "photos, shapes, rooms and sequences must be 0 or more")
+        require(sum(shares) > 0.0, "photos, shapes, rooms or sequences must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,10 +239,10 @@ class DataConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             value = getattr(self, name)
-            _check(64 <= value <= 2048 and value % 32 == 0, f"{name} must be a multiple of 32 from 64, got {value}")
-        _check(8 <= self.points <= 10_000, f"points must be in 8 to 10000, got {self.points}")
-        _check(self.repeat >= 0, f"repeat must be 0 or more, got {self.repeat}")
-        _check(0.0 < self.val_share <= 0.5, f"val_share must be in (0, 0.5], got {self.val_share}")
+            require(64 <= value <= 2048 and value % 32 == 0, f"{name} must be a multiple of 32 from 64, got {value}")
+        require_within(self, "[8, 10000]", "points")
+        require_within(self, "[0, inf)", "repeat")
+        require_within(self, "(0, 0.5]", "val_share")
 
     @property
     def size(self) -> tuple[int, int]:
