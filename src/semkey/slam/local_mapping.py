@@ -8,27 +8,34 @@ from concurrent.futures import Future
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import compose, inverse
 from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
-from semkey.slam.map import SlamMap
+from semkey.slam.map import Observations, SlamMap
 from semkey.slam.timing import StageTimer
+
+Indices = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
 # Steps of the adjustment of a whole submap, which starts farther from its optimum than a local one.
 _SUBMAP_ITERATIONS = 15
+# Cells across and down of an image in which an adjustment with few landmarks keeps some.
+_COVERAGE_GRID = (8, 6)
 
 
 class LocalMapping:
     """What is done with the map whenever a keyframe was added.
 
     The neighbourhood of the keyframe is adjusted in another process while tracking goes on. Its result is taken over
-    just before the next keyframe is added, and waited for if need be, so that runs repeat exactly; with ``realtime``
-    it is taken over before whichever frame comes next, and a keyframe that comes while the process is busy is not
-    adjusted on its own.
+    just before a keyframe is added, the first that comes at least ``MapConfig.adjustment_lag`` frames later, and waited
+    for if need be, so that runs repeat exactly; with ``realtime`` it is taken over before whichever frame comes next. A
+    keyframe that comes in between is not adjusted on its own, but with its neighbours the next time.
 
     Args:
         slam_map: the map.
@@ -45,6 +52,7 @@ class LocalMapping:
         self._timer = timer or StageTimer()
         self._realtime = realtime
         self._pending: Future[BundleResult] | None = None
+        self._frames_pending = 0
         self._process = BackgroundProcess(prepare) if config.adjustment == "background" else None
 
     def __enter__(self) -> Self:
@@ -54,13 +62,14 @@ class LocalMapping:
         self.close()
 
     def before_frame(self) -> None:
-        """Take over a result that is there; only with ``realtime``."""
+        """Count the frame, and take over a result that is there; only with ``realtime``."""
+        self._frames_pending += 1
         if self._realtime and self._pending is not None and self._pending.done():
             self.settle()
 
     def before_keyframe(self) -> None:
-        """Take over the result of the last keyframe's adjustment."""
-        if not self._realtime:
+        """Take over the result of an adjustment that was started long enough ago."""
+        if not self._realtime and self._frames_pending >= self._config.adjustment_lag:
             self.settle()
 
     def after_keyframe(self, keyframe_id: int) -> None:
@@ -81,6 +90,7 @@ class LocalMapping:
                 keyframe_id,
                 keyframes=config.adjusted_keyframes,
                 fixed_keyframes=config.fixed_keyframes,
+                max_landmarks=config.adjusted_landmarks,
                 max_iterations=config.adjustment_iterations,
             )
         if problem is not None:
@@ -117,6 +127,7 @@ class LocalMapping:
     def _solve(self, problem: BundleProblem) -> None:
         if self._process is not None:
             self._pending = self._process.submit(solve_bundle, problem)
+            self._frames_pending = 0
             return
         with self._timer.stage("adjust"):
             result = self._outcome(lambda: solve_bundle(problem))
@@ -144,13 +155,25 @@ class LocalMapping:
 
 
 def bundle_problem(
-    slam_map: SlamMap, free: Iterable[int], fixed: Iterable[int], *, max_iterations: int = 8
+    slam_map: SlamMap,
+    free: Iterable[int],
+    fixed: Iterable[int],
+    *,
+    max_landmarks: int | None = None,
+    max_iterations: int = 8,
 ) -> BundleProblem | None:
     """The problem of moving keyframes ``free`` and what they see, while keyframes ``fixed`` hold it in place.
 
     Takes the landmarks that at least one free keyframe and two keyframes altogether see. The root of a submap is its
     world and always fixed; the oldest keyframe is fixed where none is. None if no free keyframe or no such landmark is
     left.
+
+    Args:
+        slam_map: the map.
+        free: ids of keyframes that move.
+        fixed: ids of keyframes that stay.
+        max_landmarks: of more landmarks only so many take part, chosen by :func:`covering_landmarks`; None for all.
+        max_iterations: steps of the solver at most.
     """
     roots = {k for k in free if slam_map.keyframes[k].parent is None}
     free_ids = sorted(set(free) - roots)
@@ -165,6 +188,9 @@ def bundle_problem(
     used = times[observations.landmark_ids] >= 2
     if not used.any():
         return None
+    if max_landmarks is not None:
+        chosen = covering_landmarks(observations.select(used), slam_map.camera, max_landmarks)
+        used &= np.isin(observations.landmark_ids, chosen)
     landmark_ids, landmark_rows = np.unique(observations.landmark_ids[used], return_inverse=True)
     keyframe_ids = np.array(sorted([*free_ids, *fixed_ids]), dtype=np.int64)
     lines = None if slam_map.lines is None else slam_map.lines.bundle(keyframe_ids)
@@ -190,8 +216,40 @@ def bundle_problem(
     )
 
 
+def covering_landmarks(observations: Observations, camera: PinholeCamera, count: int) -> Indices:
+    """The ids of ``count`` landmarks, or all if there are fewer, that say most about the keyframes that see them.
+
+    In every cell of every keyframe's image landmarks are ranked by how many keyframes see them; those come first whose
+    best rank is best. So each keyframe keeps landmarks all over its image, and the most connected ones.
+
+    Args:
+        observations: who sees what.
+        camera: of all keyframes.
+        count: how many, positive.
+    """
+    ids, rows, times = np.unique(observations.landmark_ids, return_inverse=True, return_counts=True)
+    if len(ids) <= count:
+        return ids
+    size = np.array([camera.width, camera.height])
+    cells = np.clip((observations.keypoints / size * _COVERAGE_GRID).astype(np.int64), 0, np.array(_COVERAGE_GRID) - 1)
+    order = np.lexsort((rows, -times[rows], cells[:, 1], cells[:, 0], observations.keyframe_ids))
+    groups = np.stack([observations.keyframe_ids, *cells.T])[:, order]
+    starts = np.flatnonzero(np.concatenate([[True], (groups[:, 1:] != groups[:, :-1]).any(axis=0)]))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    best = np.full(len(ids), len(order))
+    np.minimum.at(best, rows, ranks)
+    return np.sort(ids[np.lexsort((ids, -times, best))[:count]])
+
+
 def local_problem(
-    slam_map: SlamMap, keyframe_id: int, *, keyframes: int, fixed_keyframes: int, max_iterations: int
+    slam_map: SlamMap,
+    keyframe_id: int,
+    *,
+    keyframes: int,
+    fixed_keyframes: int,
+    max_landmarks: int | None = None,
+    max_iterations: int,
 ) -> BundleProblem | None:
     """The problem around one keyframe: it and those covisible with it move, the others that see the same are fixed.
 
@@ -200,23 +258,31 @@ def local_problem(
         keyframe_id: in the middle.
         keyframes: how many move at most.
         fixed_keyframes: how many are fixed at most, those that see most of the same.
+        max_landmarks: how many landmarks take part at most; None for all.
         max_iterations: steps of the solver at most.
     """
     covisible = [k for k, _ in slam_map.covisible(keyframe_id)][: keyframes - 1]
     free = [keyframe_id, *covisible]
     seen = np.unique(slam_map.observations(keyframe_ids=free).landmark_ids)
     others = [k for k, _ in slam_map.observers(seen) if k not in set(free)]
-    return bundle_problem(slam_map, free, others[:fixed_keyframes], max_iterations=max_iterations)
+    return bundle_problem(slam_map, free, others[:fixed_keyframes], max_landmarks=max_landmarks, max_iterations=max_iterations)
 
 
 def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     """Move the map to where an adjustment has put it.
 
     What was removed from the map meanwhile is left out. Landmarks that took no part move with their reference
-    keyframe. Observations that did not fit are taken out of the map, and landmarks that nobody sees any more as well.
+    keyframe, and keyframes made since the adjustment began with their parent. Observations that did not fit are taken
+    out of the map, and landmarks that nobody sees any more as well.
     """
-    poses = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
-    slam_map.set_poses({k: pose for k, pose in poses if k in slam_map.keyframes})
+    free = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
+    poses = {k: pose for k, pose in free if k in slam_map.keyframes}
+    for keyframe in slam_map.keyframes.values():  # older ones, and with them parents, first
+        parent = keyframe.parent
+        if keyframe.id > result.newest_keyframe_id and parent in poses:
+            seen_from_parent = compose(inverse(slam_map.keyframes[parent].T_world_cam), keyframe.T_world_cam)
+            poses[keyframe.id] = compose(poses[parent], seen_from_parent)
+    slam_map.set_poses(poses)
     if slam_map.lines is not None:
         slam_map.lines.adjust(result.line_serials, result.line_points)
     landmarks = slam_map.landmarks

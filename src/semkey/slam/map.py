@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,10 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.landmark_ids)
+
+    def select(self, mask: NDArray[np.bool_]) -> Observations:
+        """The sightings where ``mask`` (O,) holds."""
+        return Observations(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,6 +21,8 @@ _DEPTH_CORNER = 1.960
 # The same for six: a pose within it is what the prior expects.
 _PRIOR_CORNER = 3.549
 _SMALLEST_DEPTH = 1e-3
+# A step that lowers the cost by a smaller share moves the pose by a small part of its standard deviation.
+_CONVERGED = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +207,7 @@ def refine_pose(
             candidate, observations, lines, camera, prior
         )
         if candidate_cost <= cost:
-            converged = cost - candidate_cost <= 1e-7 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
+            converged = cost - candidate_cost <= _CONVERGED * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
             gradient, information = candidate_gradient, candidate_information
             damping = max(damping * 0.1, 1e-9)

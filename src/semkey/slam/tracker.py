@@ -45,6 +45,9 @@ _PLACE_KEYFRAMES = 3
 _COVERAGE_GRID = (8, 6)
 # A guided result with fewer inliers than this share of the last frame's is checked against one by descriptors alone.
 _SURE_INLIER_SHARE = 0.6
+# A predicted pose needs no RANSAC if this share of what was found around it agrees after refinement. Of pairs scattered
+# evenly over the search circle a third would.
+_CONFIRMED_SHARE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,7 +472,7 @@ class Tracker:
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             lines = self._look_for_lines(frame, pose, self._last_ids, radius)
         return self._solve_and_polish(
-            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines
+            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines, guess=pose
         )
 
     def _locate_by_keyframes(
@@ -489,14 +492,20 @@ class Tracker:
         *,
         prior: PosePrior | None,
         lines: SeenLines | None = None,
+        guess: Array | None = None,
     ) -> _Estimate | None:
-        """PnP-RANSAC and refinement, then again until it settles: look for local landmarks near their projections."""
+        """A first pose and refinement, then again until it settles: look for local landmarks near their projections.
+
+        The first pose is ``guess`` where nearly all associations agree with what that is refined to, else PnP-RANSAC's.
+        """
         with self._timer.stage("pose"):
-            solved = self._solve(frame, associations, min_inliers, lines)
-            if solved is None:
-                return None
-            pose, associations = solved
-            estimate = self._refine(frame, associations, pose, prior, lines)
+            estimate = None if guess is None else self._refine_guess(frame, associations, guess, prior, lines)
+            if estimate is None:
+                solved = self._solve(frame, associations, min_inliers, lines)
+                if solved is None:
+                    return None
+                pose, associations = solved
+                estimate = self._refine(frame, associations, pose, prior, lines)
         for _ in range(_POLISH_ROUNDS):
             pose = estimate.T_world_cam
             with self._timer.stage("match"):
@@ -517,6 +526,20 @@ class Tracker:
         if self._lines is not None and estimate.lines is not None:
             self._lines.count_views(estimate.lines)
         return estimate
+
+    def _refine_guess(
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        guess: Array,
+        prior: PosePrior | None,
+        lines: SeenLines | None,
+    ) -> _Estimate | None:
+        """What a pose is refined to, if that explains so many of the associations that no RANSAC would do better."""
+        if len(associations) < self._config.min_relocalisation_inliers:
+            return None
+        estimate = self._refine(frame, associations, guess, prior, lines)
+        return estimate if np.mean(estimate.inliers) >= _CONFIRMED_SHARE else None
 
     def _solve(
         self, frame: ObservedFrame, associations: Associations, min_inliers: int, lines: SeenLines | None
