@@ -89,8 +89,8 @@ class MapConfig(Settings):
         adjusted_keyframes: the new keyframe and its best covisible ones that move, at most; on one core as many take
             about a third of a second.
         fixed_keyframes: others that see the same and hold those in place, at most.
-        adjusted_landmarks: of what they see, at most so many landmarks take part: well-connected ones from all over
-            each image. The others follow their reference keyframes.
+        adjusted_landmarks: for every keyframe of an adjustment at most so many landmarks take part: well-connected ones
+            from all over each image. The others follow their reference keyframes.
         adjustment_iterations: steps of the solver; the start is good, and what is left comes with the next keyframe:
             after three steps keyframes of fr3_cabinet are within 0.3 mm of where ten take them.
         adjustment_lag: the result is taken over at the first keyframe that comes at least so many frames later, and
@@ -107,7 +107,7 @@ class MapConfig(Settings):
     adjustment: Adjustment = "background"
     adjusted_keyframes: int = 8
     fixed_keyframes: int = 8
-    adjusted_landmarks: int = 800
+    adjusted_landmarks: int = 50
     adjustment_iterations: int = 3
     adjustment_lag: int = 2
     final_keyframes: int = 300

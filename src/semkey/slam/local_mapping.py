@@ -90,7 +90,7 @@ class LocalMapping:
                 keyframe_id,
                 keyframes=config.adjusted_keyframes,
                 fixed_keyframes=config.fixed_keyframes,
-                max_landmarks=config.adjusted_landmarks,
+                landmarks_each=config.adjusted_landmarks,
                 max_iterations=config.adjustment_iterations,
             )
         if problem is not None:
@@ -102,7 +102,8 @@ class LocalMapping:
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
-            problem = bundle_problem(self._map, members, [], max_iterations=_SUBMAP_ITERATIONS)
+            each = self._config.adjusted_landmarks
+            problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
             self._solve(problem)
 
@@ -159,7 +160,7 @@ def bundle_problem(
     free: Iterable[int],
     fixed: Iterable[int],
     *,
-    max_landmarks: int | None = None,
+    landmarks_each: int | None = None,
     max_iterations: int = 8,
 ) -> BundleProblem | None:
     """The problem of moving keyframes ``free`` and what they see, while keyframes ``fixed`` hold it in place.
@@ -172,7 +173,8 @@ def bundle_problem(
         slam_map: the map.
         free: ids of keyframes that move.
         fixed: ids of keyframes that stay.
-        max_landmarks: of more landmarks only so many take part, chosen by :func:`covering_landmarks`; None for all.
+        landmarks_each: so many landmarks take part for every keyframe, chosen by :func:`covering_landmarks`; None for
+            all.
         max_iterations: steps of the solver at most.
     """
     roots = {k for k in free if slam_map.keyframes[k].parent is None}
@@ -188,8 +190,9 @@ def bundle_problem(
     used = times[observations.landmark_ids] >= 2
     if not used.any():
         return None
-    if max_landmarks is not None:
-        chosen = covering_landmarks(observations.select(used), slam_map.camera, max_landmarks)
+    if landmarks_each is not None:
+        count = landmarks_each * (len(free_ids) + len(fixed_ids))
+        chosen = covering_landmarks(observations.select(used), slam_map.camera, count)
         used &= np.isin(observations.landmark_ids, chosen)
     landmark_ids, landmark_rows = np.unique(observations.landmark_ids[used], return_inverse=True)
     keyframe_ids = np.array(sorted([*free_ids, *fixed_ids]), dtype=np.int64)
@@ -248,7 +251,7 @@ def local_problem(
     *,
     keyframes: int,
     fixed_keyframes: int,
-    max_landmarks: int | None = None,
+    landmarks_each: int | None = None,
     max_iterations: int,
 ) -> BundleProblem | None:
     """The problem around one keyframe: it and those covisible with it move, the others that see the same are fixed.
@@ -258,14 +261,14 @@ def local_problem(
         keyframe_id: in the middle.
         keyframes: how many move at most.
         fixed_keyframes: how many are fixed at most, those that see most of the same.
-        max_landmarks: how many landmarks take part at most; None for all.
+        landmarks_each: how many landmarks take part for every keyframe; None for all.
         max_iterations: steps of the solver at most.
     """
     covisible = [k for k, _ in slam_map.covisible(keyframe_id)][: keyframes - 1]
     free = [keyframe_id, *covisible]
     seen = np.unique(slam_map.observations(keyframe_ids=free).landmark_ids)
     others = [k for k, _ in slam_map.observers(seen) if k not in set(free)]
-    return bundle_problem(slam_map, free, others[:fixed_keyframes], max_landmarks=max_landmarks, max_iterations=max_iterations)
+    return bundle_problem(slam_map, free, others[:fixed_keyframes], landmarks_each=landmarks_each, max_iterations=max_iterations)
 
 
 def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
