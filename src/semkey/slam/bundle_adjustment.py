@@ -1,7 +1,7 @@
 """Bundle adjustment: keyframes and the landmarks they see, moved together to where all sightings agree best.
 
 A problem and its result are plain arrays, so that another process can solve it (:mod:`semkey.slam.background`); what
-they mean in the map is the business of :mod:`semkey.slam.local_mapping`. The solver is GTSAM's Levenberg-Marquardt.
+they mean in the map is the business of :mod:`semkey.slam.map_adjustment`. The solver is GTSAM's Levenberg-Marquardt.
 """
 
 from __future__ import annotations

@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from semkey.geometry.camera import PinholeCamera
 from semkey.settings import Settings, require
 from semkey.slam.line_config import LineConfig
 from semkey.slam.loop_config import LoopConfig
 from semkey.slam.mono_config import MonoConfig
 from semkey.slam.stereo_config import StereoConfig
 
+# The width for which the configuration's pixel values are meant.
+_REFERENCE_WIDTH = 640
+
 Adjustment = Literal["background", "foreground", "none"]
+
+
+def image_scale(camera: PinholeCamera) -> float:
+    """By what the configuration's pixel values, which are for images 640 pixels wide, are multiplied."""
+    return camera.width / _REFERENCE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)

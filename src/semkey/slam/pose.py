@@ -109,7 +109,9 @@ def residuals_and_jacobian(
     return residuals.T, derivatives.transpose(2, 1, 0)
 
 
-def _rows_and_derivatives(points_cam: Array, observations: PoseObservations, camera: PinholeCamera) -> tuple[Array, Array]:
+def _rows_and_derivatives(
+    points_cam: Array, observations: PoseObservations, camera: PinholeCamera
+) -> tuple[Array, Array]:
     """:func:`residuals_and_jacobian` with observations last, (3, M) and (6, 3, M), which is how numpy is fast here.
 
     Args:
