@@ -33,8 +33,8 @@ from semkey.slam.line_matching import (
 from semkey.slam.line_residuals import line_residuals_and_jacobian
 from semkey.slam.line_tracking import LineTracker
 from semkey.slam.lines import FeaturesWithSegments, SegmentExtractor, Segments
-from semkey.slam.local_mapping import apply_bundle
 from semkey.slam.map import SlamMap
+from semkey.slam.map_adjustment import apply_bundle
 from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld, walk
 
 LINES = LineConfig(enabled=True)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
     from semkey.slam.events import SlamObserver
     from semkey.slam.map import SlamMap
+    from semkey.slam.records import FrameRecord
     from semkey.slam.sensing import choose_sensor
     from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, run_slam
-    from semkey.slam.tracker import FrameRecord
 
 _LAZY = {
-    "FrameRecord": "semkey.slam.tracker",
+    "FrameRecord": "semkey.slam.records",
     "LostEvent": "semkey.slam.system",
     "MapConfig": "semkey.slam.config",
     "SlamConfig": "semkey.slam.config",

@@ -18,6 +18,8 @@ Indices = NDArray[np.int64]
 # Rows and columns of the sample of unrelated pairs that tells how similar unrelated descriptors are.
 _BACKGROUND_SAMPLE = 64
 _BACKGROUND_QUANTILE = 0.8
+# A pair on its own costs as much as so many pairs of a product of two matrices (64 to 256 columns).
+_GATHERING_COST = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +61,15 @@ def background_similarity(descriptors0: NDArray[np.float32], descriptors1: NDArr
     return float(np.quantile(rows @ columns.T, _BACKGROUND_QUANTILE))
 
 
+def pair_similarity(
+    descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32], rows: Indices, columns: Indices
+) -> NDArray[np.float32]:
+    """Cosines (P,) of P pairs of descriptors, (N, D) and (M, D), given by their rows (P,) in either set."""
+    if len(rows) * _GATHERING_COST > len(descriptors0) * len(descriptors1):
+        return (descriptors0 @ descriptors1.T)[rows, columns]
+    return np.einsum("pd,pd->p", descriptors0[rows], descriptors1[columns])
+
+
 def match_by_projection(
     frame: ObservedFrame,
     landmarks: LandmarkMap,
@@ -81,8 +92,7 @@ def match_by_projection(
     nearby = KDTree(pixels).sparse_distance_matrix(frame.tree, radius_px, output_type="coo_matrix")
     rows, columns = nearby.row.astype(np.int64), nearby.col.astype(np.int64)
     descriptors = landmarks.descriptors[visible_ids]
-    # One matrix product costs less than gathering two descriptors for each of ten thousands of pairs.
-    similarity = (descriptors @ frame.descriptors.T)[rows, columns]
+    similarity = pair_similarity(descriptors, frame.descriptors, rows, columns)
     strong = similarity > background_similarity(descriptors, frame.descriptors)
     rows, columns, similarity = rows[strong], columns[strong], similarity[strong]
     # Most similar first; ties go to the older landmark and the stronger keypoint, not to the order of the tree.

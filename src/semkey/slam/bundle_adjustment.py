@@ -1,7 +1,7 @@
 """Bundle adjustment: keyframes and the landmarks they see, moved together to where all sightings agree best.
 
 A problem and its result are plain arrays, so that another process can solve it (:mod:`semkey.slam.background`); what
-they mean in the map is the business of :mod:`semkey.slam.local_mapping`. The solver is GTSAM's Levenberg-Marquardt.
+they mean in the map is the business of :mod:`semkey.slam.map_adjustment`. The solver is GTSAM's Levenberg-Marquardt.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class BundleResult:
         line_points: (M, 2, 3) their ends, metres.
         cost_before: robust cost at the start.
         cost: robust cost at the end, never more.
+        newest_keyframe_id: the newest keyframe of the problem, fixed or not.
     """
 
     keyframe_ids: Indices
@@ -99,6 +100,7 @@ class BundleResult:
     line_points: Array
     cost_before: float
     cost: float
+    newest_keyframe_id: int
 
 
 def prepare() -> None:
@@ -162,6 +164,11 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     parameters = gtsam.LevenbergMarquardtParams()
     parameters.setMaxIterations(problem.max_iterations)
     parameters.setRelativeErrorTol(1e-4)
+    # Points before poses, as in the Schur complement: GTSAM's own ordering is no better, and takes longer to find.
+    ordering = gtsam.Ordering()
+    for key in [*range(first_landmark, values.size()), *range(first_landmark)]:
+        ordering.push_back(key)
+    parameters.setOrdering(ordering)
     optimizer = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters)
     cost_before = optimizer.error()
     solved = optimizer.optimize()
@@ -182,6 +189,7 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
         line_points=np.array(ends).reshape(-1, 2, 3),
         cost_before=cost_before,
         cost=optimizer.error(),
+        newest_keyframe_id=int(problem.keyframe_ids.max()),
     )
 
 

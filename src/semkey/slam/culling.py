@@ -44,9 +44,10 @@ def covered_share(slam_map: SlamMap, keyframe_id: int, observers: int) -> float:
     if not len(ids):
         return 1.0
     rows, seen_by, _ = slam_map.landmarks.observations.lookup(ids)
-    centres = {k: slam_map.keyframes[k].T_world_cam[:3, 3] for k in np.unique(seen_by).tolist()}
+    keys, key_rows = np.unique(seen_by, return_inverse=True)
+    centres = np.stack([slam_map.keyframes[k].T_world_cam[:3, 3] for k in keys.tolist()])
     points = slam_map.landmarks.positions[ids]
-    theirs = np.linalg.norm(points[rows] - np.stack([centres[k] for k in seen_by.tolist()]), axis=1)
+    theirs = np.linalg.norm(points[rows] - centres[key_rows], axis=1)
     own = np.linalg.norm(points - keyframe.T_world_cam[:3, 3], axis=1)
     counts = np.bincount(rows[(seen_by != keyframe_id) & (theirs <= _SAME_SCALE * own[rows])], minlength=len(ids))
     return float(np.mean(counts >= observers))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from semkey.datasets import Frame
     from semkey.slam.keyframe import Keyframe, ObservedFrame
     from semkey.slam.map import SlamMap
+    from semkey.slam.records import FrameRecord
     from semkey.slam.system import SlamResult
-    from semkey.slam.tracker import FrameRecord
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -207,6 +207,11 @@ class LandmarkMap:
         keep = recognisable & camera.contains(pixels)
         return ids[keep], pixels[keep]
 
+    def median_depth(self, ids: Indices, T_world_cam: Array) -> float:
+        """Median depth of landmarks ``ids`` (M,), M > 0, as seen from a pose (4, 4), in map units."""
+        points = transform_points(inverse(T_world_cam), self._positions[ids])
+        return max(float(np.median(points[:, 2])), 1e-6)
+
     def count_views(self, visible: Indices, found: Indices) -> Indices:
         """Keep count of which landmarks were in view and which were found there; returns those rarely found."""
         self._visible[visible] += 1

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Self
-
-import numpy as np
 
 from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
 from semkey.slam.map import SlamMap
+from semkey.slam.map_adjustment import apply_bundle, bundle_problem, local_problem
 from semkey.slam.timing import StageTimer
 
 logger = logging.getLogger(__name__)
@@ -26,9 +25,9 @@ class LocalMapping:
     """What is done with the map whenever a keyframe was added.
 
     The neighbourhood of the keyframe is adjusted in another process while tracking goes on. Its result is taken over
-    just before the next keyframe is added, and waited for if need be, so that runs repeat exactly; with ``realtime``
-    it is taken over before whichever frame comes next, and a keyframe that comes while the process is busy is not
-    adjusted on its own.
+    just before a keyframe is added, the first that comes at least ``MapConfig.adjustment_lag`` frames later, and waited
+    for if need be, so that runs repeat exactly; with ``realtime`` it is taken over before whichever frame comes next. A
+    keyframe that comes in between is not adjusted on its own, but with its neighbours the next time.
 
     Args:
         slam_map: the map.
@@ -45,6 +44,7 @@ class LocalMapping:
         self._timer = timer or StageTimer()
         self._realtime = realtime
         self._pending: Future[BundleResult] | None = None
+        self._frames_pending = 0
         self._process = BackgroundProcess(prepare) if config.adjustment == "background" else None
 
     def __enter__(self) -> Self:
@@ -54,13 +54,14 @@ class LocalMapping:
         self.close()
 
     def before_frame(self) -> None:
-        """Take over a result that is there; only with ``realtime``."""
+        """Count the frame, and take over a result that is there; only with ``realtime``."""
+        self._frames_pending += 1
         if self._realtime and self._pending is not None and self._pending.done():
             self.settle()
 
     def before_keyframe(self) -> None:
-        """Take over the result of the last keyframe's adjustment."""
-        if not self._realtime:
+        """Take over the result of an adjustment that was started long enough ago."""
+        if not self._realtime and self._frames_pending >= self._config.adjustment_lag:
             self.settle()
 
     def after_keyframe(self, keyframe_id: int) -> None:
@@ -81,6 +82,7 @@ class LocalMapping:
                 keyframe_id,
                 keyframes=config.adjusted_keyframes,
                 fixed_keyframes=config.fixed_keyframes,
+                landmarks_each=config.adjusted_landmarks,
                 max_iterations=config.adjustment_iterations,
             )
         if problem is not None:
@@ -92,7 +94,8 @@ class LocalMapping:
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
-            problem = bundle_problem(self._map, members, [], max_iterations=_SUBMAP_ITERATIONS)
+            each = self._config.adjusted_landmarks
+            problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
             self._solve(problem)
 
@@ -117,6 +120,7 @@ class LocalMapping:
     def _solve(self, problem: BundleProblem) -> None:
         if self._process is not None:
             self._pending = self._process.submit(solve_bundle, problem)
+            self._frames_pending = 0
             return
         with self._timer.stage("adjust"):
             result = self._outcome(lambda: solve_bundle(problem))
@@ -141,89 +145,3 @@ class LocalMapping:
         self._pending = None
         if self._process is not None:
             self._process.close()
-
-
-def bundle_problem(
-    slam_map: SlamMap, free: Iterable[int], fixed: Iterable[int], *, max_iterations: int = 8
-) -> BundleProblem | None:
-    """The problem of moving keyframes ``free`` and what they see, while keyframes ``fixed`` hold it in place.
-
-    Takes the landmarks that at least one free keyframe and two keyframes altogether see. The root of a submap is its
-    world and always fixed; the oldest keyframe is fixed where none is. None if no free keyframe or no such landmark is
-    left.
-    """
-    roots = {k for k in free if slam_map.keyframes[k].parent is None}
-    free_ids = sorted(set(free) - roots)
-    fixed_ids = sorted((set(fixed) | roots) - set(free_ids))
-    if not fixed_ids:
-        fixed_ids, free_ids = free_ids[:1], free_ids[1:]
-    if not free_ids:
-        return None
-    seen = np.unique(slam_map.observations(keyframe_ids=free_ids).landmark_ids)
-    observations = slam_map.observations(keyframe_ids=[*free_ids, *fixed_ids], landmark_ids=seen)
-    times = np.bincount(observations.landmark_ids, minlength=1)
-    used = times[observations.landmark_ids] >= 2
-    if not used.any():
-        return None
-    landmark_ids, landmark_rows = np.unique(observations.landmark_ids[used], return_inverse=True)
-    keyframe_ids = np.array(sorted([*free_ids, *fixed_ids]), dtype=np.int64)
-    lines = None if slam_map.lines is None else slam_map.lines.bundle(keyframe_ids)
-    spread = 1.0 / np.sqrt(observations.weights[used])
-    return BundleProblem(
-        camera=slam_map.camera,
-        keyframe_ids=keyframe_ids,
-        poses=np.stack([slam_map.keyframes[k].T_world_cam for k in keyframe_ids.tolist()]),
-        fixed=np.isin(keyframe_ids, fixed_ids),
-        landmark_ids=landmark_ids,
-        landmark_serials=slam_map.landmarks.serials[landmark_ids],
-        positions=slam_map.landmarks.positions[landmark_ids],
-        keyframe_rows=np.searchsorted(keyframe_ids, observations.keyframe_ids[used]),
-        landmark_rows=landmark_rows,
-        keypoints=observations.keypoints[used],
-        pixel_sigma=slam_map.pixel_sigma * spread,
-        depth=observations.depth[used],
-        # A keypoint that may be mistaken makes its depth doubtful as well: with the sensor's own deviation the error on
-        # fr3_cabinet is 6 % larger.
-        depth_sigma=observations.depth_sigma[used] * spread,
-        lines=lines,
-        max_iterations=max_iterations,
-    )
-
-
-def local_problem(
-    slam_map: SlamMap, keyframe_id: int, *, keyframes: int, fixed_keyframes: int, max_iterations: int
-) -> BundleProblem | None:
-    """The problem around one keyframe: it and those covisible with it move, the others that see the same are fixed.
-
-    Args:
-        slam_map: the map.
-        keyframe_id: in the middle.
-        keyframes: how many move at most.
-        fixed_keyframes: how many are fixed at most, those that see most of the same.
-        max_iterations: steps of the solver at most.
-    """
-    covisible = [k for k, _ in slam_map.covisible(keyframe_id)][: keyframes - 1]
-    free = [keyframe_id, *covisible]
-    seen = np.unique(slam_map.observations(keyframe_ids=free).landmark_ids)
-    others = [k for k, _ in slam_map.observers(seen) if k not in set(free)]
-    return bundle_problem(slam_map, free, others[:fixed_keyframes], max_iterations=max_iterations)
-
-
-def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
-    """Move the map to where an adjustment has put it.
-
-    What was removed from the map meanwhile is left out. Landmarks that took no part move with their reference
-    keyframe. Observations that did not fit are taken out of the map, and landmarks that nobody sees any more as well.
-    """
-    poses = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
-    slam_map.set_poses({k: pose for k, pose in poses if k in slam_map.keyframes})
-    if slam_map.lines is not None:
-        slam_map.lines.adjust(result.line_serials, result.line_points)
-    landmarks = slam_map.landmarks
-    same = landmarks.alive[result.landmark_ids]
-    same &= landmarks.serials[result.landmark_ids] == result.landmark_serials
-    landmarks.positions[result.landmark_ids[same]] = result.positions[same]
-    there = np.isin(result.outlier_landmark_ids, result.landmark_ids[same])
-    for keyframe_id in np.unique(result.outlier_keyframe_ids[there]).tolist():
-        wrong = there & (result.outlier_keyframe_ids == keyframe_id)
-        slam_map.remove_observations(keyframe_id, result.outlier_landmark_ids[wrong])

@@ -13,14 +13,13 @@ from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.model.features import Features
 from semkey.slam.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.config import SlamConfig
+from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.fusion import predicted_sigmas
 from semkey.slam.keyframe import Keyframe, ObservedFrame, observe_frame
 from semkey.slam.loop_closing import LoopCloser
 from semkey.slam.loop_verification import coverage, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose import PoseObservations, refine_pose
-from semkey.slam.tracker import image_scale
 
 Array = NDArray[np.float64]
 

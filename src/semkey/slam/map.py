@@ -1,22 +1,21 @@
-"""The map: keyframes, the landmarks they see, which of them belong together, and how all of it moves."""
+"""The map: how keyframes and the landmarks they see come, move and go."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import compose, inverse, make_transform, transform_points
+from semkey.geometry.transforms import compose, inverse, transform_points
 from semkey.slam.association import Associations
 from semkey.slam.config import MapConfig
+from semkey.slam.covisibility import CovisibilityGraph
 from semkey.slam.fusion import fuse_observations, point_information
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.keyframe_tree import RemovedKeyframe, scaled_transform
 from semkey.slam.landmarks import LandmarkMap
 
 if TYPE_CHECKING:
@@ -26,46 +25,11 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Observations:
-    """O sightings of landmarks by keyframes.
-
-    Attributes:
-        keyframe_ids: (O,) who sees.
-        keypoint_indices: (O,) with which keypoint.
-        landmark_ids: (O,) what.
-        keypoints: (O, 2) where, pixels.
-        depth: (O,) metres, 0 where unknown.
-        depth_sigma: (O,) metres.
-        weights: (O,) information multiplier.
-    """
-
-    keyframe_ids: Indices
-    keypoint_indices: Indices
-    landmark_ids: Indices
-    keypoints: Array
-    depth: Array
-    depth_sigma: Array
-    weights: Array
-
-    def __len__(self) -> int:
-        return len(self.landmark_ids)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RemovedKeyframe:
-    """Where a removed keyframe lies as seen from its parent, in units and scale of the parent."""
-
-    parent: int
-    T_parent_keyframe: Array
-    scale_ratio: float
-
-
-class SlamMap:
-    """Keyframes and landmarks.
+class SlamMap(CovisibilityGraph):
+    """Keyframes and landmarks: how they come, move and go.
 
     Only the methods here change who sees what; positions and poses may be read freely and are moved by
-    :meth:`set_poses`, :meth:`join_submaps` and :func:`semkey.slam.bundle_adjustment.apply_bundle`.
+    :meth:`set_poses`, :meth:`join_submaps` and :func:`semkey.slam.map_adjustment.apply_bundle`.
 
     Args:
         camera: of all frames.
@@ -79,16 +43,12 @@ class SlamMap:
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
-        self.keyframes: dict[int, Keyframe] = {}
+        super().__init__(camera, config)
         self.loop_links: list[tuple[int, int, int]] = []
-        self.camera = camera
         self.pixel_sigma = pixel_sigma
-        self._config = config
         self.lines: LineMap | None = None
-        self._landmarks: LandmarkMap | None = None
         self._next_id = 0
         self._next_submap = 0
-        self._removed: dict[int, RemovedKeyframe] = {}
 
     @classmethod
     def restored(
@@ -127,32 +87,10 @@ class SlamMap:
         return slam_map
 
     @property
-    def removed(self) -> Mapping[int, RemovedKeyframe]:
-        """Keyframes that were removed, by id: frames that refer to them are placed by these."""
-        return self._removed
-
-    @property
     def counters(self) -> dict[str, int]:
         """The numbers that the next keyframe, submap and landmark will get, for :meth:`restored`."""
         made = 0 if self._landmarks is None else self._landmarks.made
         return {"next_keyframe": self._next_id, "next_submap": self._next_submap, "landmarks_made": made}
-
-    @property
-    def landmarks(self) -> LandmarkMap:
-        """The landmarks; there are some as soon as there is a keyframe."""
-        if self._landmarks is None:
-            raise RuntimeError("the map has no landmarks before its first keyframe")
-        return self._landmarks
-
-    @property
-    def newest(self) -> Keyframe:
-        """The keyframe made last."""
-        return self.keyframes[next(reversed(self.keyframes))]
-
-    @property
-    def submaps(self) -> list[int]:
-        """Numbers of the submaps that there are, in increasing order."""
-        return sorted({keyframe.submap for keyframe in self.keyframes.values()})
 
     @property
     def next_submap(self) -> int:
@@ -228,87 +166,6 @@ class SlamMap:
         """Keep count of which landmarks were in view and which were found there, and drop those rarely found."""
         self.remove_landmarks(self.landmarks.count_views(visible, found))
 
-    # -- what belongs together -----------------------------------------------------------------------------------
-
-    def covisible(self, keyframe_id: int, min_shared: int = 15) -> list[tuple[int, int]]:
-        """Keyframes that share at least so many landmarks with one: (id, shared), most first, newest of equals."""
-        keyframe = self.keyframes[keyframe_id]
-        ranked = self.observers(keyframe.landmark_ids[keyframe.observed])
-        return [(other, shared) for other, shared in ranked if other != keyframe_id and shared >= min_shared]
-
-    def observers(self, landmark_ids: Indices) -> list[tuple[int, int]]:
-        """Keyframes that see some of these landmarks: (id, how many), most first, newest of equals."""
-        keyframes, shared = self.landmarks.observations.votes(landmark_ids)
-        order = np.lexsort((-keyframes, -shared))
-        return list(zip(keyframes[order].tolist(), shared[order].tolist(), strict=True))
-
-    def nearest_keyframe(self, landmark_ids: Indices) -> int | None:
-        """The keyframe that sees most of these landmarks, the newest of equals; None if none sees any."""
-        ranked = self.observers(landmark_ids)
-        return ranked[0][0] if ranked else None
-
-    def local_landmarks(self, landmark_ids: Indices, T_world_cam: ArrayLike | None = None) -> Indices:
-        """All landmarks of the keyframes that see most of ``landmark_ids``, and of those that look from nearby.
-
-        The latter are what a camera meets that comes back to where it has been.
-
-        Args:
-            landmark_ids: (M,) what was seen last.
-            T_world_cam: (4, 4) where the camera is believed to be; None for no keyframes from nearby.
-        """
-        local = [k for k, _ in self.observers(landmark_ids)[: self._config.local_keyframes]]
-        if T_world_cam is not None and local:
-            submap = self.keyframes[local[0]].submap
-            local += self.nearby_keyframes(T_world_cam, submap, self._config.nearby_keyframes, without=local)
-        wanted = np.zeros(len(self.landmarks) + 1, dtype=bool)
-        for keyframe_id in local:
-            wanted[self.keyframes[keyframe_id].landmark_ids] = True
-        # Row -1 stands for keypoints without a landmark.
-        return np.flatnonzero(wanted[:-1])
-
-    def nearby_keyframes(
-        self, T_world_cam: ArrayLike, submap: int, count: int, *, without: Iterable[int] = ()
-    ) -> list[int]:
-        """Keyframes of a submap that look at the same as a camera, by pose alone: ids, nearest first.
-
-        Near is who would see the same points shifted by less than a quarter of the image: the distance between the
-        centres as a share of the keyframe's median depth, plus the angle between the optical axes.
-        """
-        skipped = set(without)
-        candidates = [k for k, keyframe in self.keyframes.items() if keyframe.submap == submap and k not in skipped]
-        if not candidates or not count:
-            return []
-        pose = np.asarray(T_world_cam, dtype=np.float64)
-        poses = np.stack([self.keyframes[k].T_world_cam for k in candidates])
-        depths = np.array([self.keyframes[k].median_depth for k in candidates])
-        distances = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1) / depths
-        angles = np.arccos(np.clip(poses[:, :3, 2] @ pose[:3, 2], -1.0, 1.0))
-        offsets = distances + angles
-        order = np.argsort(offsets, kind="stable")[:count]
-        limit = 0.25 * self.camera.width / self.camera.fx
-        return [candidates[k] for k in order if offsets[k] < limit]
-
-    def observations(
-        self, *, keyframe_ids: Iterable[int] | None = None, landmark_ids: Indices | None = None
-    ) -> Observations:
-        """Sightings by these keyframes, or of these landmarks, or of these by those; None stands for all."""
-        if landmark_ids is None:
-            wanted = self.keyframes if keyframe_ids is None else sorted(set(keyframe_ids))
-            parts = [(k, self.keyframes[k].observed) for k in wanted]
-            keypoints = np.concatenate([indices for _, indices in parts]) if parts else np.zeros(0, dtype=np.int64)
-            keyframes = np.repeat(np.array([k for k, _ in parts], dtype=np.int64), [len(i) for _, i in parts])
-            landmarks = [self.keyframes[k].landmark_ids[indices] for k, indices in parts]
-            ids = np.concatenate(landmarks) if parts else np.zeros(0, dtype=np.int64)
-        else:
-            positions, keyframes, keypoints = self.landmarks.observations.lookup(np.asarray(landmark_ids))
-            ids = np.asarray(landmark_ids)[positions]
-            if keyframe_ids is not None:
-                chosen = np.isin(keyframes, list(keyframe_ids))
-                ids, keyframes, keypoints = ids[chosen], keyframes[chosen], keypoints[chosen]
-            order = np.argsort(keyframes, kind="stable")
-            ids, keyframes, keypoints = ids[order], keyframes[order], keypoints[order]
-        return self._observations(keyframes, keypoints, ids)
-
     # -- moving --------------------------------------------------------------------------------------------------
 
     def set_poses(self, poses: Mapping[int, ArrayLike], scales: Mapping[int, float] | None = None) -> None:
@@ -355,7 +212,7 @@ class SlamMap:
         """
         transform = np.asarray(T_into_gone, dtype=np.float64)
         moving = {k: keyframe for k, keyframe in self.keyframes.items() if keyframe.submap == gone}
-        poses = {k: compose(transform, _scaled(keyframe.T_world_cam, scale)) for k, keyframe in moving.items()}
+        poses = {k: compose(transform, scaled_transform(keyframe.T_world_cam, scale)) for k, keyframe in moving.items()}
         self.set_poses(poses, dict.fromkeys(poses, scale))
         for keyframe in moving.values():
             keyframe.submap = into
@@ -410,76 +267,10 @@ class SlamMap:
             InputError: it is the root of its submap.
         """
         keyframe = self.keyframes[keyframe_id]
-        if keyframe.parent is None:
-            raise InputError(f"keyframe {keyframe_id} is the root of submap {keyframe.submap} and cannot be removed")
-        parent = self.keyframes[keyframe.parent]
-        self._removed[keyframe_id] = RemovedKeyframe(
-            parent=parent.id,
-            T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
-            scale_ratio=keyframe.scale / parent.scale,
-        )
+        self._take_out(keyframe_id)
         self._lose_observer(keyframe_id, keyframe.landmark_ids[keyframe.observed])
-        del self.keyframes[keyframe_id]
-        for other in self.keyframes.values():
-            if other.parent == keyframe_id:
-                other.parent = parent.id
-
-    # -- poses of frames -----------------------------------------------------------------------------------------
-
-    def relative_pose(self, reference: int, T_world_cam: ArrayLike) -> Array:
-        """A pose as seen from a keyframe, in map units of when that keyframe was made: what frames keep."""
-        keyframe = self.keyframes[reference]
-        return _scaled(compose(inverse(keyframe.T_world_cam), T_world_cam), 1.0 / keyframe.scale)
-
-    def absolute_pose(self, reference: int, T_keyframe_cam: ArrayLike) -> Array:
-        """T_world_cam (4, 4) of a frame given relative to a keyframe, wherever that one lies now.
-
-        Args:
-            reference: the keyframe; it may have been removed since.
-            T_keyframe_cam: (4, 4) from :meth:`relative_pose`.
-        """
-        T_world_keyframe, scale = self.placement(reference)
-        return compose(T_world_keyframe, _scaled(T_keyframe_cam, scale))
-
-    def survivor(self, keyframe_id: int) -> int:
-        """The keyframe itself, or the nearest one above it in the tree that has not been removed."""
-        while keyframe_id not in self.keyframes:
-            keyframe_id = self._removed[keyframe_id].parent
-        return keyframe_id
-
-    def placement(self, keyframe_id: int) -> tuple[Array, float]:
-        """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
-        chain: list[RemovedKeyframe] = []
-        while keyframe_id not in self.keyframes:
-            chain.append(self._removed[keyframe_id])
-            keyframe_id = chain[-1].parent
-        pose, scale = self.keyframes[keyframe_id].T_world_cam, self.keyframes[keyframe_id].scale
-        for removed in reversed(chain):
-            pose = compose(pose, _scaled(removed.T_parent_keyframe, scale))
-            scale *= removed.scale_ratio
-        return pose, scale
 
     # -- details -------------------------------------------------------------------------------------------------
-
-    def _observations(self, keyframes: Indices, keypoints: Indices, landmark_ids: Indices) -> Observations:
-        """Look up what is measured; ``keyframes`` (O,) is sorted."""
-        where = np.empty((len(keyframes), 2))
-        depth, sigma, weights = np.empty(len(keyframes)), np.empty(len(keyframes)), np.empty(len(keyframes))
-        for keyframe_id in np.unique(keyframes).tolist():
-            first, last = np.searchsorted(keyframes, [keyframe_id, keyframe_id + 1])
-            frame, indices = self.keyframes[keyframe_id].frame, keypoints[first:last]
-            where[first:last] = frame.keypoints[indices]
-            depth[first:last], sigma[first:last] = frame.depth[indices], frame.depth_sigma[indices]
-            weights[first:last] = frame.weights[indices]
-        return Observations(
-            keyframe_ids=keyframes,
-            keypoint_indices=keypoints,
-            landmark_ids=landmark_ids,
-            keypoints=where,
-            depth=depth,
-            depth_sigma=sigma,
-            weights=weights,
-        )
 
     def _median_depth(self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None) -> float:
         """Of what a frame sees: by its own measurements, else by the landmarks that it was placed by."""
@@ -496,18 +287,3 @@ class SlamMap:
         orphaned = self.landmarks.references[landmark_ids] == keyframe_id
         self.landmarks.refer(landmark_ids[orphaned], heirs[orphaned])
         self.landmarks.remove(landmark_ids[heirs < 0])
-
-    def _hang(self, keyframe_id: int, parent: int) -> None:
-        """Make a keyframe the root of its tree, by turning round the edges above it, and hang it below ``parent``."""
-        path = [keyframe_id]
-        while (above := self.keyframes[path[-1]].parent) is not None:
-            path.append(above)
-        for child, above in itertools.pairwise(path):
-            self.keyframes[above].parent = child
-        self.keyframes[keyframe_id].parent = parent
-
-
-def _scaled(transform: ArrayLike, scale: float) -> Array:
-    """A transform (4, 4) with its translation multiplied."""
-    matrix = np.asarray(transform, dtype=np.float64)
-    return make_transform(matrix[:3, :3], scale * matrix[:3, 3])

@@ -21,6 +21,8 @@ _DEPTH_CORNER = 1.960
 # The same for six: a pose within it is what the prior expects.
 _PRIOR_CORNER = 3.549
 _SMALLEST_DEPTH = 1e-3
+# A step that lowers the cost by a smaller share moves the pose by a small part of its standard deviation.
+_CONVERGED = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,49 +105,48 @@ def residuals_and_jacobian(
     nothing was measured. Landmarks at or behind the camera are clamped to 1 mm before it: a huge residual, but finite.
     """
     points = transform_points(T_cam_world, observations.points_world)
-    residuals, to_point = _point_derivatives(
-        points,
-        observations.keypoints,
-        observations.pixel_sigma,
-        observations.depth,
-        observations.depth_sigma,
-        camera,
-    )
-    # d(point)/d(xi) = [I, -skew(point)], and row @ -skew(p) = cross(p, row).
-    return residuals, np.concatenate([to_point, np.cross(points[:, None, :], to_point)], axis=2)
+    residuals, derivatives = _rows_and_derivatives(points, observations, camera)
+    return residuals.T, derivatives.transpose(2, 1, 0)
 
 
-def _point_derivatives(
-    points_cam: Array,
-    keypoints: Array,
-    pixel_sigma: Array,
-    depth: Array,
-    depth_sigma: Array,
-    camera: PinholeCamera,
+def _rows_and_derivatives(
+    points_cam: Array, observations: PoseObservations, camera: PinholeCamera
 ) -> tuple[Array, Array]:
-    """Whitened residuals (M, 3) of points (M, 3) in camera coordinates, and their derivatives by the points (M, 3, 3).
+    """:func:`residuals_and_jacobian` with observations last, (3, M) and (6, 3, M), which is how numpy is fast here.
 
-    See :func:`residuals_and_jacobian` for the residuals and :class:`PoseObservations` for the other arguments.
+    Args:
+        points_cam: (M, 3) the landmarks in camera coordinates.
+        observations: what was seen.
+        camera: the image's camera.
     """
-    x, y = points_cam[:, 0], points_cam[:, 1]
-    z = np.maximum(points_cam[:, 2], _SMALLEST_DEPTH)
-    inverse_z = 1.0 / z
+    x, y, depth_of_point = points_cam.T
+    z = np.maximum(depth_of_point, _SMALLEST_DEPTH)
+    depth = observations.depth
     has_depth = depth > 0
-    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, depth_sigma, 1.0), 0.0)
-    pixel_scale = 1.0 / pixel_sigma
+    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, observations.depth_sigma, 1.0), 0.0)
+    pixel_scale = 1.0 / observations.pixel_sigma
+    u_by_x, v_by_y = camera.fx * pixel_scale / z, camera.fy * pixel_scale / z
+    u_by_z, v_by_z = -u_by_x * x / z, -v_by_y * y / z
 
-    residuals = np.empty((len(points_cam), 3))
-    residuals[:, 0] = (camera.fx * x * inverse_z + camera.cx - keypoints[:, 0]) * pixel_scale
-    residuals[:, 1] = (camera.fy * y * inverse_z + camera.cy - keypoints[:, 1]) * pixel_scale
-    residuals[:, 2] = (z - depth) * depth_scale
+    residuals = np.empty((3, len(points_cam)))
+    residuals[0] = u_by_x * x + (camera.cx - observations.keypoints[:, 0]) * pixel_scale
+    residuals[1] = v_by_y * y + (camera.cy - observations.keypoints[:, 1]) * pixel_scale
+    residuals[2] = (z - depth) * depth_scale
 
-    to_point = np.zeros((len(points_cam), 3, 3))
-    to_point[:, 0, 0] = camera.fx * inverse_z * pixel_scale
-    to_point[:, 0, 2] = -camera.fx * x * inverse_z**2 * pixel_scale
-    to_point[:, 1, 1] = camera.fy * inverse_z * pixel_scale
-    to_point[:, 1, 2] = -camera.fy * y * inverse_z**2 * pixel_scale
-    to_point[:, 2, 2] = depth_scale
-    return residuals, to_point
+    # d(point)/d(xi) = [I, -skew(point)]: a row by the rotation is cross(point, row by the point).
+    derivatives = np.zeros((6, 3, len(points_cam)))
+    derivatives[0, 0], derivatives[2, 0] = u_by_x, u_by_z
+    derivatives[1, 1], derivatives[2, 1] = v_by_y, v_by_z
+    derivatives[2, 2] = depth_scale
+    derivatives[3, 0] = y * u_by_z
+    derivatives[4, 0] = depth_of_point * u_by_x - x * u_by_z
+    derivatives[5, 0] = -y * u_by_x
+    derivatives[3, 1] = y * v_by_z - depth_of_point * v_by_y
+    derivatives[4, 1] = -x * v_by_z
+    derivatives[5, 1] = x * v_by_y
+    derivatives[3, 2] = y * depth_scale
+    derivatives[4, 2] = -x * depth_scale
+    return residuals, derivatives
 
 
 def huber(norm: Array, corner: float) -> tuple[Array, Array]:
@@ -208,7 +209,7 @@ def refine_pose(
             candidate, observations, lines, camera, prior
         )
         if candidate_cost <= cost:
-            converged = cost - candidate_cost <= 1e-7 * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
+            converged = cost - candidate_cost <= _CONVERGED * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
             gradient, information = candidate_gradient, candidate_information
             damping = max(damping * 0.1, 1e-9)
@@ -250,14 +251,15 @@ def _linearise(
     prior: PosePrior | None,
 ) -> tuple[float, Array, Array]:
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
-    residuals, jacobian = residuals_and_jacobian(pose, observations, camera)
-    pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
-    depth_cost, depth_weight = cauchy(np.abs(residuals[:, 2]), _DEPTH_CORNER)
+    points = transform_points(pose, observations.points_world)
+    residuals, derivatives = _rows_and_derivatives(points, observations, camera)
+    pixel_cost, pixel_weight = huber(np.sqrt(residuals[0] ** 2 + residuals[1] ** 2), _PIXEL_CORNER)
+    depth_cost, depth_weight = cauchy(residuals[2], _DEPTH_CORNER)
     cost = float(observations.weights @ (pixel_cost + depth_cost))
-    row_weights = observations.weights[:, None] * np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
-    flat_jacobian = jacobian.reshape(-1, 6)
-    weighted = flat_jacobian * row_weights.reshape(-1, 1)
-    gradient, information = weighted.T @ residuals.reshape(-1), weighted.T @ flat_jacobian
+    row_weights = observations.weights * np.stack([pixel_weight, pixel_weight, depth_weight])
+    flat_derivatives = derivatives.reshape(6, -1)
+    weighted = flat_derivatives * row_weights.reshape(-1)
+    gradient, information = weighted @ residuals.reshape(-1), weighted @ flat_derivatives.T
     if lines is not None:
         residuals, jacobian = line_residuals_and_jacobian(pose, lines, camera)
         # Two residuals of either kind per line: the corner is that of two degrees of freedom.

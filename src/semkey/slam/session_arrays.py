@@ -16,10 +16,11 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig
 from semkey.slam.keyframe import Keyframe, ObservedFrame
+from semkey.slam.keyframe_tree import RemovedKeyframe
 from semkey.slam.landmarks import LandmarkMap
-from semkey.slam.map import RemovedKeyframe, SlamMap
+from semkey.slam.map import SlamMap
+from semkey.slam.records import FrameRecord
 from semkey.slam.session_format import ArraySpec
-from semkey.slam.tracker import FrameRecord
 
 Arrays = dict[str, NDArray]
 Poses = NDArray[np.float64]

@@ -16,16 +16,17 @@ from semkey.errors import ConfigError
 from semkey.extractors import Extractor
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Alignment, Trajectory
-from semkey.slam.config import SlamConfig
+from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, LoopRecord, ObserverGroup, SlamObserver
 from semkey.slam.keyframe import ObservedFrame
 from semkey.slam.lines import SegmentExtractor
 from semkey.slam.local_mapping import LocalMapping
 from semkey.slam.map import SlamMap
 from semkey.slam.pipeline import FramePipeline, PreparedFrame
+from semkey.slam.records import FrameRecord
 from semkey.slam.sensing import Observe, choose_sensor, make_observer
 from semkey.slam.timing import StageTimer
-from semkey.slam.tracker import FrameRecord, Tracker, image_scale
+from semkey.slam.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
