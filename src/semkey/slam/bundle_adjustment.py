@@ -75,8 +75,10 @@ class BundleResult:
     """Where everything is after an adjustment.
 
     Attributes:
-        keyframe_ids: (F,) those that could move.
+        keyframe_ids: (F,) those that could move; without any depth and with one fixed keyframe that one too, around
+            which everything may still grow.
         poses: (F, 4, 4) T_world_cam.
+        scales: (F,) by how much what each of them sees grew, seen from it; 1 where depth says how large things are.
         landmark_ids: (L,) as in the problem.
         landmark_serials: (L,) as in the problem.
         positions: (L, 3) metres.
@@ -86,10 +88,12 @@ class BundleResult:
         line_points: (M, 2, 3) their ends, metres.
         cost_before: robust cost at the start.
         cost: robust cost at the end, never more.
+        distortion: (2,) radial distortion that the keypoints were freed of before; zeros where none was looked for.
     """
 
     keyframe_ids: Indices
     poses: Array
+    scales: Array
     landmark_ids: Indices
     landmark_serials: Indices
     positions: Array
@@ -99,6 +103,7 @@ class BundleResult:
     line_points: Array
     cost_before: float
     cost: float
+    distortion: Array
 
 
 def prepare() -> None:
@@ -130,6 +135,8 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     for k in np.flatnonzero(problem.fixed).tolist():
         graph.add(gtsam.PriorFactorPose3(k, gtsam.Pose3(problem.poses[k]), rigid))
 
+    first_end = first_landmark + len(problem.positions)
+
     robust, gaussian = gtsam.noiseModel.Robust.Create, gtsam.noiseModel.Gaussian.SqrtInformation
     isotropic = gtsam.noiseModel.Isotropic.Sigma
     huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
@@ -155,7 +162,6 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
             noise = robust(cauchy, gaussian(whitening))
             graph.add(gtsam.GenericStereoFactor3D(measured, noise, keyframe, landmark, stereo, False, False))
 
-    first_end = first_landmark + len(problem.positions)
     if problem.lines is not None:
         add_lines(graph, values, problem.lines, first_end, camera, _VIRTUAL_BASELINE)
 
@@ -169,10 +175,12 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     positions = np.array([solved.atPoint3(first_landmark + k) for k in range(len(problem.positions))]).reshape(-1, 3)
     ends = [solved.atPoint3(first_end + k) for k in range(0 if problem.lines is None else 2 * len(problem.lines))]
     wrong = ~_fits(problem, poses, positions)
-    free = ~problem.fixed
+    scale_free = not (problem.depth > 0).any()
+    free = ~problem.fixed | (scale_free and np.count_nonzero(problem.fixed) == 1)
     return BundleResult(
         keyframe_ids=problem.keyframe_ids[free],
         poses=poses[free],
+        scales=_growth(problem, poses, positions)[free] if scale_free else np.ones(np.count_nonzero(free)),
         landmark_ids=problem.landmark_ids,
         landmark_serials=problem.landmark_serials,
         positions=positions,
@@ -182,7 +190,21 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
         line_points=np.array(ends).reshape(-1, 2, 3),
         cost_before=cost_before,
         cost=optimizer.error(),
+        distortion=np.zeros(2),
     )
+
+
+def _growth(problem: BundleProblem, poses: Array, positions: Array) -> Array:
+    """By how much the distances of what each keyframe (K,) sees grew: the median; 1 for one that sees nothing."""
+    growth = np.ones(len(poses))
+    for k, pose in enumerate(poses):
+        rows = problem.landmark_rows[problem.keyframe_rows == k]
+        before = np.linalg.norm(problem.positions[rows] - problem.poses[k, :3, 3], axis=1)
+        after = np.linalg.norm(positions[rows] - pose[:3, 3], axis=1)
+        usable = (before > 0) & (after > 0)
+        if usable.any():
+            growth[k] = np.median(after[usable] / before[usable])
+    return growth
 
 
 def _fits(problem: BundleProblem, poses: Array, positions: Array) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
+from semkey.slam.distortion import solve_with_distortion
 from semkey.slam.map import SlamMap
 from semkey.slam.timing import StageTimer
 
@@ -35,15 +36,24 @@ class LocalMapping:
         config: settings.
         timer: where the time is added up.
         realtime: never wait.
+        distortion_sigma: of the radial distortion that is looked for when a whole submap is adjusted at the end, see
+            :mod:`semkey.slam.distortion`; 0 trusts the calibration.
     """
 
     def __init__(
-        self, slam_map: SlamMap, config: MapConfig, timer: StageTimer | None = None, *, realtime: bool = False
+        self,
+        slam_map: SlamMap,
+        config: MapConfig,
+        timer: StageTimer | None = None,
+        *,
+        realtime: bool = False,
+        distortion_sigma: float = 0.0,
     ) -> None:
         self._map = slam_map
         self._config = config
         self._timer = timer or StageTimer()
         self._realtime = realtime
+        self._distortion_sigma = distortion_sigma
         self._pending: Future[BundleResult] | None = None
         self._process = BackgroundProcess(prepare) if config.adjustment == "background" else None
 
@@ -86,15 +96,18 @@ class LocalMapping:
         if problem is not None:
             self._solve(problem)
 
-    def adjust_submap(self, submap: int, *, max_keyframes: int) -> None:
-        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes."""
+    def adjust_submap(self, submap: int, *, max_keyframes: int, distortion_sigma: float = 0.0) -> None:
+        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes.
+
+        With ``distortion_sigma`` the radial distortion of its keypoints is found as well.
+        """
         members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
             problem = bundle_problem(self._map, members, [], max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
-            self._solve(problem)
+            self._solve(problem, distortion_sigma)
 
     def settle(self) -> None:
         """Wait for an adjustment under way, if there is one, and take it over: call it before moving the map."""
@@ -111,15 +124,22 @@ class LocalMapping:
         """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
         self.settle()
         for submap in self._map.submaps:
-            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes)
+            self.adjust_submap(
+                submap, max_keyframes=self._config.final_keyframes, distortion_sigma=self._distortion_sigma
+            )
             self.settle()
 
-    def _solve(self, problem: BundleProblem) -> None:
+    def _solve(self, problem: BundleProblem, distortion_sigma: float = 0.0) -> None:
         if self._process is not None:
-            self._pending = self._process.submit(solve_bundle, problem)
+            if distortion_sigma:
+                self._pending = self._process.submit(solve_with_distortion, problem, distortion_sigma)
+            else:
+                self._pending = self._process.submit(solve_bundle, problem)
             return
         with self._timer.stage("adjust"):
-            result = self._outcome(lambda: solve_bundle(problem))
+            result = self._outcome(
+                lambda: solve_with_distortion(problem, distortion_sigma) if distortion_sigma else solve_bundle(problem)
+            )
         if result is not None:
             apply_bundle(self._map, result)
 
@@ -215,15 +235,20 @@ def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     What was removed from the map meanwhile is left out. Landmarks that took no part move with their reference
     keyframe. Observations that did not fit are taken out of the map, and landmarks that nobody sees any more as well.
     """
-    poses = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
-    slam_map.set_poses({k: pose for k, pose in poses if k in slam_map.keyframes})
+    there = [k for k, keyframe_id in enumerate(result.keyframe_ids.tolist()) if keyframe_id in slam_map.keyframes]
+    ids = result.keyframe_ids[there].tolist()
+    scales = dict(zip(ids, result.scales[there].tolist(), strict=True))
+    slam_map.set_poses(dict(zip(ids, result.poses[there], strict=True)), scales)
+    if result.distortion.any():
+        k1, k2 = result.distortion
+        logger.info("the images have radial distortion beyond their calibration: k1 %.4f, k2 %.4f", k1, k2)
     if slam_map.lines is not None:
         slam_map.lines.adjust(result.line_serials, result.line_points)
     landmarks = slam_map.landmarks
     same = landmarks.alive[result.landmark_ids]
     same &= landmarks.serials[result.landmark_ids] == result.landmark_serials
     landmarks.positions[result.landmark_ids[same]] = result.positions[same]
-    there = np.isin(result.outlier_landmark_ids, result.landmark_ids[same])
-    for keyframe_id in np.unique(result.outlier_keyframe_ids[there]).tolist():
-        wrong = there & (result.outlier_keyframe_ids == keyframe_id)
+    alive = np.isin(result.outlier_landmark_ids, result.landmark_ids[same])
+    for keyframe_id in np.unique(result.outlier_keyframe_ids[alive]).tolist():
+        wrong = alive & (result.outlier_keyframe_ids == keyframe_id)
         slam_map.remove_observations(keyframe_id, result.outlier_landmark_ids[wrong])
