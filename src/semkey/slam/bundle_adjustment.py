@@ -75,8 +75,7 @@ class BundleResult:
     """Where everything is after an adjustment.
 
     Attributes:
-        keyframe_ids: (F,) those that could move; without any depth and with one fixed keyframe that one too, around
-            which everything may still grow.
+        keyframe_ids: (F,) those that could move.
         poses: (F, 4, 4) T_world_cam.
         scales: (F,) by how much what each of them sees grew, seen from it; 1 where depth says how large things are.
         landmark_ids: (L,) as in the problem.
@@ -175,12 +174,15 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     positions = np.array([solved.atPoint3(first_landmark + k) for k in range(len(problem.positions))]).reshape(-1, 3)
     ends = [solved.atPoint3(first_end + k) for k in range(0 if problem.lines is None else 2 * len(problem.lines))]
     wrong = ~_fits(problem, poses, positions)
-    scale_free = not (problem.depth > 0).any()
-    free = ~problem.fixed | (scale_free and np.count_nonzero(problem.fixed) == 1)
+    scales = np.ones(len(poses))
+    if not (problem.depth > 0).any():
+        poses, positions = _with_unit_kept(problem, poses, positions)
+        scales = _growth(problem, poses, positions)
+    free = ~problem.fixed
     return BundleResult(
         keyframe_ids=problem.keyframe_ids[free],
         poses=poses[free],
-        scales=_growth(problem, poses, positions)[free] if scale_free else np.ones(np.count_nonzero(free)),
+        scales=scales[free],
         landmark_ids=problem.landmark_ids,
         landmark_serials=problem.landmark_serials,
         positions=positions,
@@ -192,6 +194,18 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
         cost=optimizer.error(),
         distortion=np.zeros(2),
     )
+
+
+def _with_unit_kept(problem: BundleProblem, poses: Array, positions: Array) -> tuple[Array, Array]:
+    """A solution without depth, which one fixed pose leaves free to grow about it, with that one's sights as before."""
+    fixed = np.flatnonzero(problem.fixed)
+    if len(fixed) != 1:
+        return poses, positions
+    centre = problem.poses[fixed[0], :3, 3]
+    growth = _growth(problem, poses, positions)[fixed[0]]
+    poses = poses.copy()
+    poses[:, :3, 3] = centre + (poses[:, :3, 3] - centre) / growth
+    return poses, centre + (positions - centre) / growth
 
 
 def _growth(problem: BundleProblem, poses: Array, positions: Array) -> Array:
