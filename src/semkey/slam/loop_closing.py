@@ -31,7 +31,8 @@ _REFERENCE_WIDTH = 640
 # Neighbours of a keyframe that closed a loop in which the place's landmarks are looked for.
 _FUSED_NEIGHBOURS = 15
 
-# Without depth, a camera has come back if it is no farther from a place than this share of the way since.
+# Without depth, a camera has come back if it is no farther from a place than this share of the way since, or of the
+# depth of the place, should the scale of the way be wrong.
 _CAME_BACK_SHARE = 0.5
 
 
@@ -159,7 +160,7 @@ class LoopCloser:
         if self._with_scale:
             # A camera that went straight on still sees what was far ahead, which says little about how far it went.
             apart = np.linalg.norm(match.S_place_query.T[:3, 3] - matched.T_world_cam[:3, 3])
-            return bool(apart < _CAME_BACK_SHARE * path[0])
+            return bool(apart < _CAME_BACK_SHARE * max(path[0], matched.median_depth))
         metres, degrees = _difference(query.T_world_cam, match.S_place_query.T)
         allowed_m = self._config.drift_floor_m + self._config.max_drift * path[0]
         allowed_deg = self._config.drift_floor_deg + self._config.max_drift * path[1]
