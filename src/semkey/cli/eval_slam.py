@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -20,14 +19,7 @@ from semkey.cli.eval_common import (
     resumable,
     split_names,
 )
-
-
-class SensorChoice(StrEnum):
-    """What a camera is tracked with."""
-
-    RGBD = "rgbd"
-    STEREO = "stereo"
-    MONO = "mono"
+from semkey.cli.inputs import SensorChoice
 
 
 def slam(

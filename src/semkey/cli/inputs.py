@@ -28,6 +28,14 @@ class InputFormat(StrEnum):
     WEBCAM = "webcam"
 
 
+class SensorChoice(StrEnum):
+    """What a camera is tracked with."""
+
+    RGBD = "rgbd"
+    STEREO = "stereo"
+    MONO = "mono"
+
+
 FormatOption = typer.Option(InputFormat.AUTO, "--format", help="Kind of input; auto looks at what is there.")
 CameraOption = typer.Option(
     None, "--camera", metavar="FX,FY,CX,CY", help="Pinhole camera of the images as stored, instead of the input's own."

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
-from semkey.cli.inputs import CalibrationOption, CameraOption, FormatOption, InputFormat, open_input
+from semkey.cli.inputs import (
+    CalibrationOption,
+    CameraOption,
+    FormatOption,
+    InputFormat,
+    SensorChoice,
+    open_input,
+)
 from semkey.cli.slam_session import (
     AutosaveOption,
     LoadMapOption,
@@ -44,6 +51,9 @@ def slam(
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    sensor: SensorChoice | None = typer.Option(
+        None, help="What to track with (default: the best that the input has); mono has no absolute scale."
+    ),
     lines: bool = typer.Option(False, "--lines", help="Use line segments beside keypoints."),
     realtime: bool = typer.Option(
         False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
@@ -57,7 +67,7 @@ def slam(
     record: Path | None = RecordOption,
     ply: Path | None = PlyOption,
 ) -> None:
-    """Track an RGB-D camera: poses, a report and a picture of the trajectory.
+    """Track an RGB-D camera, a stereo pair or a single camera: poses, a report and a picture of the trajectory.
 
     Writes trajectory.txt (TUM format: timestamp tx ty tz qx qy qz qw, camera to world), trajectory_live.txt (the poses
     as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
@@ -93,11 +103,11 @@ def slam(
     )
     options.check()
     sequence = open_input(path, format, camera, calibration)
-    choose_sensor(sequence)
+    chosen, _ = choose_sensor(sequence, None if sensor is None else sensor.value)
     extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines))
     check_out_dir(out)
-    session = prepare_session(options, sequence, extractor, config, every=every)
+    session = prepare_session(options, sequence, extractor, config, every=every, sensor=chosen)
     total = sum(index > session.last_frame for index in range(0, len(sequence), every)[:max_frames])
     try:
         with _progress(total) as progress:
@@ -108,6 +118,7 @@ def slam(
                 progress,
                 every=every,
                 max_frames=max_frames,
+                sensor=chosen,
                 realtime=realtime,
                 observers=session.observers,
                 slam_map=session.slam_map,

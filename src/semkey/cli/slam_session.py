@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from semkey.datasets import FrameSequence
+    from semkey.datasets import FrameSequence, Sensor
     from semkey.extractors import Extractor
     from semkey.slam import SlamConfig, SlamMap, SlamObserver, SlamResult
     from semkey.slam.colors import LandmarkColors
@@ -132,7 +132,13 @@ class PreparedSession:
 
 
 def prepare_session(
-    options: SessionOptions, sequence: FrameSequence, extractor: Extractor, config: SlamConfig, *, every: int
+    options: SessionOptions,
+    sequence: FrameSequence,
+    extractor: Extractor,
+    config: SlamConfig,
+    *,
+    every: int,
+    sensor: Sensor,
 ) -> PreparedSession:
     """Load what is to be continued, and set up who watches the run.
 
@@ -149,12 +155,12 @@ def prepare_session(
     if options.resume:
         loaded = load_session(options.autosave_path)
         check_features(loaded, options.autosave_path, extractor.name, settings)
-        check_resumable(loaded, options.autosave_path, sequence, config, every=every)
+        check_resumable(loaded, options.autosave_path, sequence, config, every=every, sensor=sensor)
         resume = loaded.result
     elif options.load_map is not None:
         loaded = load_session(options.load_map)
         check_features(loaded, options.load_map, extractor.name, settings)
-        check_continuable(loaded, options.load_map, sequence)
+        check_continuable(loaded, options.load_map, sequence, sensor=sensor)
         slam_map = loaded.slam_map
     colors = LandmarkColors(None if loaded is None else loaded.colors)
     lost_pictures = LostFramePictures()

@@ -77,6 +77,7 @@ class BundleResult:
     Attributes:
         keyframe_ids: (F,) those that could move.
         poses: (F, 4, 4) T_world_cam.
+        scales: (F,) by how much what each of them sees grew, seen from it; 1 where depth says how large things are.
         landmark_ids: (L,) as in the problem.
         landmark_serials: (L,) as in the problem.
         positions: (L, 3) metres.
@@ -87,10 +88,12 @@ class BundleResult:
         cost_before: robust cost at the start.
         cost: robust cost at the end, never more.
         newest_keyframe_id: the newest keyframe of the problem, fixed or not.
+        distortion: (2,) radial distortion that the keypoints were freed of before; zeros where none was looked for.
     """
 
     keyframe_ids: Indices
     poses: Array
+    scales: Array
     landmark_ids: Indices
     landmark_serials: Indices
     positions: Array
@@ -101,6 +104,7 @@ class BundleResult:
     cost_before: float
     cost: float
     newest_keyframe_id: int
+    distortion: Array
 
 
 def prepare() -> None:
@@ -132,6 +136,8 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     for k in np.flatnonzero(problem.fixed).tolist():
         graph.add(gtsam.PriorFactorPose3(k, gtsam.Pose3(problem.poses[k]), rigid))
 
+    first_end = first_landmark + len(problem.positions)
+
     robust, gaussian = gtsam.noiseModel.Robust.Create, gtsam.noiseModel.Gaussian.SqrtInformation
     isotropic = gtsam.noiseModel.Isotropic.Sigma
     huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
@@ -157,7 +163,6 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
             noise = robust(cauchy, gaussian(whitening))
             graph.add(gtsam.GenericStereoFactor3D(measured, noise, keyframe, landmark, stereo, False, False))
 
-    first_end = first_landmark + len(problem.positions)
     if problem.lines is not None:
         add_lines(graph, values, problem.lines, first_end, camera, _VIRTUAL_BASELINE)
 
@@ -176,10 +181,15 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     positions = np.array([solved.atPoint3(first_landmark + k) for k in range(len(problem.positions))]).reshape(-1, 3)
     ends = [solved.atPoint3(first_end + k) for k in range(0 if problem.lines is None else 2 * len(problem.lines))]
     wrong = ~_fits(problem, poses, positions)
+    scales = np.ones(len(poses))
+    if not (problem.depth > 0).any():
+        poses, positions = _with_unit_kept(problem, poses, positions)
+        scales = _growth(problem, poses, positions)
     free = ~problem.fixed
     return BundleResult(
         keyframe_ids=problem.keyframe_ids[free],
         poses=poses[free],
+        scales=scales[free],
         landmark_ids=problem.landmark_ids,
         landmark_serials=problem.landmark_serials,
         positions=positions,
@@ -190,7 +200,33 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
         cost_before=cost_before,
         cost=optimizer.error(),
         newest_keyframe_id=int(problem.keyframe_ids.max()),
+        distortion=np.zeros(2),
     )
+
+
+def _with_unit_kept(problem: BundleProblem, poses: Array, positions: Array) -> tuple[Array, Array]:
+    """A solution without depth, which one fixed pose leaves free to grow about it, with that one's sights as before."""
+    fixed = np.flatnonzero(problem.fixed)
+    if len(fixed) != 1:
+        return poses, positions
+    centre = problem.poses[fixed[0], :3, 3]
+    growth = _growth(problem, poses, positions)[fixed[0]]
+    poses = poses.copy()
+    poses[:, :3, 3] = centre + (poses[:, :3, 3] - centre) / growth
+    return poses, centre + (positions - centre) / growth
+
+
+def _growth(problem: BundleProblem, poses: Array, positions: Array) -> Array:
+    """By how much the distances of what each keyframe (K,) sees grew: the median; 1 for one that sees nothing."""
+    growth = np.ones(len(poses))
+    for k, pose in enumerate(poses):
+        rows = problem.landmark_rows[problem.keyframe_rows == k]
+        before = np.linalg.norm(problem.positions[rows] - problem.poses[k, :3, 3], axis=1)
+        after = np.linalg.norm(positions[rows] - pose[:3, 3], axis=1)
+        usable = (before > 0) & (after > 0)
+        if usable.any():
+            growth[k] = np.median(after[usable] / before[usable])
+    return growth
 
 
 def _fits(problem: BundleProblem, poses: Array, positions: Array) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from semkey.slam.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.config import MapConfig
 from semkey.slam.culling import cull_keyframes
+from semkey.slam.distortion import solve_with_distortion
 from semkey.slam.map import SlamMap
 from semkey.slam.map_adjustment import apply_bundle, bundle_problem, local_problem
 from semkey.slam.timing import StageTimer
@@ -34,15 +35,24 @@ class LocalMapping:
         config: settings.
         timer: where the time is added up.
         realtime: never wait.
+        distortion_sigma: of the radial distortion that is looked for when a whole submap is adjusted at the end, see
+            :mod:`semkey.slam.distortion`; 0 trusts the calibration.
     """
 
     def __init__(
-        self, slam_map: SlamMap, config: MapConfig, timer: StageTimer | None = None, *, realtime: bool = False
+        self,
+        slam_map: SlamMap,
+        config: MapConfig,
+        timer: StageTimer | None = None,
+        *,
+        realtime: bool = False,
+        distortion_sigma: float = 0.0,
     ) -> None:
         self._map = slam_map
         self._config = config
         self._timer = timer or StageTimer()
         self._realtime = realtime
+        self._distortion_sigma = distortion_sigma
         self._pending: Future[BundleResult] | None = None
         self._frames_pending = 0
         self._process = BackgroundProcess(prepare) if config.adjustment == "background" else None
@@ -88,8 +98,11 @@ class LocalMapping:
         if problem is not None:
             self._solve(problem)
 
-    def adjust_submap(self, submap: int, *, max_keyframes: int) -> None:
-        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes."""
+    def adjust_submap(self, submap: int, *, max_keyframes: int, distortion_sigma: float = 0.0) -> None:
+        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes.
+
+        With ``distortion_sigma`` the radial distortion of its keypoints is found as well.
+        """
         members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
@@ -97,7 +110,7 @@ class LocalMapping:
             each = self._config.adjusted_landmarks
             problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
-            self._solve(problem)
+            self._solve(problem, distortion_sigma)
 
     def settle(self) -> None:
         """Wait for an adjustment under way, if there is one, and take it over: call it before moving the map."""
@@ -114,16 +127,23 @@ class LocalMapping:
         """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
         self.settle()
         for submap in self._map.submaps:
-            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes)
+            self.adjust_submap(
+                submap, max_keyframes=self._config.final_keyframes, distortion_sigma=self._distortion_sigma
+            )
             self.settle()
 
-    def _solve(self, problem: BundleProblem) -> None:
+    def _solve(self, problem: BundleProblem, distortion_sigma: float = 0.0) -> None:
         if self._process is not None:
-            self._pending = self._process.submit(solve_bundle, problem)
+            if distortion_sigma:
+                self._pending = self._process.submit(solve_with_distortion, problem, distortion_sigma)
+            else:
+                self._pending = self._process.submit(solve_bundle, problem)
             self._frames_pending = 0
             return
         with self._timer.stage("adjust"):
-            result = self._outcome(lambda: solve_bundle(problem))
+            result = self._outcome(
+                lambda: solve_with_distortion(problem, distortion_sigma) if distortion_sigma else solve_bundle(problem)
+            )
         if result is not None:
             apply_bundle(self._map, result)
 

@@ -31,6 +31,10 @@ _REFERENCE_WIDTH = 640
 # Neighbours of a keyframe that closed a loop in which the place's landmarks are looked for.
 _FUSED_NEIGHBOURS = 15
 
+# Without depth, a camera has come back if it is no farther from a place than this share of the way since, or of the
+# depth of the place, should the scale of the way be wrong.
+_CAME_BACK_SHARE = 0.5
+
 
 class LoopCloser:
     """Finds again what the map has seen before, and corrects the map.
@@ -150,11 +154,13 @@ class LoopCloser:
     def _is_plausible(self, match: PlaceMatch) -> bool:
         """Whether odometry can have drifted by what the loop would correct."""
         query, matched = self._map.keyframes[match.query], self._map.keyframes[match.matched]
-        if self._with_scale or query.submap != matched.submap:
-            return True
         path = path_between(self._map, query.id, matched.id)
-        if path is None:
+        if path is None or query.submap != matched.submap:
             return True
+        if self._with_scale:
+            # A camera that went straight on still sees what was far ahead, which says little about how far it went.
+            apart = np.linalg.norm(match.S_place_query.T[:3, 3] - matched.T_world_cam[:3, 3])
+            return bool(apart < _CAME_BACK_SHARE * max(path[0], matched.median_depth))
         metres, degrees = _difference(query.T_world_cam, match.S_place_query.T)
         allowed_m = self._config.drift_floor_m + self._config.max_drift * path[0]
         allowed_deg = self._config.drift_floor_deg + self._config.max_drift * path[1]

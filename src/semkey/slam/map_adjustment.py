@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,7 +12,10 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse
 from semkey.slam.bundle_adjustment import BundleProblem, BundleResult
 from semkey.slam.covisibility import Observations
+from semkey.slam.keyframe_tree import scaled_transform
 from semkey.slam.map import SlamMap
+
+logger = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 
@@ -144,14 +148,21 @@ def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     keyframe, and keyframes made since the adjustment began with their parent. Observations that did not fit are taken
     out of the map, and landmarks that nobody sees any more as well.
     """
-    free = zip(result.keyframe_ids.tolist(), result.poses, strict=True)
-    poses = {k: pose for k, pose in free if k in slam_map.keyframes}
+    moved = zip(result.keyframe_ids.tolist(), result.poses, result.scales.tolist(), strict=True)
+    poses, scales = {}, {}
+    for keyframe_id, pose, scale in moved:
+        if keyframe_id in slam_map.keyframes:
+            poses[keyframe_id], scales[keyframe_id] = pose, scale
     for keyframe in slam_map.keyframes.values():  # older ones, and with them parents, first
         parent = keyframe.parent
         if keyframe.id > result.newest_keyframe_id and parent is not None and parent in poses:
             seen_from_parent = compose(inverse(slam_map.keyframes[parent].T_world_cam), keyframe.T_world_cam)
-            poses[keyframe.id] = compose(poses[parent], seen_from_parent)
-    slam_map.set_poses(poses)
+            scales[keyframe.id] = scales[parent]
+            poses[keyframe.id] = compose(poses[parent], scaled_transform(seen_from_parent, scales[parent]))
+    slam_map.set_poses(poses, scales)
+    if result.distortion.any():
+        k1, k2 = result.distortion
+        logger.info("the images have radial distortion beyond their calibration: k1 %.4f, k2 %.4f", k1, k2)
     if slam_map.lines is not None:
         slam_map.lines.adjust(result.line_serials, result.line_points)
     landmarks = slam_map.landmarks

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey import __version__
-from semkey.datasets import FrameSequence
+from semkey.datasets import FrameSequence, Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.colors import LandmarkColors
@@ -168,7 +168,13 @@ def check_features(session: Session, path: str | Path, name: str, settings: Mapp
 
 
 def check_resumable(
-    session: Session, path: str | Path, sequence: FrameSequence, config: SlamConfig, *, every: int
+    session: Session,
+    path: str | Path,
+    sequence: FrameSequence,
+    config: SlamConfig,
+    *,
+    every: int,
+    sensor: Sensor | None = None,
 ) -> None:
     """Refuse to resume a run with another input or other settings than it was started with.
 
@@ -178,6 +184,7 @@ def check_resumable(
         sequence: the present input.
         config: the present settings.
         every: the present use of every n-th frame.
+        sensor: what is tracked with at present; None for the best that the input has.
 
     Raises:
         ConfigError: something differs; the message says what.
@@ -187,6 +194,7 @@ def check_resumable(
         "input": (old.sequence_name, sequence.name),
         "format": (old.sequence_format, sequence.format),
         "--every": (session.every, every),
+        "sensor": (old.sensor, sensor or sequence.sensor),
         "camera": (old.camera, sequence.camera),
     }
     for what, (before, now) in pairs.items():
@@ -198,12 +206,26 @@ def check_resumable(
         raise ConfigError(f"{path}: the run to resume had other settings ({', '.join(changed)}); call it as before")
 
 
-def check_continuable(session: Session, path: str | Path, sequence: FrameSequence) -> None:
-    """Refuse to continue a map with images of another camera.
+def check_continuable(
+    session: Session, path: str | Path, sequence: FrameSequence, *, sensor: Sensor | None = None
+) -> None:
+    """Refuse to continue a map with images of another camera, or a map of unknown scale with depth in metres.
+
+    Args:
+        session: with the map.
+        path: of its file, for messages.
+        sequence: the present input.
+        sensor: what it is tracked with; None for the best that it has.
 
     Raises:
-        ConfigError: the cameras differ.
+        ConfigError: the cameras differ, or the map was made without depth and the input is used with depth.
     """
+    chosen = sensor or sequence.sensor
+    if session.result.sensor == "mono" and chosen != "mono":
+        raise ConfigError(
+            f"{path}: the map was made by a single camera and is not in metres: continue it with --sensor mono, "
+            f"not {chosen}"
+        )
     if session.result.camera != sequence.camera:
         raise ConfigError(
             f"{path}: the map was made with {session.result.camera}, the input has {sequence.camera}; a map is "

@@ -229,7 +229,8 @@ def run_slam(
         extractor = SegmentExtractor(extractor, config.lines)
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
-    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime)
+    distortion_sigma = config.mono.distortion_sigma if chosen == "mono" else 0.0
+    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime, distortion_sigma=distortion_sigma)
     tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     tracker.follow(result.frames)
     told = ObserverGroup(observers)
