@@ -57,7 +57,9 @@ def grown_map(count: int) -> SlamMap:
     return slam_map
 
 
-def result_for(slam_map: SlamMap, poses: dict[int, np.ndarray], *, newest: int) -> BundleResult:
+def result_for(
+    slam_map: SlamMap, poses: dict[int, np.ndarray], *, newest: int, scales: Sequence[float] | None = None
+) -> BundleResult:
     return BundleResult(
         keyframe_ids=np.array(sorted(poses)),
         poses=np.stack([poses[k] for k in sorted(poses)]),
@@ -71,6 +73,8 @@ def result_for(slam_map: SlamMap, poses: dict[int, np.ndarray], *, newest: int) 
         cost_before=1.0,
         cost=0.5,
         newest_keyframe_id=newest,
+        scales=np.ones(len(poses)) if scales is None else np.array(scales),
+        distortion=np.zeros(2),
     )
 
 
@@ -133,6 +137,20 @@ def test_keyframes_made_meanwhile_follow_their_parents() -> None:
     for stayed in (0, 1):
         np.testing.assert_array_equal(slam_map.keyframes[stayed].T_world_cam, before[stayed])
     np.testing.assert_allclose(slam_map.landmarks.positions[:3], transform_points(SHIFT, points), atol=1e-12)
+
+
+def test_what_follows_a_keyframe_grows_with_it() -> None:
+    slam_map = grown_map(3)
+    slam_map.keyframes[2].parent = 1
+    before = {k: keyframe.T_world_cam.copy() for k, keyframe in slam_map.keyframes.items()}
+    slam_map.landmarks.refer(slam_map.landmarks.ids[:3], np.array([2, 2, 2]))
+    points = slam_map.landmarks.positions[:3].copy()
+    apply_bundle(slam_map, result_for(slam_map, {1: before[1]}, newest=1, scales=[2.0]))
+    center = before[1][:3, 3]
+    np.testing.assert_array_equal(slam_map.keyframes[1].T_world_cam, before[1])
+    np.testing.assert_allclose(slam_map.keyframes[2].T_world_cam[:3, 3] - center, 2 * (before[2][:3, 3] - center))
+    assert slam_map.keyframes[2].scale == 2.0
+    np.testing.assert_allclose(slam_map.landmarks.positions[:3] - center, 2 * (points - center), atol=1e-12)
 
 
 def test_keyframes_that_took_part_or_hang_elsewhere_do_not_follow() -> None:

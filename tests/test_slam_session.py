@@ -76,7 +76,7 @@ def test_every_array_is_specified_and_documented(tmp_path: Path) -> None:
     assert set(content.arrays) == set(SPECS)
     check_arrays("x", content.arrays, SPECS)
     text = (DOCS / "map-format.md").read_text()
-    for name, spec in (SPECS | LINE_SPECS).items():
+    for name, spec in {**SPECS, **LINE_SPECS}.items():
         shape = ", ".join(map(str, spec.shape))
         assert f"| `{name}` | {spec.dtype} | ({shape}) |" in text, name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,7 +72,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_kitti(tmp_path_factory.mktemp("slide") / "07", range(FRAMES))
 
 
-def run(sequence: FrameSequence, sensor: Sensor, **options: object) -> SlamResult:
+def run(sequence: FrameSequence, sensor: Sensor, **options: Any) -> SlamResult:
     return run_slam(sequence, OrbExtractor(max_keypoints=600), CONFIG, sensor=sensor, **options)
 
 
@@ -177,7 +178,7 @@ def test_on_the_command_line(slide: Path, tmp_path: Path, capsys: pytest.Capture
     assert command("slam", later, "--out", tmp_path / "b", *options, "--load-map", room) == 0
     second = read_tum_trajectory(tmp_path / "b/trajectory.txt")
     assert len(second) == 10
-    np.testing.assert_allclose(second.positions[0], first.positions[FRAMES - 6], atol=0.5 * unit)
+    np.testing.assert_allclose(second.positions[0], first.positions[FRAMES - 6], atol=float(0.5 * unit))
     capsys.readouterr()
     if sensor == "mono":
         wrong = ("--features", "orb", "--sensor", "stereo", "--load-map", room)

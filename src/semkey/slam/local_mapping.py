@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Self
 
 from semkey.slam.background import BackgroundProcess, BackgroundProcessError
@@ -98,19 +99,19 @@ class LocalMapping:
         if problem is not None:
             self._solve(problem)
 
-    def adjust_submap(self, submap: int, *, max_keyframes: int, distortion_sigma: float = 0.0) -> None:
+    def adjust_submap(self, submap: int, *, max_keyframes: int, is_final: bool = False) -> None:
         """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes.
 
-        With ``distortion_sigma`` the radial distortion of its keypoints is found as well.
+        A final adjustment takes all landmarks, and looks for the distortion that the calibration has left.
         """
         members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
-            each = self._config.adjusted_landmarks
+            each = None if is_final else self._config.adjusted_landmarks
             problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
-            self._solve(problem, distortion_sigma)
+            self._solve(problem, self._distortion_sigma if is_final else 0.0)
 
     def settle(self) -> None:
         """Wait for an adjustment under way, if there is one, and take it over: call it before moving the map."""
@@ -127,23 +128,17 @@ class LocalMapping:
         """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
         self.settle()
         for submap in self._map.submaps:
-            self.adjust_submap(
-                submap, max_keyframes=self._config.final_keyframes, distortion_sigma=self._distortion_sigma
-            )
+            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes, is_final=True)
             self.settle()
 
     def _solve(self, problem: BundleProblem, distortion_sigma: float = 0.0) -> None:
+        solve = partial(solve_with_distortion, sigma=distortion_sigma) if distortion_sigma else solve_bundle
         if self._process is not None:
-            if distortion_sigma:
-                self._pending = self._process.submit(solve_with_distortion, problem, distortion_sigma)
-            else:
-                self._pending = self._process.submit(solve_bundle, problem)
+            self._pending = self._process.submit(solve, problem)
             self._frames_pending = 0
             return
         with self._timer.stage("adjust"):
-            result = self._outcome(
-                lambda: solve_with_distortion(problem, distortion_sigma) if distortion_sigma else solve_bundle(problem)
-            )
+            result = self._outcome(lambda: solve(problem))
         if result is not None:
             apply_bundle(self._map, result)
 
