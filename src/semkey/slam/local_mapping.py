@@ -88,13 +88,19 @@ class LocalMapping:
         if problem is not None:
             self._solve(problem)
 
-    def adjust_submap(self, submap: int, *, max_keyframes: int) -> None:
-        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes."""
+    def adjust_submap(self, submap: int, *, max_keyframes: int, with_all_landmarks: bool = False) -> None:
+        """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes.
+
+        Args:
+            submap: its number.
+            max_keyframes: with more keyframes it is left alone.
+            with_all_landmarks: and not only those that a local adjustment would take.
+        """
         members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
-            each = self._config.adjusted_landmarks
+            each = None if with_all_landmarks else self._config.adjusted_landmarks
             problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
             self._solve(problem)
@@ -114,7 +120,7 @@ class LocalMapping:
         """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
         self.settle()
         for submap in self._map.submaps:
-            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes)
+            self.adjust_submap(submap, max_keyframes=self._config.final_keyframes, with_all_landmarks=True)
             self.settle()
 
     def _solve(self, problem: BundleProblem) -> None:
