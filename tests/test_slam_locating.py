@@ -1,14 +1,14 @@
-"""Finding landmarks in a frame: which pairs are compared, and when a prediction makes RANSAC needless."""
+"""Finding landmarks in a frame: which pairs are compared, and which win."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
-from semkey.slam import SlamResult, locating, run_slam
-from semkey.slam.association import pair_similarity
-from synthetic_world import PointExtractor, PointWorld, walk
+from semkey.slam.association import background_similarity, match_by_projection, pair_similarity
+from semkey.slam.keyframe import ObservedFrame, observe_frame
+from semkey.slam.landmarks import LandmarkMap
+from synthetic_world import PointExtractor, PointWorld
 
 
 def test_similarities_of_pairs_are_cosines_however_few_pairs_there_are(rng: np.random.Generator) -> None:
@@ -22,52 +22,32 @@ def test_similarities_of_pairs_are_cosines_however_few_pairs_there_are(rng: np.r
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def run_counting(world: PointWorld, monkeypatch: pytest.MonkeyPatch) -> tuple[SlamResult, int]:
-    """A run, and how often RANSAC was asked."""
-    calls = 0
-    solve = locating.estimate_absolute_pose
-
-    def counted(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        return solve(*args, **kwargs)
-
-    monkeypatch.setattr(locating, "estimate_absolute_pose", counted)
-    result = run_slam(world, PointExtractor(world))
-    assert result.tracked == len(world)
-    return result, calls
+def brute_force(frame: ObservedFrame, landmarks: LandmarkMap, ids: np.ndarray, pixels: np.ndarray, radius: float):
+    """Pairs within the radius that are more similar than every other such pair of either of the two."""
+    distances = np.linalg.norm(pixels[:, None] - frame.keypoints[None], axis=2)
+    similarity = np.where(distances <= radius, landmarks.descriptors[ids] @ frame.descriptors.T, -np.inf)
+    best = (similarity == similarity.max(axis=0)) & (similarity == similarity.max(axis=1)[:, None])
+    rows, columns = np.nonzero(
+        best & (similarity > background_similarity(landmarks.descriptors[ids], frame.descriptors))
+    )
+    return sorted(zip(ids[rows].tolist(), columns.tolist(), strict=True))
 
 
-def errors(result: SlamResult, world: PointWorld) -> tuple[float, float]:
-    steps = [
-        inverse(pose) @ truth
-        for pose, truth in zip(result.poses, world.ground_truth, strict=True)
-        if pose is not None and truth is not None
-    ]
-    return max(float(np.linalg.norm(step[:3, 3])) for step in steps), max(rotation_angle_deg(step) for step in steps)
-
-
-def test_steady_motion_needs_ransac_only_before_its_velocity_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = PointWorld(walk(15, unsteadiness=0.0), pixel_noise=0.3, points=1200)
-    result, calls = run_counting(world, monkeypatch)
-    assert calls == 1, "the second frame has no prediction"
-    assert errors(result, world)[0] < 0.01
-
-
-def test_a_prediction_that_is_wrong_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The camera jumps by several search radii: what is found around the prediction cannot agree with it."""
-    poses = walk(15, unsteadiness=0.0)
-    poses[8:] = [compose(se3_exp([0, 0, 0, 0.02, 0.3, 0.03]), pose) for pose in poses[8:]]
-    world = PointWorld(poses, pixel_noise=0.3, points=1200)
-    result, calls = run_counting(world, monkeypatch)
-    assert calls > 1
-    metres, degrees = errors(result, world)
-    assert metres < 0.02
-    assert degrees < 0.5
-
-
-def test_wrong_descriptors_do_no_harm_where_the_prediction_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the keypoints look like others, which are seldom within the search circle of those."""
-    world = PointWorld(walk(15, unsteadiness=0.0), pixel_noise=0.3, outlier_share=0.5, points=1200)
-    result, _ = run_counting(world, monkeypatch)
-    assert errors(result, world)[0] < 0.03
+@pytest.mark.parametrize("radius", [3.0, 12.0, 500.0])
+def test_guided_pairs_are_the_most_similar_ones_within_the_radius(radius: float, rng: np.random.Generator) -> None:
+    """Few pairs and all of them: the two ways to compare descriptors give the same matches."""
+    world = PointWorld([np.eye(4)], points=2000)
+    taken = world[0]
+    assert taken.depth is not None
+    features = PointExtractor(world).extract(taken.image)
+    frame = observe_frame(0, 0.0, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    count = len(frame)
+    landmarks = LandmarkMap(frame.descriptors.shape[1])
+    noisy = frame.descriptors + 0.1 * rng.normal(size=frame.descriptors.shape).astype(np.float32)
+    noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+    ids = landmarks.add(np.ones((count, 3)), np.tile(np.eye(3), (count, 1, 1)), noisy, np.zeros(3), 0)
+    pixels = frame.keypoints + 0.5 * rng.normal(size=(count, 2))
+    found = match_by_projection(frame, landmarks, ids, pixels, radius_px=radius)
+    pairs = sorted(zip(found.landmark_ids.tolist(), found.keypoint_indices.tolist(), strict=True))
+    assert pairs == brute_force(frame, landmarks, ids, pixels, radius)
+    assert len(pairs) > 0.5 * count

@@ -88,7 +88,7 @@ class MapConfig(Settings):
             about a third of a second.
         fixed_keyframes: others that see the same and hold those in place, at most.
         adjusted_landmarks: for every keyframe of an adjustment at most so many landmarks take part: well-connected ones
-            from all over each image. The others follow their reference keyframes.
+            from all over each image. The others follow their reference keyframes. At the end of a run all take part.
         adjustment_iterations: steps of the solver; the start is good, and what is left comes with the next keyframe:
             after three steps keyframes of fr3_cabinet are within 0.3 mm of where ten take them.
         adjustment_lag: the result is taken over at the first keyframe that comes at least so many frames later, and

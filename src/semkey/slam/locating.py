@@ -26,9 +26,6 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
-# A predicted pose needs no RANSAC if this share of what was found around it agrees after refinement. Of pairs scattered
-# evenly over the search circle a third would.
-_CONFIRMED_SHARE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,7 @@ class FrameLocator:
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             lines = self._look_for_lines(frame, pose, last_ids, radius)
         return self._solve_and_polish(
-            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines, guess=pose
+            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines
         )
 
     def by_keyframes(
@@ -123,20 +120,18 @@ class FrameLocator:
         *,
         prior: PosePrior | None,
         lines: SeenLines | None = None,
-        guess: Array | None = None,
     ) -> PoseEstimate | None:
-        """A first pose and refinement, then again until it settles: look for local landmarks near their projections.
+        """PnP-RANSAC and refinement, then again until it settles: look for local landmarks near their projections.
 
-        The first pose is ``guess`` where nearly all associations agree with what that is refined to, else PnP-RANSAC's.
+        RANSAC is not left out where the prediction explains nearly everything: to start from the prediction saves 5 ms
+        a frame, and the error in rendered rooms grows by half, since wrong pairs lie around the prediction.
         """
         with self._timer.stage("pose"):
-            estimate = None if guess is None else self._refine_guess(frame, associations, guess, prior, lines)
-            if estimate is None:
-                solved = self._solve(frame, associations, min_inliers, lines)
-                if solved is None:
-                    return None
-                pose, associations = solved
-                estimate = self.refine(frame, associations, pose, prior, lines)
+            solved = self._solve(frame, associations, min_inliers, lines)
+            if solved is None:
+                return None
+            pose, associations = solved
+            estimate = self.refine(frame, associations, pose, prior, lines)
         for _ in range(_POLISH_ROUNDS):
             pose = estimate.T_world_cam
             with self._timer.stage("match"):
@@ -157,20 +152,6 @@ class FrameLocator:
         if self._lines is not None and estimate.lines is not None:
             self._lines.count_views(estimate.lines)
         return estimate
-
-    def _refine_guess(
-        self,
-        frame: ObservedFrame,
-        associations: Associations,
-        guess: Array,
-        prior: PosePrior | None,
-        lines: SeenLines | None,
-    ) -> PoseEstimate | None:
-        """What a pose is refined to, if that explains so many of the associations that no RANSAC would do better."""
-        if len(associations) < self._config.min_relocalisation_inliers:
-            return None
-        estimate = self.refine(frame, associations, guess, prior, lines)
-        return estimate if np.mean(estimate.inliers) >= _CONFIRMED_SHARE else None
 
     def _solve(
         self, frame: ObservedFrame, associations: Associations, min_inliers: int, lines: SeenLines | None
