@@ -177,7 +177,7 @@ def test_frames_grow_with_what_their_keyframe_sees() -> None:
     apply_bundle(slam_map, scaled)
     assert newest.scale == 1.25
     placed = slam_map.absolute_pose(newest.id, hanging)
-    anchor = world.ground_truth[8]
-    assert anchor is not None
-    before, after = frame[:3, 3] - anchor[:3, 3], placed[:3, 3] - newest.T_world_cam[:3, 3]
+    last = world.ground_truth[8]
+    assert last is not None
+    before, after = frame[:3, 3] - last[:3, 3], placed[:3, 3] - newest.T_world_cam[:3, 3]
     assert np.linalg.norm(after) == pytest.approx(1.25 * np.linalg.norm(before), rel=0.02)

@@ -131,7 +131,7 @@ def test_another_run_continues_a_map(slide: Path, tmp_path: Path, sensor: Sensor
     first = run(open_sequence(slide), sensor)
     save_session(tmp_path / "x.semkey", Session(result=first))
     session = load_session(tmp_path / "x.semkey")
-    unit = STEP * (FRAMES - 1) / np.linalg.norm(np.ptp(first.trajectory().positions, axis=0))
+    unit = STEP * (FRAMES - 1) / float(np.linalg.norm(np.ptp(first.trajectory().positions, axis=0)))
     keyframes = max(session.slam_map.keyframes)
     later = open_sequence(write_kitti(tmp_path / "later", range(FRAMES - 6, FRAMES + 8)))
     result = run(later, sensor, slam_map=session.slam_map)
@@ -168,7 +168,7 @@ def test_on_the_command_line(slide: Path, tmp_path: Path, capsys: pytest.Capture
     images = [slide / f"image_0/{k:06d}.png" for k in (5, 10)]
     assert command("localize", room, *images, "--out", tmp_path / "found") == 0
     found = json.loads((tmp_path / "found/poses.json").read_text())["images"]
-    unit = np.linalg.norm(first.positions[-1] - first.positions[0]) / (FRAMES - 1)
+    unit = float(np.linalg.norm(first.positions[-1] - first.positions[0])) / (FRAMES - 1)
     for entry, k in zip(found, (5, 10), strict=True):
         assert entry["found"]
         position = np.array(entry["T_world_cam"])[:3, 3]

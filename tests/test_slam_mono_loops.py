@@ -1,0 +1,80 @@
+"""Which loops a single camera may close: it must have come back, not just still see what was far ahead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from semkey.slam.association import Associations
+from semkey.slam.config import MapConfig
+from semkey.slam.essential_graph import path_between
+from semkey.slam.keyframe import observe_keypoints
+from semkey.slam.loop_closing import LoopCloser
+from semkey.slam.loop_config import LoopConfig
+from semkey.slam.loop_verification import PlaceMatch
+from semkey.slam.map import SlamMap
+from semkey.slam.similarity import ScaledTransform
+from synthetic_world import CAMERA, PointExtractor, PointWorld
+
+COUNT = 10
+
+
+def straight_map(step: float) -> SlamMap:
+    """Keyframes ``step`` units apart on a straight way, each the parent of the next."""
+    poses = [np.eye(4) for _ in range(COUNT)]
+    for k, pose in enumerate(poses):
+        pose[2, 3] = step * k
+    world = PointWorld([np.eye(4)])
+    slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
+    features = PointExtractor(world).extract(world[0].image)
+    nothing = np.zeros(len(features))
+    for k, pose in enumerate(poses):
+        keyframe = slam_map.add_keyframe(observe_keypoints(k, 1.0 * k, features, nothing, nothing), pose, None, 0)
+        keyframe.parent = None if k == 0 else k - 1
+        keyframe.median_depth = 2.0
+    return slam_map
+
+
+def match_at(z: float, scale: float = 1.0) -> PlaceMatch:
+    """The last keyframe seen at ``z`` before the first one's place."""
+    pose = np.eye(4)
+    pose[2, 3] = z
+    none = np.zeros(0, dtype=np.int64)
+    return PlaceMatch(
+        query=COUNT - 1,
+        matched=0,
+        S_place_query=ScaledTransform(T=pose, scale=scale),
+        associations=Associations(landmark_ids=none, keypoint_indices=none, similarity=np.zeros(0)),
+        coverage=1.0,
+        log_scale_sigma=0.1,
+    )
+
+
+def test_a_camera_that_went_straight_on_has_not_come_back() -> None:
+    slam_map = straight_map(1.0)
+    assert path_between(slam_map, 0, COUNT - 1) == (COUNT - 1.0, 0.0)
+    closer = LoopCloser(slam_map, LoopConfig(), with_scale=True)
+    # Nine units on; the loop says eight, with things a tenth smaller.
+    assert not closer._is_plausible(match_at(8.0, 0.9))
+    assert not closer._is_plausible(match_at(4.6))
+    assert closer._is_plausible(match_at(4.4))
+    # However large the correction: scale drifts.
+    assert closer._is_plausible(match_at(0.3, 3.0))
+
+
+def test_a_way_whose_scale_has_shrunk_does_not_hide_that_the_camera_is_back() -> None:
+    slam_map = straight_map(0.001)
+    closer = LoopCloser(slam_map, LoopConfig(), with_scale=True)
+    # The place is 2 units deep, the camera 0.5 units away from where it was.
+    assert closer._is_plausible(match_at(0.5))
+    assert not closer._is_plausible(match_at(1.5))
+
+
+def test_submaps_meet_wherever_they_like() -> None:
+    slam_map = straight_map(1.0)
+    slam_map.newest.submap = 1
+    closer = LoopCloser(slam_map, LoopConfig(), with_scale=True)
+    assert closer._is_plausible(match_at(8.0))
+    match = replace(match_at(8.0), query=1)
+    assert not closer._is_plausible(match)
