@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,8 +229,12 @@ def run_slam(
         extractor = SegmentExtractor(extractor, config.lines)
     result.interrupted = False
     timer = StageTimer(result.stage_seconds, result.stage_samples)
-    distortion_sigma = config.mono.distortion_sigma if chosen == "mono" else 0.0
-    mapping = LocalMapping(slam_map, config.map, timer, realtime=realtime, distortion_sigma=distortion_sigma)
+    map_config, distortion_sigma = config.map, 0.0
+    if chosen == "mono":
+        mono = config.mono
+        counts = {"adjusted_landmarks": mono.adjusted_landmarks, "adjustment_iterations": mono.adjustment_iterations}
+        map_config, distortion_sigma = replace(config.map, **counts), mono.distortion_sigma
+    mapping = LocalMapping(slam_map, map_config, timer, realtime=realtime, distortion_sigma=distortion_sigma)
     tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
     tracker.follow(result.frames)
     told = ObserverGroup(observers)
