@@ -29,7 +29,7 @@ class MonoConfig(Settings):
         neighbours: covisible keyframes with which a new keyframe triangulates.
         min_baseline_ratio: keyframes closer to each other than this share of the median depth are no pair.
         velocity_change: standard deviation of the change of velocity along each axis, in median depths per second.
-        adjusted_landmarks: in place of ``MapConfig.adjusted_landmarks``: without depth it is many landmarks that hold the
+        adjusted_landmarks: in place of ``MapConfig.adjusted_landmarks``: without depth many landmarks have to hold the
             scale. With 50 it breaks at a street corner of KITTI 07 (ATE with ORB 2.9 m instead of 0.3 m).
         adjustment_iterations: in place of ``MapConfig.adjustment_iterations``.
         distortion_sigma: standard deviation of the radial distortion (k1, k2) that a calibration leaves, looked for in
