@@ -79,10 +79,15 @@ def test_memory_over_2000_frames_of_one_room() -> None:
 
 
 def test_adjustment_makes_a_noisy_map_better() -> None:
-    world = PointWorld(walk(40), pixel_noise=1.0, depth_noise=2.0, outlier_share=0.2, points=1500)
-    without, adjusted = run(world, "none"), run(world, "foreground", adjusted_keyframes=12, adjustment_iterations=10)
-    assert adjusted.tracked == without.tracked == 40
-    assert np.sqrt((centre_errors(adjusted, world) ** 2).mean()) < np.sqrt((centre_errors(without, world) ** 2).mean())
+    errors = []
+    for seed in range(4):  # in one world alone the noise may happen to fall the other way
+        world = PointWorld(walk(40), pixel_noise=1.0, depth_noise=2.0, outlier_share=0.2, points=1500, seed=seed)
+        without = run(world, "none")
+        adjusted = run(world, "foreground", adjusted_keyframes=12, adjustment_iterations=10)
+        assert adjusted.tracked == without.tracked == 40
+        errors.append([np.sqrt((centre_errors(result, world) ** 2).mean()) for result in (without, adjusted)])
+    before, after = np.mean(errors, axis=0)
+    assert after < 0.95 * before
 
 
 def test_background_adjustment_is_used_and_repeats_exactly() -> None:

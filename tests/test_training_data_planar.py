@@ -367,7 +367,7 @@ def test_pairs_of_shapes_have_targets_and_are_no_scenes() -> None:
     [
         ({"photo": "x"}, "unknown key 'photo', did you mean 'photos'"),
         ({"views": {"scal": 2}}, "unknown key 'views.scal', did you mean 'scale'"),
-        ({"views": {"scale": 0.5}}, r"views: scale must be in \[1, 8\]"),
+        ({"views": {"scale": 0.5}}, r"views: scale is 0.5, must be in \[1, 8\]"),
         ({"views": {"perspective": 0.9}}, "perspective"),
         ({"light": {"blur": 0.7, "motion_blur": 0.5}}, "blur and motion_blur"),
         ({"light": {"contrast": [1.2, 0.4]}}, "contrast"),

@@ -102,14 +102,13 @@ class LocalMapping:
     def adjust_submap(self, submap: int, *, max_keyframes: int, is_final: bool = False) -> None:
         """Start to adjust a whole submap, after a correction has moved much of it; not if it has more keyframes.
 
-        A final adjustment takes all landmarks, and looks for the distortion that the calibration has left.
+        A final adjustment looks for the distortion that the calibration has left.
         """
         members = [key for key, keyframe in self._map.keyframes.items() if keyframe.submap == submap]
         if self._config.adjustment == "none" or self._pending is not None or len(members) > max_keyframes:
             return
         with self._timer.stage("map"):
-            each = None if is_final else self._config.adjusted_landmarks
-            problem = bundle_problem(self._map, members, [], landmarks_each=each, max_iterations=_SUBMAP_ITERATIONS)
+            problem = bundle_problem(self._map, members, [], max_iterations=_SUBMAP_ITERATIONS)
         if problem is not None:
             self._solve(problem, self._distortion_sigma if is_final else 0.0)
 
