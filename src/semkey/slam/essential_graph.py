@@ -60,19 +60,26 @@ def essential_edges(
     return edges
 
 
-def path_between(slam_map: SlamMap, first: int, second: int) -> tuple[float, float] | None:
-    """Length of the way between two keyframes along the spanning tree: metres and degrees; None if there is none."""
+def way_between(slam_map: SlamMap, first: int, second: int) -> list[int] | None:
+    """The keyframes from one to another along the spanning tree, both included; None if there is no way."""
     above_first, above_second = _ancestors(slam_map, first), _ancestors(slam_map, second)
     common = next((key for key in above_first if key in set(above_second)), None)
     if common is None:
         return None
+    down = above_second[: above_second.index(common)]
+    return [*above_first[: above_first.index(common) + 1], *reversed(down)]
+
+
+def path_between(slam_map: SlamMap, first: int, second: int) -> tuple[float, float] | None:
+    """Length of the way between two keyframes along the spanning tree: metres and degrees; None if there is none."""
+    way = way_between(slam_map, first, second)
+    if way is None:
+        return None
     metres = degrees = 0.0
-    for chain in (above_first, above_second):
-        way = chain[: chain.index(common) + 1]
-        for lower, upper in pairwise(way):
-            relative = inverse(slam_map.keyframes[upper].T_world_cam) @ slam_map.keyframes[lower].T_world_cam
-            metres += float(np.linalg.norm(relative[:3, 3]))
-            degrees += rotation_angle_deg(relative)
+    for one, other in pairwise(way):
+        relative = inverse(slam_map.keyframes[one].T_world_cam) @ slam_map.keyframes[other].T_world_cam
+        metres += float(np.linalg.norm(relative[:3, 3]))
+        degrees += rotation_angle_deg(relative)
     return metres, degrees
 
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.geometry.transforms import inverse, rotation_angle_deg
+from semkey.geometry.transforms import inverse
 from semkey.slam.duplicates import fuse_duplicates, identify
-from semkey.slam.essential_graph import essential_edges, path_between, weighted_edge
+from semkey.slam.essential_graph import essential_edges, weighted_edge
 from semkey.slam.events import LoopRecord
 from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.loop_config import LoopConfig
+from semkey.slam.loop_plausibility import is_plausible, pose_difference
 from semkey.slam.loop_verification import PlaceMatch, count_supporters, coverage, match_place, place_landmarks
 from semkey.slam.map import SlamMap
 from semkey.slam.pose_graph import PoseEdge, optimise_pose_graph
@@ -30,10 +31,6 @@ logger = logging.getLogger(__name__)
 _REFERENCE_WIDTH = 640
 # Neighbours of a keyframe that closed a loop in which the place's landmarks are looked for.
 _FUSED_NEIGHBOURS = 15
-
-# Without depth, a camera has come back if it is no farther from a place than this share of the way since, or of the
-# depth of the place, should the scale of the way be wrong.
-_CAME_BACK_SHARE = 0.5
 
 
 class LoopCloser:
@@ -144,37 +141,12 @@ class LoopCloser:
         )
         if match.inliers < config.min_inliers or match.coverage < config.min_coverage:
             return False
-        if not self._is_plausible(match):
+        if not is_plausible(self._map, match, config, with_scale=self._with_scale):
             return False
         supporters = count_supporters(
             self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers
         )
         return supporters >= config.min_supporters
-
-    def _is_plausible(self, match: PlaceMatch) -> bool:
-        """Whether odometry can have drifted by what the loop would correct."""
-        query, matched = self._map.keyframes[match.query], self._map.keyframes[match.matched]
-        path = path_between(self._map, query.id, matched.id)
-        if path is None or query.submap != matched.submap:
-            return True
-        if self._with_scale:
-            # A camera that went straight on still sees what was far ahead, which says little about how far it went.
-            apart = np.linalg.norm(match.S_place_query.T[:3, 3] - matched.T_world_cam[:3, 3])
-            return bool(apart < _CAME_BACK_SHARE * max(path[0], matched.median_depth))
-        metres, degrees = _difference(query.T_world_cam, match.S_place_query.T)
-        allowed_m = self._config.drift_floor_m + self._config.max_drift * path[0]
-        allowed_deg = self._config.drift_floor_deg + self._config.max_drift * path[1]
-        if metres <= allowed_m and degrees <= allowed_deg:
-            return True
-        logger.info(
-            "loop from keyframe %d to %d refused: it would move the camera by %.2f m and %.0f deg after %.1f m",
-            query.id,
-            matched.id,
-            metres,
-            degrees,
-            path[0],
-        )
-        return False
 
     # -- correcting ----------------------------------------------------------------------------------------------
 
@@ -198,7 +170,7 @@ class LoopCloser:
         neighbours = [neighbour for neighbour in neighbours if neighbour not in place]
         radius = self._config.fuse_radius_px * self._map.camera.width / _REFERENCE_WIDTH
         merged += fuse_duplicates(self._map, [query, *neighbours], landmark_ids, radius_px=radius)
-        metres, degrees = _difference(before, query.T_world_cam)
+        metres, degrees = pose_difference(before, query.T_world_cam)
         logger.info(
             "%s: keyframe %d sees keyframe %d again, %d inliers, moved %.3f m and %.2f deg, %d landmarks merged",
             kind,
@@ -259,8 +231,3 @@ def _rescaled(edge: PoseEdge, scales: Mapping[int, float]) -> PoseEdge:
     T[:3, 3] *= first
     measured = ScaledTransform(T=T, scale=edge.S_first_second.scale * first / second)
     return replace(edge, S_first_second=measured, translation_sigma=edge.translation_sigma * first)
-
-
-def _difference(T_before: Array, T_after: Array) -> tuple[float, float]:
-    """How far two poses are from each other: metres and degrees."""
-    return float(np.linalg.norm(T_after[:3, 3] - T_before[:3, 3])), rotation_angle_deg(inverse(T_before) @ T_after)

@@ -31,9 +31,11 @@ class LoopConfig(Settings):
         min_supporters: fewest neighbours of the keyframe that see the place from where the loop says they are.
         supporter_inliers: fewest landmarks that such a neighbour sees where they should be.
         max_drift: largest correction of a keyframe inside a submap, as a share of the path (metres and degrees) that
-            leads to it from the place in the map; odometry on keypoints drifts by a few per cent. Between submaps,
-            whose relation is unknown, and in a map of unknown scale there is no such limit.
-        drift_floor_m: what is allowed on top of that, metres ...
+            leads to it from the place in the map; odometry on keypoints drifts by a few per cent. Without depth the
+            scale may have drifted as well, see :mod:`semkey.slam.loop_plausibility`. Between submaps, whose relation
+            is unknown, there is no such limit.
+        drift_floor_m: what is allowed on top of that, metres (without depth ``drift_floor_depths``) ...
+        drift_floor_depths: ... or median depths of the place ...
         drift_floor_deg: ... and degrees.
         strong_covisibility: keyframes that share so many landmarks are joined by an edge of the pose graph.
         fuse_radius_px: after a correction, landmarks within this many pixels of each other that look alike are one.
@@ -58,6 +60,7 @@ class LoopConfig(Settings):
     supporter_inliers: int = 12
     max_drift: float = 0.15
     drift_floor_m: float = 0.3
+    drift_floor_depths: float = 0.3
     drift_floor_deg: float = 10.0
     strong_covisibility: int = 100
     fuse_radius_px: float = 4.0
@@ -71,6 +74,7 @@ class LoopConfig(Settings):
         require_within(self, "[1, inf)", "supporter_inliers", "strong_covisibility", "relocalisation_candidates")
         require_within(self, "[0, inf)", "group_size", "adjusted_keyframes", "min_gap_seconds", "min_supporters")
         require_within(self, "[0, inf)", "max_drift", "drift_floor_m", "drift_floor_deg", "new_submap_seconds")
+        require_within(self, "[0, inf)", "drift_floor_depths")
         # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
         require_within(self, "[4, inf)", "min_inliers")
         require_within(self, "[0, 1]", "min_coverage", "relocalisation_coverage")
