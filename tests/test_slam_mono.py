@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from semkey.datasets import Frame, FrameSequence, open_sequence
 from semkey.errors import ConfigError, DatasetError
 from semkey.extractors import create_extractor
-from semkey.geometry.transforms import compose, inverse, make_transform, rotation_angle_deg, se3_exp, transform_points
+from semkey.geometry.transforms import (
+    compose,
+    inverse,
+    make_transform,
+    rotation_angle_deg,
+    se3_exp,
+    so3_exp,
+    transform_points,
+)
 from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.rendering import raycast
 from semkey.rendering.config import RoomConfig
@@ -143,6 +151,15 @@ def test_new_landmarks_lie_where_the_points_are_and_all_neighbours_see_them() ->
     assert (times == 3).mean() > 0.4
     # Asked again, there is nothing left to make.
     assert triangulate_new_landmarks(slam_map, newest.id, MonoConfig(), image_scale=0.5) < 0.1 * made
+
+
+def test_geometry_judges_what_looks_the_same() -> None:
+    world = PointWorld(walk(9, SIDEWAYS))
+    slam_map = _two_keyframes(world, (0, 4, 8))
+    newest = slam_map.newest
+    # Looking two degrees up, nine pixels: no true pair fits this pose, and another keypoint near the line is no pair.
+    newest.T_world_cam[:3, :3] = newest.T_world_cam[:3, :3] @ so3_exp([np.radians(2.0), 0.0, 0.0])
+    assert triangulate_new_landmarks(slam_map, newest.id, MonoConfig(), image_scale=0.5) < 10
 
 
 def test_keyframes_in_one_place_make_no_landmarks() -> None:

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.geometry.transforms import compose, inverse, transform_points
+from semkey.geometry.transforms import inverse, transform_points
 from semkey.slam.association import background_similarity
 from semkey.slam.keyframe import Keyframe
 from semkey.slam.map import SlamMap
 from semkey.slam.mono_config import MonoConfig
-from semkey.slam.triangulation import epipolar_distances, fundamental_matrix, triangulate
+from semkey.slam.triangulation import triangulate
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # Keyframes that share fewer landmarks hardly see the same things.
 _MIN_SHARED = 10
-# 95 % point of the distance of a keypoint from its epipolar line, in standard deviations.
-_EPIPOLAR_CORNER = 1.96
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,10 +36,12 @@ class _Pairs:
 def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoConfig, *, image_scale: float) -> int:
     """Make landmarks of keypoints without one that a keyframe and its covisible keyframes share.
 
-    A pair has to be mutually most similar among those within the epipolar band, clearly more similar than unrelated
-    descriptors, and its rays have to meet before both cameras, at a large enough angle, near both keypoints. Of the
-    pairs of a keypoint the one that determines the distance best makes the landmark; other neighbours that see the same
-    point are added as observations.
+    A pair has to be mutually most similar, clearly more similar than unrelated descriptors, and its rays have to meet
+    before both cameras, at a large enough angle, near both keypoints. Of the pairs of a keypoint the one that
+    determines the distance best makes the landmark; other neighbours that see the same point are added as observations.
+
+    The epipolar geometry judges the pairs and does not choose them: the most similar keypoint near an epipolar line
+    agrees with the two poses also where these are wrong, and what is built on it makes them worse.
 
     Args:
         slam_map: grows here.
@@ -94,13 +94,7 @@ def _triangulate_pair(
     free0 = np.flatnonzero((neighbour.landmark_ids < 0) & (neighbour.frame.depth <= 0))
     free1 = np.flatnonzero((keyframe.landmark_ids < 0) & (keyframe.frame.depth <= 0))
     seen0, seen1 = neighbour.frame.keypoints[free0], keyframe.frame.keypoints[free1]
-    T_10 = compose(inverse(keyframe.T_world_cam), neighbour.T_world_cam)
-    rows, columns = _match_in_band(
-        neighbour.frame.descriptors[free0],
-        keyframe.frame.descriptors[free1],
-        epipolar_distances(fundamental_matrix(T_10, slam_map.camera), seen0, seen1),
-        _EPIPOLAR_CORNER * config.pixel_sigma * image_scale,
-    )
+    rows, columns = _match_by_look(neighbour.frame.descriptors[free0], keyframe.frame.descriptors[free1])
     found = triangulate(
         seen0[rows],
         seen1[columns],
@@ -128,13 +122,11 @@ def _triangulate_pair(
     )
 
 
-def _match_in_band(
-    descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32], distances: Array, band_px: float
-) -> tuple[Indices, Indices]:
-    """Rows and columns of the mutually most similar pairs whose epipolar distance (N, M) is within the band."""
-    if not distances.size:
+def _match_by_look(descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32]) -> tuple[Indices, Indices]:
+    """Rows and columns of the mutually most similar pairs that are more similar than unrelated ones."""
+    if not len(descriptors0) or not len(descriptors1):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    similarity = np.where(distances <= band_px, descriptors0 @ descriptors1.T, -np.inf)
+    similarity = descriptors0 @ descriptors1.T
     columns = np.argmax(similarity, axis=1)
     rows = np.arange(len(columns))
     mutual = np.argmax(similarity, axis=0)[columns] == rows

@@ -113,15 +113,6 @@ def fundamental_matrix(T_cam1_cam0: ArrayLike, camera: PinholeCamera) -> Array:
     return inverse_k.T @ skew(T[:3, 3]) @ T[:3, :3] @ inverse_k
 
 
-def epipolar_distances(F: ArrayLike, keypoints0: ArrayLike, keypoints1: ArrayLike) -> Array:
-    """Distances (N, M), pixels, of keypoints of view 1 (M, 2) from the epipolar lines of those of view 0 (N, 2)."""
-    pixels0 = np.asarray(keypoints0, dtype=np.float64).reshape(-1, 2)
-    pixels1 = np.asarray(keypoints1, dtype=np.float64).reshape(-1, 2)
-    lines = np.concatenate([pixels0, np.ones((len(pixels0), 1))], axis=1) @ np.asarray(F, dtype=np.float64).T
-    lines /= np.maximum(np.linalg.norm(lines[:, :2], axis=1, keepdims=True), 1e-12)
-    return np.abs(lines[:, :2] @ pixels1.T + lines[:, 2:])
-
-
 def _rays(keypoints: Array, camera: PinholeCamera) -> Array:
     return camera.backproject(keypoints, np.ones(len(keypoints)))
 
