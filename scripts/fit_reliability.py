@@ -26,7 +26,7 @@ from semkey.losses.reliability import match_success, reliability_bce_loss
 from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from semkey.model.heads import score_from_log_probability
 from semkey.model.precision import uses_bfloat16
-from semkey.model.preprocess import prepare, to_gray
+from semkey.model.preprocess import prepare, prepare_colors, to_gray, to_rgb
 from semkey.model.reliability import KeypointReliabilityHead
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -49,11 +49,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    config = replace(load_checkpoint(args.weights).config, reliability="keypoint")
-    model = SemanticKeypointDetector(config)
+    stored = load_checkpoint(args.weights)
+    model = SemanticKeypointDetector(replace(stored.config, reliability="keypoint"), backbone=stored.backbone)
+    fresh = {name: value.clone() for name, value in model.reliability.state_dict().items()}
     load_weights(model, args.weights)
-    fresh = SemanticKeypointDetector(config).reliability
-    model.reliability.load_state_dict(fresh.state_dict())
+    model.reliability.load_state_dict(fresh)
     model.eval().requires_grad_(False)
     inputs, labels = collect(model, args.photos, args.pairs, args.seed)
     print(f"{len(labels)} keypoints, {float(labels.float().mean()):.1%} with a right match", flush=True)
@@ -85,8 +85,9 @@ def look(model: SemanticKeypointDetector, image: NDArray[np.uint8]) -> View:
     """One image as extraction sees it."""
     prepared = prepare(to_gray(image), model.extraction.max_side)
     reduced = uses_bfloat16(model.extraction.precision, torch.device("cpu"))
+    colors = None if model.backbone is None else prepare_colors(to_rgb(image), prepared)
     with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-        maps = model(prepared.tensor.contiguous(memory_format=torch.channels_last))
+        maps = model(prepared.tensor.contiguous(memory_format=torch.channels_last), colors)
     maps = maps.map(torch.Tensor.float)
     width, height = prepared.valid_size
     peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0, :height, :width]))

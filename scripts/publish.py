@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.7, help="of the first checkpoint in the blend, 0 to 1")
     args = parser.parse_args()
     model = load_checkpoint(args.checkpoint)
-    if args.checkpoint.stat().st_size > 4_000_000:
-        raise SystemExit(f"{args.checkpoint}: larger than 4 MB, too large to ship")
+    if args.checkpoint.stat().st_size > 5_000_000:
+        raise SystemExit(f"{args.checkpoint}: larger than 5 MB, too large to ship")
     if args.blend:
         earlier = load_checkpoint(args.blend).state_dict()
         for name, value in model.state_dict().items():

@@ -134,6 +134,19 @@ def test_the_shipped_compact_grows_into_a_hybrid(shared) -> None:
     assert torch.equal(hybrid(image, colors).log_probability, plain(image).log_probability)
 
 
+def test_the_shipped_compact_is_the_fine_half_of_a_hybrid() -> None:
+    compact = presets()["compact"]
+    model = build_detector(ModelConfig(backbone="vit-tiny", branches="fine"))
+    assert model.backbone is None
+    assert model.config.network == ModelConfig()
+    load_weights(model, compact.path, compact.sha256)
+    plain = load_checkpoint(compact.path, compact.sha256).eval()
+    image, _ = views(64, 96)
+    assert torch.equal(model.eval()(image).log_probability, plain(image).log_probability)
+    with pytest.raises(CheckpointError, match="made for"):
+        load_weights(detector(), compact.path, compact.sha256)
+
+
 def test_networks_of_other_shapes_do_not_grow() -> None:
     other = SemanticKeypointDetector(ModelConfig.from_mapping({**MODEL, "grid_channels": 8}))
     with pytest.raises(ConfigError, match="cannot be grown"):

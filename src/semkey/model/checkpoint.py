@@ -90,7 +90,7 @@ def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str 
     path = Path(path)
     stored = _read(path, sha256)
     is_whole = stored.config.reliability == model.config.reliability
-    if replace(stored.config, reliability=model.config.reliability) != model.config:
+    if replace(stored.config, reliability=model.config.reliability).network != model.config.network:
         raise CheckpointError(f"{path}: made for {stored.config}, not for {model.config}")
     _check_backbone(model, stored, path)
     tensors = stored.tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from semkey.backbones.specs import check_backbone_name
@@ -103,6 +103,13 @@ class ModelConfig(_Config):
     def uses_backbone(self) -> bool:
         """Whether the network reads a backbone."""
         return self.backbone != "none" and self.branches != "fine"
+
+    @property
+    def network(self) -> ModelConfig:
+        """The same network, without the name of a backbone that it does not read."""
+        if self.uses_backbone:
+            return self
+        return replace(self, backbone="none", backbone_layers=(), branches="hybrid")
 
     @property
     def uses_convolutions(self) -> bool:
