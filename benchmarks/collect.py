@@ -40,6 +40,12 @@ NAMES = {
     "disk+lightglue": "DISK + LightGlue",
     "cv2-odometry": "cv2.Odometry",
 }
+SEQUENCES = {
+    "rgbd_dataset_freiburg3_cabinet_subsampled": "fr3_cabinet",
+    "redkitchen/seq-01": "redkitchen",
+    "redkitchen/seq-01, every 2": "redkitchen, every 2nd frame",
+    "kitti/07": "KITTI 07, mono",
+}
 HEADLINE = ("compact", "nano", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
 
 
@@ -231,7 +237,7 @@ class Tables:
         _, lines, marks = overview(evaluation, metric)
         rows = []
         for line, of_line in zip(lines, marks, strict=True):
-            row = [line[0]]
+            row = [SEQUENCES.get(line[0], line[0])]
             for method, text, mark in zip(methods, line[1:], of_line[1:], strict=True):
                 tracked = self.tracked("slam", method, line[0])
                 row.append((f"**{text}**" if mark == "best" else text) + ("" if tracked is None else f", {tracked}"))
@@ -259,7 +265,8 @@ class Tables:
                     continue
                 cells = [_number(result, *column) for column in columns]
                 ends = (_number(result, end, 1.0, "{:.4f}") for end in ("ate_lowest_m", "ate_highest_m"))
-                rows.append([name, NAMES[method], *cells, " to ".join(ends), *(_number(result, *one) for one in rest)])
+                numbers = [*cells, " to ".join(ends), *(_number(result, *one) for one in rest)]
+                rows.append([SEQUENCES.get(name, name), NAMES[method], *numbers])
         return table(header, rows)
 
     def lines(self) -> str:
@@ -268,7 +275,7 @@ class Tables:
         methods = list(evaluation.results)
         rows = []
         for name in evaluation.sets:
-            row = [name]
+            row = [SEQUENCES.get(name, name)]
             for method in methods:
                 result = evaluation.results[method][name]
                 text = figures(result, ["ate_rmse_m", "ate_live_rmse_m"], digits=2)

@@ -203,7 +203,11 @@ def test_orb_is_not_dominated_by_python(shared: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("orbb", "did you mean 'orb'"), ("superpoint", r"\.safetensors"), ("", "choose one of compact, nano, orb, sift")],
+    [
+        ("orbb", "did you mean 'orb'"),
+        ("superpoint", r"\.safetensors"),
+        ("", "choose one of compact, nano, vit-tiny, orb, sift"),
+    ],
 )
 def test_unknown_names_are_refused_with_the_nearest(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -106,7 +106,7 @@ def test_tables_of_slam(collect: ModuleType, tmp_path: Path) -> None:
         "| --- | --- | --- | --- |",
         "| cabinet | **0.0200** | 0.0300 | **0.0200** |",
         "| kitchen | **0.0400** | 0.0600, 90.0 % tracked | inf |",
-        "| kitti/07 | 0.1500 | **0.1000** | - |",
+        "| KITTI 07, mono | 0.1500 | **0.1000** | - |",
         "| best of 3 | 2 | 1 | 1 |",
         "| farthest behind the best, % | 50 | 50 | inf |",
     ]
