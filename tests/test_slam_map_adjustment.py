@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
 from semkey.slam import MapConfig, local_mapping
 from semkey.slam.association import Associations
-from semkey.slam.bundle_adjustment import BundleProblem, BundleResult
+from semkey.slam.bundle_adjustment import BundleProblem, BundleResult, solve_bundle
 from semkey.slam.covisibility import Observations
 from semkey.slam.keyframe import observe_frame
 from semkey.slam.local_mapping import LocalMapping
@@ -162,6 +163,24 @@ def test_keyframes_that_took_part_or_hang_elsewhere_do_not_follow() -> None:
     for stayed in (0, 1, 3, 4):
         np.testing.assert_array_equal(slam_map.keyframes[stayed].T_world_cam, before[stayed])
     assert not np.allclose(slam_map.keyframes[2].T_world_cam, before[2])
+
+
+def test_outliers_of_a_keyframe_removed_meanwhile_are_left_out() -> None:
+    slam_map = grown_map(4)
+    for k in (1, 2, 3):
+        slam_map.keyframes[k].parent = k - 1
+    ids = slam_map.landmarks.ids[:2].copy()
+    problem = bundle_problem(slam_map, [1, 2], [0, 3])
+    assert problem is not None
+    result = replace(
+        solve_bundle(problem),
+        outlier_keyframe_ids=np.array([2, 3]),
+        outlier_landmark_ids=ids,
+    )
+    slam_map.remove_keyframe(2)
+    apply_bundle(slam_map, result)
+    assert not np.isin(ids[1], slam_map.keyframes[3].landmark_ids)
+    assert np.isin(ids[0], slam_map.keyframes[3].landmark_ids)
 
 
 # -- when ----------------------------------------------------------------------------------------------------------

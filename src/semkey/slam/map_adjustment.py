@@ -170,6 +170,7 @@ def apply_bundle(slam_map: SlamMap, result: BundleResult) -> None:
     same &= landmarks.serials[result.landmark_ids] == result.landmark_serials
     landmarks.positions[result.landmark_ids[same]] = result.positions[same]
     there = np.isin(result.outlier_landmark_ids, result.landmark_ids[same])
+    there &= np.isin(result.outlier_keyframe_ids, list(slam_map.keyframes))
     for keyframe_id in np.unique(result.outlier_keyframe_ids[there]).tolist():
         wrong = there & (result.outlier_keyframe_ids == keyframe_id)
         slam_map.remove_observations(keyframe_id, result.outlier_landmark_ids[wrong])
