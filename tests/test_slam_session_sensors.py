@@ -168,11 +168,13 @@ def test_on_the_command_line(slide: Path, tmp_path: Path, capsys: pytest.Capture
     images = [slide / f"image_0/{k:06d}.png" for k in (5, 10)]
     assert command("localize", room, *images, "--out", tmp_path / "found") == 0
     found = json.loads((tmp_path / "found/poses.json").read_text())["images"]
-    unit = float(np.linalg.norm(first.positions[-1] - first.positions[0])) / (FRAMES - 1)
+    # The camera slides at one speed; single frames of the first run are less certain than its ends.
+    step = (first.positions[-1] - first.positions[0]) / (FRAMES - 1)
+    unit = float(np.linalg.norm(step))
     for entry, k in zip(found, (5, 10), strict=True):
         assert entry["found"]
         position = np.array(entry["T_world_cam"])[:3, 3]
-        assert np.linalg.norm(position - first.positions[k]) < 0.25 * unit
+        assert np.linalg.norm(position - (first.positions[0] + k * step)) < 0.25 * unit
 
     later = write_kitti(tmp_path / "later", range(FRAMES - 6, FRAMES + 4))
     assert command("slam", later, "--out", tmp_path / "b", *options, "--load-map", room) == 0
