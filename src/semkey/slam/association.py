@@ -98,7 +98,7 @@ def match_by_projection(
     # Most similar first; ties go to the older landmark and the stronger keypoint, not to the order of the tree.
     order = np.lexsort((columns, rows, -similarity))
     rows, columns, similarity = rows[order], columns[order], similarity[order]
-    mutual = _first_of_each(rows) & _first_of_each(columns)
+    mutual = first_of_each(rows) & first_of_each(columns)
     return Associations(
         landmark_ids=visible_ids[rows[mutual]],
         keypoint_indices=columns[mutual],
@@ -124,11 +124,11 @@ def merge_associations(parts: Sequence[Associations]) -> Associations:
     keypoints = np.concatenate([part.keypoint_indices for part in parts])
     similarity = np.concatenate([part.similarity for part in parts])
     order = np.argsort(-similarity, kind="stable")
-    chosen = order[_first_of_each(ids[order]) & _first_of_each(keypoints[order])]
+    chosen = order[first_of_each(ids[order]) & first_of_each(keypoints[order])]
     return Associations(landmark_ids=ids[chosen], keypoint_indices=keypoints[chosen], similarity=similarity[chosen])
 
 
-def _first_of_each(values: Indices) -> NDArray[np.bool_]:
+def first_of_each(values: Indices) -> NDArray[np.bool_]:
     """Which entries of ``values`` occur there for the first time."""
     first = np.zeros(len(values), dtype=bool)
     first[np.unique(values, return_index=True)[1]] = True

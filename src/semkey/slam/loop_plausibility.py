@@ -66,7 +66,7 @@ def is_plausible(slam_map: SlamMap, match: PlaceMatch, config: LoopConfig, *, wi
 
 
 def pose_difference(T_before: Array, T_after: Array) -> tuple[float, float]:
-    """How far two poses are from each other: metres and degrees."""
+    """How far two poses T_world_cam (4, 4) are from each other: units of the map, degrees."""
     return float(np.linalg.norm(T_after[:3, 3] - T_before[:3, 3])), rotation_angle_deg(inverse(T_before) @ T_after)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import inverse, transform_points
-from semkey.slam.association import background_similarity
-from semkey.slam.keyframe import Keyframe
+from semkey.matching import match
+from semkey.slam.association import background_similarity, first_of_each
+from semkey.slam.keyframe import Keyframe, ObservedFrame
 from semkey.slam.map import SlamMap
 from semkey.slam.mono_config import MonoConfig
 from semkey.slam.triangulation import triangulate
@@ -63,9 +65,9 @@ def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoC
     pairs = _Pairs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
     # The best determined pair of every keypoint, and of every keypoint of a neighbour.
     order = np.argsort(pairs.relative_sigma, kind="stable")
-    order = order[_first_of_each(pairs.keypoints[order])]
+    order = order[first_of_each(pairs.keypoints[order])]
     neighbour_keypoint = pairs.neighbours * (1 << 32) + pairs.neighbour_keypoints
-    order = order[_first_of_each(neighbour_keypoint[order])]
+    order = order[first_of_each(neighbour_keypoint[order])]
     made = 0
     for neighbour_id in np.unique(pairs.neighbours[order]).tolist():
         chosen = order[pairs.neighbours[order] == neighbour_id]
@@ -93,11 +95,10 @@ def _triangulate_pair(
 ) -> _Pairs:
     free0 = np.flatnonzero((neighbour.landmark_ids < 0) & (neighbour.frame.depth <= 0))
     free1 = np.flatnonzero((keyframe.landmark_ids < 0) & (keyframe.frame.depth <= 0))
-    seen0, seen1 = neighbour.frame.keypoints[free0], keyframe.frame.keypoints[free1]
-    rows, columns = _match_by_look(neighbour.frame.descriptors[free0], keyframe.frame.descriptors[free1])
+    pairs = _match_by_look(neighbour.frame, free0, keyframe.frame, free1)
     found = triangulate(
-        seen0[rows],
-        seen1[columns],
+        neighbour.frame.keypoints[pairs[:, 0]],
+        keyframe.frame.keypoints[pairs[:, 1]],
         neighbour.T_world_cam,
         keyframe.T_world_cam,
         slam_map.camera,
@@ -114,25 +115,23 @@ def _triangulate_pair(
     along = np.sqrt(np.maximum(np.einsum("mi,mij,mj->m", rays, covariance, rays), 0.0))
     return _Pairs(
         neighbours=np.full(len(points), neighbour.id, dtype=np.int64),
-        neighbour_keypoints=free0[rows[good]],
-        keypoints=free1[columns[good]],
+        neighbour_keypoints=pairs[good, 0],
+        keypoints=pairs[good, 1],
         points_world=points,
         information=found.information[good],
         relative_sigma=along / distance,
     )
 
 
-def _match_by_look(descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32]) -> tuple[Indices, Indices]:
-    """Rows and columns of the mutually most similar pairs that are more similar than unrelated ones."""
-    if not len(descriptors0) or not len(descriptors1):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    similarity = descriptors0 @ descriptors1.T
-    columns = np.argmax(similarity, axis=1)
-    rows = np.arange(len(columns))
-    mutual = np.argmax(similarity, axis=0)[columns] == rows
-    strong = similarity[rows, columns] > background_similarity(descriptors0, descriptors1)
-    kept = np.flatnonzero(mutual & strong)
-    return kept, columns[kept]
+def _match_by_look(frame0: ObservedFrame, rows0: Indices, frame1: ObservedFrame, rows1: Indices) -> Indices:
+    """Pairs (M, 2) of keypoints, of ``rows0`` (N0,) and ``rows1`` (N1,), that are each other's most similar one.
+
+    Left out are those no more similar than unrelated ones.
+    """
+    matches = match(frame0.features.select(torch.from_numpy(rows0)), frame1.features.select(torch.from_numpy(rows1)))
+    background = background_similarity(frame0.descriptors[rows0], frame1.descriptors[rows1])
+    indices = matches.indices.numpy()[matches.scores.numpy() > background]
+    return np.stack([rows0[indices[:, 0]], rows1[indices[:, 1]]], axis=1)
 
 
 def _observe_from_others(slam_map: SlamMap, keyframe: Keyframe, pairs: _Pairs, max_error_px: float) -> None:
@@ -148,10 +147,3 @@ def _observe_from_others(slam_map: SlamMap, keyframe: Keyframe, pairs: _Pairs, m
         errors = np.linalg.norm(slam_map.camera.project(points) - seen, axis=1)
         agree = here[errors <= max_error_px]
         slam_map.observe(neighbour_id, ids[agree], pairs.neighbour_keypoints[agree])
-
-
-def _first_of_each(values: Indices) -> NDArray[np.bool_]:
-    """Which entries of ``values`` occur there for the first time."""
-    first = np.zeros(len(values), dtype=bool)
-    first[np.unique(values, return_index=True)[1]] = True
-    return first
