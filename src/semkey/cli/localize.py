@@ -10,8 +10,8 @@ import typer
 from semkey.cli.console import DeviceOption, MaxKeypointsOption, print_table, track
 
 if TYPE_CHECKING:
-    from semkey.slam.localize import Localization
-    from semkey.slam.session import Session
+    from semkey.slam.output.session import Session
+    from semkey.slam.tracking.localize import Localization
 
 _FILES = ("poses.txt", "poses.json", "map.png")
 
@@ -54,9 +54,9 @@ def localize(
     from semkey.extractors import create_extractor
     from semkey.images import read_image
     from semkey.images.writing import atomic_write_bytes, write_image
-    from semkey.slam.localize import Localizer, camera_of_image
-    from semkey.slam.report import check_out_dir
-    from semkey.slam.session import check_features, load_session
+    from semkey.slam.output.report import check_out_dir
+    from semkey.slam.output.session import check_features, load_session
+    from semkey.slam.tracking.localize import Localizer, camera_of_image
     from semkey.visualization.map_picture import draw_reprojections
 
     parameters = None if camera is None else parse_camera(camera)
@@ -91,7 +91,7 @@ def localize(
 
 def _expand(images: list[Path]) -> list[Path]:
     """Files as they are, folders as the images in them."""
-    from semkey.datasets.folder import list_images
+    from semkey.datasets.readers.folder import list_images
     from semkey.errors import InputError
 
     paths = []

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
 from semkey.errors import DatasetError, InputError
 from semkey.images.reading import read_image
 from semkey.images.writing import atomic_write_bytes, atomic_write_text
