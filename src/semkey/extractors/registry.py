@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
 from semkey.model.presets import load, load_random, preset_names, presets, select_device
+from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -150,6 +150,5 @@ def create_extractor(
     if registered is not None:
         return registered
     known = extractor_names()
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
+    hint = did_you_mean(name, known) or f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
     raise ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")

@@ -36,6 +36,7 @@ from semkey.metrics.trajectory import (
     associate_by_time,
     relative_pose_errors,
 )
+from semkey.settings import Settings
 
 KIND = "trajectory"
 CURVE_LABELS = {
@@ -49,7 +50,7 @@ _CURVE_POINTS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryConfig:
+class TrajectoryConfig(Settings):
     """What is measured.
 
     Attributes:
