@@ -30,7 +30,8 @@ def localize(
         "--features",
         "-f",
         metavar="NAME|FILE",
-        help="Where the map's features are now; else by the name that it was made with.",
+        help="Where the map's features are now; else by the name that it was made with. A map made with your own "
+        "module:function needs it again: a file never says which code is run.",
     ),
     max_keypoints: int = MaxKeypointsOption,
     device: str = DeviceOption,
@@ -51,7 +52,7 @@ def localize(
     from semkey.cli.console import write_json
     from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
-    from semkey.extractors import create_extractor
+    from semkey.extractors import create_extractor, create_stored_extractor
     from semkey.images import read_image
     from semkey.images.writing import atomic_write_bytes, write_image
     from semkey.slam.output.report import check_out_dir
@@ -62,7 +63,10 @@ def localize(
     parameters = None if camera is None else parse_camera(camera)
     paths = _expand(images)
     session = load_session(map_file)
-    extractor = create_extractor(features or session.result.features, max_keypoints=max_keypoints, device=device)
+    if features is None:
+        extractor = create_stored_extractor(session.result.features, max_keypoints=max_keypoints, device=device)
+    else:
+        extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_features(session, map_file, extractor.name, getattr(extractor, "settings", {}))
     check_out_dir(out)
     localizer = Localizer(session.slam_map, session.result.config)

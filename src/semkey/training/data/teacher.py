@@ -84,9 +84,9 @@ def prepare_targets(
         CheckpointError: its weights cannot be found.
         InputError: the cache cannot be written.
     """
-    from semkey.extractors import create_extractor
+    from semkey.extractors import create_stored_extractor
 
-    extractor = create_extractor(config.name, max_keypoints=config.keypoints, weights=config.weights)
+    extractor = create_stored_extractor(config.name, max_keypoints=config.keypoints, weights=config.weights)
     settings = {"name": config.name, "keypoints": config.keypoints, "format": _FORMAT}
     settings |= {"descriptors": config.descriptors, **getattr(extractor, "settings", {})}
     kind = str(settings.get("kind", ""))
