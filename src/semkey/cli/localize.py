@@ -53,8 +53,9 @@ def localize(
     from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
     from semkey.extractors import create_extractor, create_stored_extractor
+    from semkey.files import atomic_write_bytes
     from semkey.images import read_image
-    from semkey.images.writing import atomic_write_bytes, write_image
+    from semkey.images.writing import write_image
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.session import check_features, load_session
     from semkey.slam.tracking.localize import Localizer, camera_of_image

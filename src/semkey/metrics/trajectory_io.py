@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import DatasetError, InputError
+from semkey.files import atomic_write_text
 from semkey.geometry.transforms import (
     make_transform,
     quaternion_xyzw_from_rotation,
     rotation_from_quaternion_xyzw,
 )
-from semkey.images.writing import atomic_write_text
 from semkey.textfiles import finite_number, numbered_rows
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import numpy as np
 
 from semkey import __version__
 from semkey.errors import InputError
-from semkey.images.writing import atomic_write_bytes, atomic_write_text
+from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.metrics.trajectory import (
     Alignment,
     Trajectory,
