@@ -111,7 +111,7 @@ def _expand(images: list[Path]) -> list[Path]:
 def _write_poses(path: Path, found: list[Localization]) -> None:
     import numpy as np
 
-    from semkey.metrics.trajectory import Trajectory, write_tum_trajectory
+    from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 
     rows = [(number, result.T_world_cam) for number, result in enumerate(found) if result.T_world_cam is not None]
     stamps = np.array([number for number, _ in rows], dtype=np.float64)
