@@ -111,7 +111,7 @@ def write_json(path: str, value: Any) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    from semkey.images.writing import atomic_write_text
+    from semkey.files import atomic_write_text
 
     atomic_write_text(path, text)
 
