@@ -112,10 +112,10 @@ def create_extractor(
 
     Args:
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
-            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the
-            path of a semkey ``.safetensors`` checkpoint, ``module:function`` (see
-            :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
-            an entry point of the group ``semkey.extractors``.
+            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``;
+            ``clidd-n64``, ``clidd-s64``, ``clidd-m64``, ``clidd-l64``), the path of a semkey ``.safetensors``
+            checkpoint, ``module:function`` (see :func:`semkey.extractors.plugins.create_from_function`), or a name that
+            an installed package registered as an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
