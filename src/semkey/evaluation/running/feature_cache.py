@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from semkey.errors import InputError
 from semkey.evaluation.running.methods import Method
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 from semkey.model.features import Features
 
 IMAGES_IN_MEMORY = 32

@@ -120,6 +120,8 @@ def load_session(path: str | Path) -> Session:
         camera = PinholeCamera(**header["camera"])
         config = SlamConfig.from_mapping(header["config"])
         run, features = header["run"], header["features"]
+        if not isinstance(features["name"], str):
+            raise TypeError("the name of its features is no text")
         counters, pixel_sigma = header["counters"], float(header["pixel_sigma"])
         slam_map = restore_map(path, content.arrays, counters, camera, config.map, pixel_sigma)
         restore_lines(path, content.arrays, slam_map, config.lines, made=int(counters.get("lines_made", 0)))
