@@ -12,7 +12,7 @@ import numpy as np
 
 from semkey import __version__
 from semkey.evaluation.slam.torture.run import CaseResult
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
 
 RESULTS_FILE = "torture.json"
