@@ -22,7 +22,7 @@ from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extr
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
 from semkey.model.features import Features
-from semkey.model.presets import select_device
+from semkey.runtime import select_device
 
 MATCHER_SUFFIX = "+lightglue"
 LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
