@@ -36,6 +36,7 @@ from semkey.metrics.localisation import (
     phase_curve,
     pixel_locking,
 )
+from semkey.settings import Settings
 
 KIND = "localisation"
 
@@ -64,7 +65,7 @@ _RECALL_STEPS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalisationConfig:
+class LocalisationConfig(Settings):
     """What is measured.
 
     Attributes:
