@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,9 @@ from semkey.extractors.plugins import create_from_entry_point, create_from_funct
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
-from semkey.model.presets import load, load_random, preset_names, presets, select_device
+from semkey.model.presets import load, load_random, preset_names, presets
+from semkey.runtime import select_device
+from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -175,8 +176,7 @@ def create_stored_extractor(
 
 def _unknown(name: str) -> ConfigError:
     known = extractor_names()
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
+    hint = did_you_mean(name, known) or f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
     return ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")
 
 

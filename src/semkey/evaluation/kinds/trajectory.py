@@ -30,6 +30,7 @@ from semkey.evaluation.running.results import Curve, Evaluation, Metric, SetResu
 from semkey.geometry.trajectories import Trajectory, associate_by_time
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
 from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error, relative_pose_errors
+from semkey.settings import Settings
 
 KIND = "trajectory"
 CURVE_LABELS = {
@@ -43,7 +44,7 @@ _CURVE_POINTS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryConfig:
+class TrajectoryConfig(Settings):
     """What is measured.
 
     Attributes:
