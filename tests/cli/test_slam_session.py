@@ -17,7 +17,7 @@ import pytest
 
 from semkey.cli.main import main
 from semkey.extractors import OrbExtractor
-from semkey.metrics.trajectory import read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.slam.output.session import load_session, save_session
 from tum_folder import CAMERA, DISTANCE, FOCAL, HEIGHT, WIDTH, write_tum
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from semkey.datasets import BrokenFrame, Frame, open_sequence
 from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at, write_tum_trajectory
 from semkey.geometry.transforms import make_transform, rotation_angle_deg, so3_exp
 from semkey.images import write_image
-from semkey.metrics.trajectory import Trajectory, associate_by_time, pose_at, write_tum_trajectory
 
 CAMERA = (50.0, 51.0, 15.5, 11.5)
 SIZE = (32, 24)

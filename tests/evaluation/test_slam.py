@@ -33,8 +33,8 @@ from semkey.evaluation.slam.rooms import ROOMS, render_rooms
 from semkey.evaluation.slam.run import SlamRunConfig, run_slam_evaluation, trajectory_file
 from semkey.evaluation.slam.sets import slam_sets
 from semkey.evaluation.slam.summary import median_run, slam_metrics, summarise_runs
+from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
 from semkey.geometry.transforms import make_transform, so3_exp
-from semkey.metrics.trajectory import Trajectory, read_tum_trajectory
 from semkey.rendering import RoomConfig, write_room
 from semkey.slam.records import LoopRecord
 from synthetic_world import PointWorld, walk

@@ -50,7 +50,7 @@ def show(
         semkey data show configs/compact.yaml --set data.photos=photos --split val --pairs 8 --png pictures
     """
     from semkey.errors import InputError
-    from semkey.images.writing import atomic_write_bytes, atomic_write_text
+    from semkey.files import atomic_write_bytes, atomic_write_text
     from semkey.training.config import TrainConfig
     from semkey.training.data.report import collect_pairs, data_report, pair_pictures, summarise
 

@@ -220,7 +220,7 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
 def _write_report(run: _Run) -> None:
     import json
 
-    from semkey.images.writing import atomic_write_bytes, atomic_write_text
+    from semkey.files import atomic_write_bytes, atomic_write_text
     from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
 
     figures = run.figures

@@ -53,8 +53,9 @@ def localize(
     from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
     from semkey.extractors import create_extractor, create_stored_extractor
+    from semkey.files import atomic_write_bytes
     from semkey.images import read_image
-    from semkey.images.writing import atomic_write_bytes, write_image
+    from semkey.images.writing import write_image
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.session import check_features, load_session
     from semkey.slam.tracking.localize import Localizer, camera_of_image
@@ -110,7 +111,7 @@ def _expand(images: list[Path]) -> list[Path]:
 def _write_poses(path: Path, found: list[Localization]) -> None:
     import numpy as np
 
-    from semkey.metrics.trajectory import Trajectory, write_tum_trajectory
+    from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 
     rows = [(number, result.T_world_cam) for number, result in enumerate(found) if result.T_world_cam is not None]
     stamps = np.array([number for number, _ in rows], dtype=np.float64)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from semkey.settings import Settings
+
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence, Sensor
     from semkey.extractors import Extractor
@@ -38,7 +40,7 @@ PlyOption = typer.Option(None, "--ply", metavar="FILE", help="Write the landmark
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(Settings):
     """The options of this file, as given; ``out`` is the folder of the results."""
 
     out: Path

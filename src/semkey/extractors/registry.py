@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,9 @@ from semkey.extractors.plugins import create_from_entry_point, create_from_funct
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
-from semkey.model.presets import load, load_random, preset_names, presets, select_device
+from semkey.model.presets import load, load_random, preset_names, presets
+from semkey.runtime import select_device
+from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -112,10 +113,10 @@ def create_extractor(
 
     Args:
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
-            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the
-            path of a semkey ``.safetensors`` checkpoint, ``module:function`` (see
-            :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
-            an entry point of the group ``semkey.extractors``.
+            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``;
+            ``clidd-n64``, ``clidd-s64``, ``clidd-m64``, ``clidd-l64``), the path of a semkey ``.safetensors``
+            checkpoint, ``module:function`` (see :func:`semkey.extractors.plugins.create_from_function`), or a name that
+            an installed package registered as an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
@@ -175,8 +176,7 @@ def create_stored_extractor(
 
 def _unknown(name: str) -> ConfigError:
     known = extractor_names()
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
+    hint = did_you_mean(name, known) or f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
     return ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from semkey.geometry.camera import PinholeCamera
-from semkey.settings import Settings, require, require_within
+from semkey.settings import Settings, require, require_choice, require_within
 
 # The width for which the configuration's pixel values are meant.
 _REFERENCE_WIDTH = 640
@@ -115,8 +115,7 @@ class MapConfig(Settings):
         require_within(self, "[1, inf)", *positive, "adjustment_lag", "redundant_observers")
         require_within(self, "[0, inf)", "nearby_keyframes", "fixed_keyframes", "final_keyframes", "recent_keyframes")
         require_within(self, "(0, 1]", "redundant_share")
-        modes = get_args(Adjustment)
-        require(self.adjustment in modes, f"adjustment is {self.adjustment!r}, must be one of {', '.join(modes)}")
+        require_choice(self, "adjustment")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from semkey.datasets.sequence import Sensor
 from semkey.geometry.camera import PinholeCamera
-from semkey.metrics.trajectory import Alignment, Trajectory
+from semkey.geometry.trajectories import Trajectory
+from semkey.metrics.trajectory import Alignment
 from semkey.slam.config import SlamConfig
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord, LoopRecord, TrackedFrame

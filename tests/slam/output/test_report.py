@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.geometry.transforms import compose, se3_exp
-from semkey.metrics.trajectory import read_tum_trajectory
 from semkey.slam import SlamResult, run_slam
 from semkey.slam.output.lost_pictures import LostFramePictures
 from semkey.slam.output.report import summarize, write_report

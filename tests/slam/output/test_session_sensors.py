@@ -14,7 +14,8 @@ from semkey.cli.main import main
 from semkey.datasets import FrameSequence, Sensor, open_sequence
 from semkey.errors import ConfigError
 from semkey.extractors import OrbExtractor
-from semkey.metrics.trajectory import absolute_trajectory_error, read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
+from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import SlamConfig, SlamInterrupted, SlamResult, run_slam
 from semkey.slam.config import MapConfig
 from semkey.slam.output.session import (

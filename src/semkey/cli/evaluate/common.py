@@ -29,8 +29,9 @@ MethodsOption = typer.Option(
     "--methods",
     "-m",
     metavar="NAME,NAME,...",
-    help="compact, sift, orb, aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, disk, aliked-n16+lightglue, "
-    "disk+lightglue, a checkpoint (.safetensors), or your own: module:function or an entry point.",
+    help="compact, sift, orb, aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, disk, "
+    "clidd-n64, clidd-s64, clidd-m64, clidd-l64, aliked-n16+lightglue, disk+lightglue, a checkpoint (.safetensors), "
+    "or your own: module:function or an entry point.",
 )
 KeypointsOption = typer.Option(1024, "--keypoints", "-n", min=1, help="Largest number of keypoints per image.")
 WeightsOption = typer.Option(

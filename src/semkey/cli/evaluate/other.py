@@ -155,7 +155,7 @@ def trajectory(
     """
     from semkey.evaluation.data.trajectories import name_estimates, read_ground_truth
     from semkey.evaluation.kinds.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
-    from semkey.metrics.trajectory import read_tum_trajectory
+    from semkey.geometry.trajectories import read_tum_trajectory
 
     config = TrajectoryConfig(
         alignment=alignment.value,

@@ -28,10 +28,11 @@ from semkey.matching.robust import RobustEstimate
 from semkey.metrics.keypoints import correct_counts, matching_accuracy, repeatability
 from semkey.metrics.two_view import area_under_curve, relative_pose_error
 from semkey.model.features import Features
+from semkey.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PosedProtocol:
+class PosedProtocol(Settings):
     """Measures of pairs with known poses.
 
     The error of a pair is the larger of the angle of the rotation error and the angle between the directions of

@@ -84,7 +84,7 @@ def measure_here(request: Mapping[str, Any]) -> Row:
     """What the process does: see :func:`measure_in_child`."""
     from semkey.datasets import open_sequence, parse_camera
     from semkey.evaluation.slam import cv2_odometry
-    from semkey.metrics.trajectory import write_tum_trajectory
+    from semkey.geometry.trajectories import write_tum_trajectory
 
     camera = None if request["camera"] is None else parse_camera(request["camera"])
     sequence = open_sequence(request["path"], format=request["format"], camera=camera)
@@ -167,7 +167,7 @@ def _run_opencv(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Ro
 
     from semkey.evaluation.slam.cv2_odometry import run_cv2_odometry
     from semkey.evaluation.slam.measures import measure_run
-    from semkey.metrics.trajectory import Trajectory
+    from semkey.geometry.trajectories import Trajectory
 
     before = _start_of_memory()
     indices = range(0, len(sequence), request["every"])[: request["max_frames"]]

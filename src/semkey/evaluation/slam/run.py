@@ -30,6 +30,7 @@ from semkey.evaluation.slam.measures import FAILED
 from semkey.evaluation.slam.methods import SlamMethod
 from semkey.evaluation.slam.sets import SlamSet
 from semkey.evaluation.slam.summary import slam_metrics, summarise_runs
+from semkey.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _LONG_PATH_M = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlamRunConfig:
+class SlamRunConfig(Settings):
     """How runs are made.
 
     Attributes:

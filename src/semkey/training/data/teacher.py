@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from semkey.errors import DatasetError
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 from semkey.training.data.config import TeacherConfig
 from semkey.training.data.photos import Photo, Progress
 
