@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from semkey.losses.description import triplet_loss
-from semkey.losses.nre import dense_nre_loss, sparse_nre_loss
+from semkey.losses.nre import sparse_nre_loss
 
 
 def random_tensor(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -151,61 +151,3 @@ def test_sparse_nre_gradient() -> None:
     inputs = (random_tensor(0, 2, 4, 3).requires_grad_(), random_tensor(1, 2, 5, 3).requires_grad_())
     target = torch.tensor([[0, 3, -1, 4], [-1, -1, 2, 2]])
     assert torch.autograd.gradcheck(lambda a, b: sparse_nre_loss(a, b, target, temperature=0.5), inputs)
-
-
-def test_dense_nre_by_hand() -> None:
-    """A map of two cells of stride 4, centres at x = 1.5 and 5.5."""
-    d0 = torch.tensor([[[1.0, 0.0]]])
-    cells = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T.reshape(1, 2, 1, 2)
-    q0 = 1 / (1 + math.exp(-1))
-    seen = torch.ones(1, 1, dtype=torch.bool)
-
-    def at(x: float, seen: torch.Tensor = seen) -> float:
-        return dense_nre_loss(d0, cells, torch.tensor([[[x, 1.5]]]), seen, stride=4, temperature=1.0).item()
-
-    assert at(1.5) == pytest.approx(-math.log(q0))
-    assert at(5.5) == pytest.approx(-math.log(1 - q0))
-    assert at(2.5) == pytest.approx(-math.log(0.75 * q0 + 0.25 * (1 - q0)))
-    assert at(float("nan"), ~seen) == pytest.approx(math.log(1 + 1 + math.exp(-1)))
-
-
-def test_dense_nre_against_an_interpolated_probability_map() -> None:
-    d0, cells = unit(0, 2, 6, 8), F.normalize(random_tensor(1, 2, 8, 5, 7), dim=1)
-    points = torch.rand(2, 6, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    points = points * torch.tensor([27.0, 19.0])  # the map covers 28 x 20 pixels
-    loss = dense_nre_loss(d0, cells, points, torch.ones(2, 6, dtype=torch.bool), stride=4, temperature=0.2)
-    similarity = torch.einsum("bnd,bdhw->bnhw", d0, cells) / 0.2
-    probability = similarity.flatten(2).softmax(dim=2).reshape(2, 6, 5, 7)
-    for b in range(2):
-        for n in range(6):
-            grid = (2 * points[b, n] + 1) / torch.tensor([28.0, 20.0]) - 1
-            read = F.grid_sample(
-                probability[b, n][None, None], grid[None, None, None], padding_mode="border", align_corners=False
-            )
-            assert loss[b, n].item() == pytest.approx(-math.log(read.item()), rel=1e-6)
-
-
-def test_dense_nre_is_finite_at_a_cold_temperature() -> None:
-    """The probability of a wrong place underflows in float32, its logarithm must not."""
-    d0 = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    cells = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).T.reshape(1, 2, 1, 2)
-    seen = torch.ones(1, 1, dtype=torch.bool)
-    loss = dense_nre_loss(d0, cells, torch.tensor([[[1.0, 0.0]]]), seen, stride=1, temperature=0.01)
-    loss.sum().backward()
-    assert 150.0 < loss.item() < 201.0  # log 1e-12 bounds what a corner of weight 0 can add
-    assert d0.grad is not None
-    assert torch.isfinite(d0.grad).all()
-
-
-def test_dense_nre_gradient_and_nothing() -> None:
-    inputs = (random_tensor(0, 1, 3, 4).requires_grad_(), random_tensor(1, 1, 4, 3, 3).requires_grad_())
-    points = torch.tensor([[[2.3, 4.1], [9.6, 0.2], [0.0, 0.0]]], dtype=torch.float64)
-    seen = torch.tensor([[True, True, False]])
-
-    def loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return dense_nre_loss(a, b, points, seen, stride=4, temperature=0.5)
-
-    assert torch.autograd.gradcheck(loss, inputs)
-    nothing = dense_nre_loss(inputs[0][:, :0], inputs[1], points[:, :0], seen[:, :0], stride=4)
-    assert nothing.shape == (1, 0)
-    nothing.sum().backward()

@@ -50,7 +50,7 @@ def cache_features(
     from semkey.cli.evaluate.common import split_integers
     from semkey.cli.evaluate.other import parse_sizes
     from semkey.errors import ConfigError
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
     from semkey.training.data.config import DataConfig
     from semkey.training.data.opening import cache_folder
     from semkey.training.feature_folder import cache_features as fill
@@ -100,7 +100,7 @@ def vocabulary(
     from semkey.backbones.global_descriptors import train_vlad
     from semkey.backbones.loading import load_backbone
     from semkey.model.precision import uses_bfloat16
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
     from semkey.training.feature_folder import some_images
 
     target = select_device(device)

@@ -210,7 +210,7 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
             if progress is not None:
                 progress(record.index + 1, len(sequence))
 
-        result = run_slam(sequence, extractor, SlamConfig(seed=seed), advance)
+        result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress=advance)
     figures = write_report(result, run.out / "slam")
     names = ("frames", "tracked", "tracked_percent", "lost_events", "keyframes", "fps")
     run.figures |= {name: figures[name] for name in (*names, "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg")}

@@ -16,7 +16,7 @@ from semkey.settings import Settings, require_within
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence, Sensor
     from semkey.extractors import Extractor
-    from semkey.slam import SlamConfig, SlamMap, SlamObserver, SlamResult
+    from semkey.slam import SlamConfig, SlamListener, SlamMap, SlamResult
     from semkey.slam.output.colors import LandmarkColors
     from semkey.slam.output.lost_pictures import LostFramePictures
 
@@ -105,7 +105,7 @@ class PreparedSession:
         feature_settings: of the extractor.
         slam_map: a map to continue, or None.
         resume: an earlier part of the run, or None.
-        observers: told what happens.
+        listeners: hear what happens.
         colors: colours of the landmarks.
         lost_pictures: of frames where tracking was lost.
     """
@@ -117,7 +117,7 @@ class PreparedSession:
     resume: SlamResult | None
     colors: LandmarkColors
     lost_pictures: LostFramePictures
-    observers: Sequence[SlamObserver] = field(default_factory=tuple)
+    listeners: Sequence[SlamListener] = field(default_factory=tuple)
 
     @property
     def last_frame(self) -> int:
@@ -186,14 +186,14 @@ def prepare_session(
         slam_map = loaded.slam_map
     colors = LandmarkColors(None if loaded is None else loaded.colors)
     lost_pictures = LostFramePictures()
-    observers: list[SlamObserver] = [colors, lost_pictures]
+    listeners: list[SlamListener] = [colors, lost_pictures]
     if options.viewer or options.record is not None:
-        from semkey.slam.output.viewer import RerunObserver
+        from semkey.slam.output.viewer import RerunListener
 
         known = None if loaded is None else loaded.colors
-        observers.append(RerunObserver(record=options.record, live=options.viewer, colors=known))
+        listeners.append(RerunListener(record=options.record, live=options.viewer, colors=known))
     if options.autosave > 0:
-        observers.append(
+        listeners.append(
             Autosave(
                 options.autosave_path,
                 seconds=options.autosave,
@@ -210,5 +210,5 @@ def prepare_session(
         resume=resume,
         colors=colors,
         lost_pictures=lost_pictures,
-        observers=observers,
+        listeners=listeners,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from semkey.cli.console import print_table
 from semkey.cli.evaluate.common import (
     DeviceOption,
     KeypointsOption,
@@ -42,6 +43,15 @@ def slam(
         "--rooms",
         help="Also six rendered rooms: normal, low texture, loop, fast with blur, kidnapped, changing light. They are "
         "rendered once, into a cache folder (minutes).",
+    ),
+    torture: bool = typer.Option(
+        False,
+        "--torture",
+        help="Instead of sequences: cases of broken, dark, covered and foreign input with ground truth, made from a "
+        "rendered room; with two RGB-D sequences of different places as DATA, cases of those as well.",
+    ),
+    cases: str | None = typer.Option(
+        None, "--cases", metavar="NAME,NAME,...", help="Only these cases of --torture (default: all)."
     ),
     runs: int = typer.Option(3, min=1, help="Runs of every method on every sequence, each with another seed."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame of all sequences without @N."),
@@ -80,7 +90,13 @@ def slam(
         semkey eval slam --rooms --features compact,orb,cv2-odometry --runs 1
 
         semkey eval slam rgbd_dataset_freiburg3_cabinet --features compact,compact+lines
+
+        semkey eval slam --torture --features compact,nano --out torture
     """
+    if torture or cases is not None:
+        check_out(out)
+        _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
+        return
     from semkey.errors import ConfigError
     from semkey.evaluation.slam.methods import create_slam_methods
     from semkey.evaluation.slam.pictures import slam_pictures
@@ -89,7 +105,7 @@ def slam(
     from semkey.evaluation.slam.sets import slam_sets
 
     if not data and not rooms:
-        raise ConfigError("give sequences, or --rooms for the rendered ones")
+        raise ConfigError("give sequences, or --rooms for the rendered ones, or --torture")
     config = SlamRunConfig(
         runs=runs,
         keypoints=keypoints,
@@ -113,3 +129,37 @@ def slam(
         )
         pictures = slam_pictures(evaluation, sets, out)
     finish(evaluation, out, pictures)
+
+
+def _torture(
+    context: typer.Context,
+    data: list[Path],
+    features: str,
+    cases: str | None,
+    keypoints: int,
+    device: str,
+    weights: list[Path],
+    seed: int,
+    out: Path,
+) -> None:
+    """Cases with faults instead of sequences; a table, ``torture.json`` and ``report.html``."""
+    from semkey.errors import ConfigError
+    from semkey.evaluation.slam.torture.report import HEADER, REPORT_FILE, RESULTS_FILE, table_rows, write_torture
+    from semkey.evaluation.slam.torture.run import open_places, run_torture
+
+    if data and len(data) != 2:
+        raise ConfigError(f"--torture takes no sequences, or two of different places; got {len(data)}")
+    with progress_bar() as progress:
+        results = run_torture(
+            split_names(features, "--features"),
+            cases=None if cases is None else split_names(cases, "--cases"),
+            places=open_places(data),
+            keypoints=keypoints,
+            device=device,
+            weights=weights,
+            seed=seed,
+            progress=progress,
+        )
+    write_torture(results, out, environment=environment(context, device))
+    print_table(HEADER, table_rows(results))
+    typer.echo(f"written: {out / RESULTS_FILE}, {out / REPORT_FILE}")
