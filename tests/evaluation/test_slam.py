@@ -440,7 +440,7 @@ def test_the_command_prints_a_table_and_writes_a_report(run: Run, room: Path, tm
 
 def test_the_command_needs_something_to_run_on(run: Run, room: Path, tmp_path: Path) -> None:
     outcome = run("eval", "slam", "--out", tmp_path)
-    assert (outcome.code, outcome.err) == (2, "error: give sequences, or --rooms for the rendered ones\n")
+    assert (outcome.code, outcome.err) == (2, "error: give sequences, or --rooms for the rendered ones, or --torture\n")
     outcome = run("eval", "slam", room, "--features", "sfit", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "did you mean 'sift'" in outcome.err
