@@ -11,6 +11,11 @@ from semkey.errors import InputError
 _MAX_SPREAD = 0.05
 
 
+# Fewer depths say nothing about all of them; no scene and no sensor gives depths that differ by less than this share.
+_FEWEST_DEPTHS = 50
+_SAME_DEPTH = 1e-4
+
+
 def sample_depth(
     depth: NDArray[np.float32], keypoints: ArrayLike, *, min_depth: float = 0.0, max_depth: float = np.inf
 ) -> NDArray[np.float64]:
@@ -60,3 +65,12 @@ def depth_sigma(depth: ArrayLike) -> NDArray[np.float64]:
     """
     z = np.asarray(depth, dtype=np.float64)
     return 0.0012 + 0.0019 * np.square(z - 0.4)
+
+
+def is_constant(depth: NDArray[np.float64]) -> bool:
+    """Whether the depths (N,) of an image's keypoints, 0 for none, are all the same: a camera that measures none."""
+    known = depth[depth > 0]
+    if len(known) < _FEWEST_DEPTHS:
+        return False
+    low, high = np.quantile(known, [0.02, 0.98])
+    return bool(high - low < _SAME_DEPTH * high)

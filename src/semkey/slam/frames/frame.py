@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,11 @@ class ObservedFrame:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def without_depth(self) -> ObservedFrame:
+        """The same frame as if nothing had been measured but the image."""
+        nothing = np.zeros(len(self))
+        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
 
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""

@@ -51,7 +51,7 @@ def evidence_of_pose(
     offsets = np.linalg.norm(frame.keypoints[keypoints] - pixels[rows], axis=1)
     area_share[rows] = (offsets / radius_px) ** 2
     unrelated = unrelated_similarities(landmarks.descriptors[visible], frame.descriptors)
-    tail[rows] = similarity_tail(unrelated, found.similarity[known])
+    tail[rows] = similarity_tail(unrelated.astype(np.float64), found.similarity[known])
     inside = camera.contains(pixels)
     candidates = np.zeros(len(visible))
     if len(frame) and inside.any():

@@ -26,6 +26,12 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
+# Of the established landmarks that agree with their own pose, the share that has to agree with that of all.
+_HELD_SHARE = 0.9
+# Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
+# this share of the decades of evidence.
+_RIVAL_SHARE = 0.15
+_RIVAL_EVIDENCE = 0.3
 
 
 class FrameLocator:
@@ -86,7 +92,9 @@ class FrameLocator:
                 return None
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             lines = None if self._lines is None else self._lines.find(frame, pose, last_ids, radius_px=radius)
-        return self._place(frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines)
+        return self._place(
+            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines, is_guided=True
+        )
 
     def by_keyframes(
         self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
@@ -110,27 +118,110 @@ class FrameLocator:
         *,
         prior: PosePrior | None,
         lines: SeenLines | None = None,
+        is_guided: bool = False,
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = place_frame(
-            self._map,
-            frame,
-            associations,
-            self._nearby,
-            rules,
-            seed=self._seed,
-            prior=prior,
-            line_finder=self._lines,
-            lines=lines,
-            timer=self._timer,
-        )
-        if placement is None or not accept(placement, frame, self._camera, min_inliers=min_inliers):
+        placement = self._place_by_established(frame, associations, rules, prior)
+        is_established = placement is not None
+        if placement is None:
+            placement = self._place_among(frame, associations, rules, prior, lines, established=False)
+        if placement is None:
+            return None
+        if not (is_established and is_guided) and self._has_rival(frame, associations, placement, rules):
             return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
             self._lines.count_views(placement.lines)
         return placement
+
+    def _place_by_established(
+        self, frame: ObservedFrame, associations: Associations, rules: PlacingRules, prior: PosePrior | None
+    ) -> Placement | None:
+        """The pose by landmarks that have long been where they are, and then by all that agree with those.
+
+        What came into view a moment ago may be a hand or a passer-by, and fill most of the image: as long as enough of
+        the old is in view, the new has no say in the pose unless it agrees. None where the old is not enough, or where
+        there is nothing new.
+        """
+        known = self._map.landmarks.established(associations.landmark_ids)
+        if known.all():
+            return None
+        chosen = associations.select(known)
+        placement = self._place_among(frame, chosen, rules, prior, None, established=True)
+        if placement is None:
+            return None
+        pose, radius = placement.T_world_cam, placement.radius_px
+        visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
+        found = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
+        with self._timer.stage("pose"):
+            everything = refine_placement(self._map, frame, found, pose, prior=prior)
+        everything = replace(everything, visible=visible, pixels=pixels, radius_px=radius, evidence=placement.evidence)
+        held = self._count_established(everything)
+        # The new must not pull the pose away from the old.
+        if held >= _HELD_SHARE * self._count_established(placement):
+            return everything
+        return replace(placement, visible=visible)
+
+    def _count_established(self, placement: Placement) -> int:
+        return int(self._map.landmarks.established(placement.inlier_associations.landmark_ids).sum())
+
+    def _place_among(
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        rules: PlacingRules,
+        prior: PosePrior | None,
+        lines: SeenLines | None,
+        *,
+        established: bool,
+    ) -> Placement | None:
+        """A pose that is believed, by all landmarks or by established ones alone; None for none."""
+        if established and len(associations) < rules.min_matches:
+            return None
+
+        def nearby(placement: Placement) -> NDArray[np.int64]:
+            ids = self._nearby(placement)
+            return ids[self._map.landmarks.established(ids)] if established else ids
+
+        placement = place_frame(
+            self._map,
+            frame,
+            associations,
+            nearby,
+            rules,
+            seed=self._seed,
+            prior=prior,
+            line_finder=None if established else self._lines,
+            lines=lines,
+            timer=self._timer,
+        )
+        if placement is None or not accept(placement, frame, self._camera, min_inliers=rules.min_matches):
+            return None
+        return placement
+
+    def _has_rival(
+        self, frame: ObservedFrame, associations: Associations, placement: Placement, rules: PlacingRules
+    ) -> bool:
+        """Whether the matches that disagree with a pose agree with each other on another one, and nearly as well.
+
+        A pattern that repeats, or a large thing that moves in view from the first frame on: nothing tells which of the
+        two the world is.
+        """
+        agreed = placement.inlier_associations
+        left = ~np.isin(associations.landmark_ids, agreed.landmark_ids)
+        left &= ~np.isin(associations.keypoint_indices, agreed.keypoint_indices)
+        rest = associations.select(left)
+        if len(rest) < max(rules.min_matches, _RIVAL_SHARE * len(agreed)):
+            return False
+
+        def nearby(other: Placement) -> NDArray[np.int64]:
+            return np.setdiff1d(self._nearby(other), agreed.landmark_ids)
+
+        rival = place_frame(self._map, frame, rest, nearby, rules, seed=self._seed, timer=self._timer)
+        if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
+            return False
+        return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)
