@@ -7,33 +7,28 @@ from pathlib import Path
 import typer
 
 from semkey.cli.evaluate.common import (
-    DeviceOption,
-    KeypointsOption,
-    MethodsOption,
-    SeedOption,
-    WeightsOption,
+    MethodOptions,
     check_out,
-    create_methods,
     environment,
     finish,
     out_option,
     progress_bar,
     split_numbers,
 )
+from semkey.cli.options import configured
 
 
+@configured
 def shift(
+    *,
     context: typer.Context,
     photos: list[Path] = typer.Argument(..., metavar="PHOTOS...", help="Photos, or folders of photos."),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("shift"),
     count: int = typer.Option(20, min=1, help="Photos per folder, evenly spaced by name."),
     shifts: str = typer.Option(
         "1,2,3,4,5,6,7,8,0.25,0.5,0.75,1.5", metavar="PX,PX,...", help="By how many pixels, right and down alike."
     ),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
 ) -> None:
     """Whether keypoints stay on the picture when it moves by pixels or parts of a pixel; needs no ground truth.
 
@@ -45,26 +40,26 @@ def shift(
     from semkey.evaluation.kinds.shift import ShiftConfig, run_shift
 
     config = ShiftConfig.of(split_numbers(shifts, "--shifts"))
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    chosen = methods.create()
     found = find_photos(photos, count)
     check_out(out)
     with progress_bar() as progress:
-        evaluation = run_shift(chosen, found, config, environment=environment(context, device), progress=progress)
-    finish(evaluation, out, options={"keypoints": keypoints, "photos": len(found)})
+        evaluation = run_shift(
+            chosen, found, config, environment=environment(context, methods.device), progress=progress
+        )
+    finish(evaluation, out, options={"keypoints": methods.keypoints, "photos": len(found)})
 
 
+@configured
 def negatives(
+    *,
     context: typer.Context,
     photos: list[Path] | None = typer.Argument(
         None, metavar="PHOTOS...", help="Photos or folders to put out of focus (default: none; the rest is synthetic)."
     ),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("negatives"),
     count: int = typer.Option(4, min=1, help="Photos per folder, evenly spaced by name."),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
 ) -> None:
     """Keypoints per image where there is nothing to find: blank, gradients, noise, and photos out of focus.
 
@@ -75,11 +70,11 @@ def negatives(
     from semkey.evaluation.data.photo_folders import find_photos
     from semkey.evaluation.kinds.negatives import run_negatives
 
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    chosen = methods.create()
     found = find_photos(photos or [], count)
     check_out(out)
     with progress_bar() as progress:
         evaluation = run_negatives(
-            chosen, found, seed=seed, environment=environment(context, device), progress=progress
+            chosen, found, seed=methods.seed, environment=environment(context, methods.device), progress=progress
         )
-    finish(evaluation, out, options={"keypoints": keypoints})
+    finish(evaluation, out, options={"keypoints": methods.keypoints})
