@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
-from semkey.slam.frames.depth import depth_sigma, sample_depth
+from semkey.slam.frames.depth import depth_sigma, is_scattered, sample_depth
 from semkey.slam.frames.observed_lines import ObservedLines
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
@@ -68,7 +68,10 @@ def observe_frame(
     max_depth: float,
 ) -> ObservedFrame:
     """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays."""
-    z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
+    pixels = features.keypoints.cpu().numpy()
+    z = sample_depth(depth, pixels, min_depth=min_depth, max_depth=max_depth)
+    if is_scattered(depth, pixels, z, min_depth=min_depth, max_depth=max_depth):
+        z = np.zeros_like(z)
     return observe_keypoints(index, timestamp, features, z, depth_sigma(z))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.geometry.transforms import inverse, transform_points
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
@@ -30,7 +31,7 @@ _SETTLED_PX = 0.5
 _HELD_SHARE = 0.9
 # Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
 # this share of the decades of evidence.
-_RIVAL_SHARE = 0.15
+_RIVAL_SHARE = 0.25
 _RIVAL_EVIDENCE = 0.3
 
 
@@ -128,7 +129,10 @@ class FrameLocator:
             placement = self._place_among(frame, associations, rules, prior, lines, established=False)
         if placement is None:
             return None
-        if not (is_established and is_guided) and self._has_rival(frame, associations, placement, rules):
+        # Where the old decides, the new is no rival.
+        old = self._map.landmarks.established(associations.landmark_ids)
+        asked = associations.select(old) if is_established and is_guided else associations
+        if self._has_rival(frame, asked, placement, rules):
             return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
@@ -208,20 +212,23 @@ class FrameLocator:
         A pattern that repeats, or a large thing that moves in view from the first frame on: nothing tells which of the
         two the world is.
         """
-        agreed = placement.inlier_associations
-        left = ~np.isin(associations.landmark_ids, agreed.landmark_ids)
-        left &= ~np.isin(associations.keypoint_indices, agreed.keypoint_indices)
-        rest = associations.select(left)
-        if len(rest) < max(rules.min_matches, _RIVAL_SHARE * len(agreed)):
+        off = self._distances(frame, associations, placement.T_world_cam)
+        rest = associations.select(~(off <= placement.radius_px))
+        if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
             return False
-
-        def nearby(other: Placement) -> NDArray[np.int64]:
-            return np.setdiff1d(self._nearby(other), agreed.landmark_ids)
-
-        rival = place_frame(self._map, frame, rest, nearby, rules, seed=self._seed, timer=self._timer)
+        rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
         if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
             return False
+        # The same pose again, by duplicates of landmarks, is no rival.
+        apart = self._distances(frame, rival.inlier_associations, placement.T_world_cam)
+        if not np.median(apart) > placement.radius_px:
+            return False
         return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
+
+    def _distances(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Array:
+        """How far each keypoint lies from where a pose puts its landmark, pixels; NaN behind the camera."""
+        points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[associations.landmark_ids])
+        return np.linalg.norm(self._camera.project(points) - frame.keypoints[associations.keypoint_indices], axis=1)
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)
