@@ -27,12 +27,12 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
-# Of the established landmarks that agree with their own pose, the share that has to agree with that of all.
-_HELD_SHARE = 0.9
+# A pose that fewer of the matched established landmarks agree with is one of something that came into view.
+_HELD_SHARE = 0.4
 # Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
 # this share of the decades of evidence.
-_RIVAL_SHARE = 0.25
-_RIVAL_EVIDENCE = 0.3
+_RIVAL_SHARE = 0.5
+_RIVAL_EVIDENCE = 0.7
 
 
 class FrameLocator:
@@ -93,9 +93,7 @@ class FrameLocator:
                 return None
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             lines = None if self._lines is None else self._lines.find(frame, pose, last_ids, radius_px=radius)
-        return self._place(
-            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines, is_guided=True
-        )
+        return self._place(frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines)
 
     def by_keyframes(
         self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
@@ -119,52 +117,38 @@ class FrameLocator:
         *,
         prior: PosePrior | None,
         lines: SeenLines | None = None,
-        is_guided: bool = False,
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = self._place_by_established(frame, associations, rules, prior)
-        is_established = placement is not None
-        if placement is None:
-            placement = self._place_among(frame, associations, rules, prior, lines, established=False)
-        if placement is None:
-            return None
-        # Where the old decides, the new is no rival.
-        old = self._map.landmarks.established(associations.landmark_ids)
-        asked = associations.select(old) if is_established and is_guided else associations
-        if self._has_rival(frame, asked, placement, rules):
+        old = associations.select(self._map.landmarks.established(associations.landmark_ids))
+        placement = self._place_among(frame, associations, rules, prior, lines)
+        if len(old) >= min_inliers and self._is_against(placement, len(old)):
+            by_old = self._place_by_established(frame, old, rules, prior)
+            # Where the old decides, the new is no rival.
+            placement, associations = (placement, associations) if by_old is None else (by_old, old)
+        if placement is None or self._has_rival(frame, associations, placement, rules):
             return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
             self._lines.count_views(placement.lines)
         return placement
 
+    def _is_against(self, placement: Placement | None, established: int) -> bool:
+        """Whether a pose leaves aside most of the established landmarks that were matched."""
+        return placement is None or self._count_established(placement) < _HELD_SHARE * established
+
     def _place_by_established(
-        self, frame: ObservedFrame, associations: Associations, rules: PlacingRules, prior: PosePrior | None
+        self, frame: ObservedFrame, old: Associations, rules: PlacingRules, prior: PosePrior | None
     ) -> Placement | None:
-        """The pose by landmarks that have long been where they are, and then by all that agree with those.
+        """The pose by landmarks that have long been where they are; None where they are not enough for one.
 
         What came into view a moment ago may be a hand or a passer-by, and fill most of the image: as long as enough of
-        the old is in view, the new has no say in the pose unless it agrees. None where the old is not enough, or where
-        there is nothing new.
+        the old is in view, the new has no say in the pose, and is found only where it agrees.
         """
-        known = self._map.landmarks.established(associations.landmark_ids)
-        if known.all():
+        placement = self._place_among(frame, old, rules, prior, None, established=True)
+        if placement is None or self._is_against(placement, len(old)):
             return None
-        chosen = associations.select(known)
-        placement = self._place_among(frame, chosen, rules, prior, None, established=True)
-        if placement is None:
-            return None
-        pose, radius = placement.T_world_cam, placement.radius_px
-        visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
-        found = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
-        with self._timer.stage("pose"):
-            everything = refine_placement(self._map, frame, found, pose, prior=prior)
-        everything = replace(everything, visible=visible, pixels=pixels, radius_px=radius, evidence=placement.evidence)
-        held = self._count_established(everything)
-        # The new must not pull the pose away from the old.
-        if held >= _HELD_SHARE * self._count_established(placement):
-            return everything
+        visible, _ = self._map.landmarks.visible_from(self._nearby(placement), placement.T_world_cam, self._camera)
         return replace(placement, visible=visible)
 
     def _count_established(self, placement: Placement) -> int:
@@ -178,11 +162,9 @@ class FrameLocator:
         prior: PosePrior | None,
         lines: SeenLines | None,
         *,
-        established: bool,
+        established: bool = False,
     ) -> Placement | None:
         """A pose that is believed, by all landmarks or by established ones alone; None for none."""
-        if established and len(associations) < rules.min_matches:
-            return None
 
         def nearby(placement: Placement) -> NDArray[np.int64]:
             ids = self._nearby(placement)
@@ -209,7 +191,7 @@ class FrameLocator:
     ) -> bool:
         """Whether the matches that disagree with a pose agree with each other on another one, and nearly as well.
 
-        A pattern that repeats, or a large thing that moves in view from the first frame on: nothing tells which of the
+        A pattern that repeats, such as wallpaper: nothing tells which of the
         two the world is.
         """
         off = self._distances(frame, associations, placement.T_world_cam)

@@ -126,7 +126,8 @@ class Tracker:
         if self._clock.lost_frames:
             return None
         last_pose = self._motion.last_pose
-        start = self._motion.predict_start(timestamp) if self._sensor.has_range else None
+        is_second = self._sensor.has_range and self._last_inliers == 0
+        start = self._motion.predict_start(timestamp) if is_second else None
         if start is not None:
             return start
         if self._sensor.has_range or last_pose is None or not len(self._last_ids):
