@@ -256,7 +256,7 @@ def test_rows_hold_until_what_is_executed_changes(tmp_path: Path) -> None:
 
 def test_files_that_do_not_count_are_not_imported_by_a_run() -> None:
     code = (
-        "import sys; import semkey.slam.system, semkey.evaluation.slam.child; "
+        "import sys; import semkey.slam.runner, semkey.evaluation.slam.child; "
         "print(*(name for name in sys.modules if name.startswith('semkey.')))"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

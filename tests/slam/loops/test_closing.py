@@ -210,7 +210,7 @@ def test_a_loop_during_a_run_is_reported() -> None:
         def on_loop(self, event) -> None:
             told.append(event.loop)
 
-    result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, consistency=2)), observers=[Listener()])
+    result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, consistency=2)), listeners=[Listener()])
     assert result.tracked == 45
     assert result.loops
     assert told == result.loops

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import print_table
+from semkey.cli.console import print_table, progress_bar
 
 if TYPE_CHECKING:
     from semkey.evaluation.data.pairs import PairSet
@@ -241,22 +241,3 @@ def resumable() -> Generator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to go on from here", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def progress_bar() -> Generator[Callable[[int, int, str], None] | None]:
-    """A bar on stderr for ``progress(done, total, what)``, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def advance(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
-
-        yield advance

@@ -123,7 +123,10 @@ def planar(
 def posed_pairs(
     context: typer.Context,
     data: list[Path] = typer.Argument(
-        ..., metavar="DATA...", help="Posed RGB-D sequences (TUM, 7-Scenes), or pair lists (text, with --images)."
+        ...,
+        metavar="DATA...",
+        help="Posed RGB-D sequences (TUM, 7-Scenes, ICL-NUIM), folders of posed photos with nerfstudio's "
+        "transforms.json, or pair lists (text, with --images).",
     ),
     images: Path | None = typer.Option(None, metavar="ROOT", help="Where the images of pair lists lie."),
     methods: str = MethodsOption,
@@ -134,6 +137,10 @@ def posed_pairs(
     min_overlap: float = typer.Option(
         0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
     ),
+    angles: str = typer.Option(
+        "5,15,30,45", metavar="DEG,DEG,...", help="Ranges of angles between two posed photos; each is a set."
+    ),
+    max_pairs: int = typer.Option(100, "--pairs", min=1, help="Most pairs of a set of posed photos."),
     camera: str | None = typer.Option(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of sequences in pixels, instead of the data set's own."
     ),
@@ -164,6 +171,8 @@ def posed_pairs(
 
         semkey eval posed-pairs redkitchen/seq-01 --gaps 10,20 --stride 6 --methods compact,sift,orb
 
+        semkey eval posed-pairs desk toy --angles 5,15,30 --min-overlap 0.3
+
         semkey eval posed-pairs scannet_test_pairs_with_gt.txt --images scans_test --resize 640x480
     """
     from semkey.evaluation.kinds.posed import PosedProtocol
@@ -187,6 +196,8 @@ def posed_pairs(
         resize=resize,
         camera=camera,
         use_depth=depth,
+        angles=split_numbers(angles, "--angles"),
+        max_pairs=max_pairs,
     )
     run_pair_kind(
         protocol,
@@ -201,6 +212,8 @@ def posed_pairs(
             "gaps": distances,
             "stride": stride,
             "min_overlap": min_overlap,
+            "angles": angles,
+            "pairs": max_pairs,
             "camera": camera,
             "depth": depth,
         },

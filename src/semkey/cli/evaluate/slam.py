@@ -111,7 +111,7 @@ def slam(
         keypoints=keypoints,
         device=device,
         max_frames=max_frames,
-        sensor=None if sensor is None else sensor.value,
+        sensor=sensor,
         realtime=realtime,
         seed=seed,
     )
