@@ -15,6 +15,7 @@ from semkey.extractors.detector import Detector, MaskLike, check_points
 from semkey.geometry.pixels import resize_keypoints
 from semkey.images.masks import check_mask, in_mask, shrink_mask
 from semkey.model.features import Features
+from semkey.model.gate import has_structure
 from semkey.model.preprocess import ImageLike, to_gray
 
 MAX_PIXELS = 8_000_000
@@ -98,7 +99,10 @@ class ClassicalExtractor(Detector):
             order = order[in_mask(keypoints[order], usable)]
         order = order[: self.max_keypoints]
         descriptors = None if raw_descriptors is None else raw_descriptors[order]
-        return self._features(keypoints[order], responses[order], descriptors, (width, height))
+        features = self._features(keypoints[order], responses[order], descriptors, (width, height))
+        places = features.keypoints * shrink if shrink < 1 else features.keypoints
+        kept = has_structure(torch.from_numpy(gray), places)
+        return features.select(kept)
 
     def _masked_detector(self) -> cv2.Feature2D:
         """What detects under a mask: so many that enough are left, where the mask is only applied to the result."""

@@ -16,6 +16,7 @@ from semkey.images.masks import shrink_mask
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.dkd import Peaks, detect_peaks, peaks_at
 from semkey.model.features import Features
+from semkey.model.gate import has_structure
 from semkey.model.heads import (
     SDDH,
     GlobalHead,
@@ -343,7 +344,9 @@ class SemanticKeypointDetector(nn.Module):
             peaks = peaks.select(pixels[peaks.pixels[:, 1], peaks.pixels[:, 0]])
             keypoints = inside_mask(self.refine(maps.detail, peaks), peaks.pixels, pixels)
         limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
-        return self._described(maps, image, torch.minimum(keypoints.clamp(min=0.0), limit), peaks)
+        keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
+        found = self._described(maps, image, keypoints, peaks)
+        return found.select(has_structure(image.tensor[0, 0, :height, :width] * image.contrast, keypoints))
 
     def _described(self, maps: DenseMaps, image: PreparedImage, keypoints: torch.Tensor, peaks: Peaks) -> Features:
         """Features at pixels (N, 2) of the network's input, which were refined from ``peaks``."""
