@@ -10,6 +10,7 @@ import torch
 
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig, SlamConfig
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
@@ -41,7 +42,15 @@ def observe(pose: np.ndarray, points: Sequence[int] = range(COUNT), *, index: in
         global_descriptor=torch.zeros(0),
         image_size=(WIDTH, HEIGHT),
     )
-    frame = observe_frame(index, 0.1 * index, features, np.ones((HEIGHT, WIDTH), np.float32), min_depth=0, max_depth=9)
+    frame = observe_frame(
+        index,
+        0.1 * index,
+        features,
+        np.ones((HEIGHT, WIDTH), np.float32),
+        isotropic_covariances(len(features), 1.0),
+        min_depth=0,
+        max_depth=9,
+    )
     frame.keypoints[:] = CAMERA.project(seen)
     frame.depth[:] = seen[:, 2]
     return frame

@@ -13,7 +13,8 @@ from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
-from semkey.slam.config import SlamConfig
+from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame, observe_keypoints
 from semkey.slam.frames.observed_lines import observe_lines
 from semkey.slam.frames.segments import FeaturesWithSegments
@@ -51,24 +52,28 @@ def make_observer(sequence: FrameSequence, sensor: Sensor, config: SlamConfig) -
     The returned function raises DatasetError for a frame without the depth or right image that the sensor stands for.
     """
     camera, baseline = sequence.camera, sequence.baseline
+    covariances_of = covariance_model(config.tracking, 1.0 if camera is None else image_scale(camera))
     limits = {"min_depth": config.tracking.min_depth, "max_depth": config.tracking.max_depth}
 
     def observe(frame: Frame, features: Features) -> ObservedFrame:
+        covariances = covariances_of(features, frame.image)
         if sensor == "rgbd":
             if frame.depth is None:
                 raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-            observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
+            observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, covariances, **limits)
             if isinstance(features, FeaturesWithSegments) and camera is not None:
                 lines = observe_lines(features.segments, frame.depth, camera, **limits)
                 observed = replace(observed, lines=lines)
             return observed
         count = len(features)
         if sensor == "mono":
-            return observe_keypoints(frame.index, frame.timestamp, features, np.zeros(count), np.zeros(count))
+            return observe_keypoints(
+                frame.index, frame.timestamp, features, np.zeros(count), np.zeros(count), covariances
+            )
         if frame.right is None or camera is None or baseline is None:
             raise DatasetError(f"{sequence.name}: frame {frame.index} has no right image; stereo SLAM needs it")
         keypoints = features.keypoints.cpu().numpy()
         depth, sigma = stereo_depth(keypoints, frame.image, frame.right, camera, baseline, config.stereo)
-        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma)
+        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
 
     return observe

@@ -20,7 +20,7 @@ from semkey.matching.background import background_similarity
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.map.fusion import predicted_residual_noise
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose import PoseObservations, RefinedPose, refine_pose
@@ -197,18 +197,18 @@ def _refine(
     slam_map: SlamMap, frame: ObservedFrame, associations: Associations, T_world_cam: Array, *, use_depth: bool
 ) -> RefinedPose:
     ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-    pixel_sigma, depth_sigma = predicted_sigmas(
+    covariances, depth_sigma = predicted_residual_noise(
         slam_map.landmarks,
         ids,
         T_world_cam,
         slam_map.camera,
+        frame.covariances[keypoints],
         frame.depth_sigma[keypoints],
-        pixel_sigma=slam_map.pixel_sigma,
     )
     observations = PoseObservations(
         points_world=slam_map.landmarks.positions[ids],
         keypoints=frame.keypoints[keypoints],
-        pixel_sigma=pixel_sigma,
+        covariances=covariances,
         depth=frame.depth[keypoints] if use_depth else np.zeros(len(ids)),
         depth_sigma=depth_sigma,
         weights=frame.weights[keypoints] * associations.similarity,

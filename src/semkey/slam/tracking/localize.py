@@ -13,11 +13,12 @@ from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.verification import coverage, place_landmarks
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.map.fusion import predicted_residual_noise
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose import PoseObservations, refine_pose
@@ -101,7 +102,9 @@ class Localizer:
         self._least_coverage = config.loops.relocalisation_coverage
         self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
 
-    def localize(self, features: Features, camera: PinholeCamera) -> Localization:
+    def localize(
+        self, features: Features, camera: PinholeCamera, image: NDArray[np.uint8] | None = None
+    ) -> Localization:
         """The pose of one image.
 
         The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
@@ -111,8 +114,11 @@ class Localizer:
         Args:
             features: of the image, of the same kind as the map's.
             camera: of the image.
+            image: (H, W, 3) RGB or (H, W) grey, uint8, which tells how exactly each keypoint lies where it should;
+                None takes all to be equally exact.
         """
-        frame = observe_frame(0, 0.0, features, _NO_DEPTH, min_depth=0.0, max_depth=np.inf)
+        covariances = covariance_model(self._config, image_scale(camera))(features, image)
+        frame = observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best
@@ -169,18 +175,18 @@ class Localizer:
     ) -> tuple[Array, Associations]:
         """The refined pose and the associations that agree with it."""
         ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-        pixel_sigma, depth_sigma = predicted_sigmas(
+        covariances, depth_sigma = predicted_residual_noise(
             self._map.landmarks,
             ids,
             T_world_cam,
             camera,
+            frame.covariances[keypoints],
             frame.depth_sigma[keypoints],
-            pixel_sigma=self._config.pixel_sigma * image_scale(camera),
         )
         observations = PoseObservations(
             points_world=self._map.landmarks.positions[ids],
             keypoints=frame.keypoints[keypoints],
-            pixel_sigma=pixel_sigma,
+            covariances=covariances,
             depth=frame.depth[keypoints],
             depth_sigma=depth_sigma,
             weights=frame.weights[keypoints] * np.maximum(associations.similarity, 1e-3),

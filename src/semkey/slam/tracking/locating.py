@@ -12,7 +12,7 @@ from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.map.fusion import predicted_residual_noise
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose import PoseObservations, PosePrior, refine_pose
@@ -198,18 +198,18 @@ class FrameLocator:
     ) -> PoseEstimate:
         """The pose that associations, and lines, agree on best, from ``T_world_cam`` (4, 4) on."""
         ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-        pixel_sigma, depth_sigma = predicted_sigmas(
+        covariances, depth_sigma = predicted_residual_noise(
             self._map.landmarks,
             ids,
             T_world_cam,
             self._camera,
+            frame.covariances[keypoints],
             frame.depth_sigma[keypoints],
-            pixel_sigma=self._map.pixel_sigma,
         )
         observations = PoseObservations(
             points_world=self._map.landmarks.positions[ids],
             keypoints=frame.keypoints[keypoints],
-            pixel_sigma=pixel_sigma,
+            covariances=covariances,
             depth=frame.depth[keypoints],
             depth_sigma=depth_sigma,
             weights=frame.weights[keypoints] * associations.similarity,

@@ -81,7 +81,6 @@ class Tracker:
             slam_map.camera,
             config.mono,
             image_scale=self._pixel,
-            pixel_sigma=slam_map.pixel_sigma,
             seed=config.seed,
         )
         self._late_records: list[FrameRecord] = []
