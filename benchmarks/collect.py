@@ -19,7 +19,7 @@ from pathlib import Path
 
 from semkey.evaluation.report.tables import overview
 from semkey.evaluation.running.results import Evaluation, SetResult
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # all of them and stands outside; `textfiles` reads lines, for any package that reads or writes text formats.
 ORDER = (
     {"errors", "runtime", "lazy"},
-    {"textfiles", "geometry", "downloads", "settings"},
+    {"files", "textfiles", "geometry", "downloads", "settings"},
     {"metrics", "images"},
     {"backbones"},
     {"model"},
@@ -232,7 +232,9 @@ ROOMS = {
         {"events"},
         {"loops", "mapping"},
         {"tracking"},
-        {"output", "system"},
+        {"output"},
+        {"system"},
+        {"runner"},
     ),
     "evaluation": ({"data"}, {"running"}, {"report"}, {"kinds", "slam"}),
     "datasets": ({"cameras", "sequence"}, {"readers"}, {"opening"}),

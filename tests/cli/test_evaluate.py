@@ -17,9 +17,9 @@ from skimage import data
 
 from command_line import Run
 from semkey.evaluation.running.results import Evaluation
+from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.images import write_image
-from semkey.metrics.trajectory import Trajectory, write_tum_trajectory
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 # a shell that started the tests in the background ignores SIGINT, and its children inherit that

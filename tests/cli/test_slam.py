@@ -11,7 +11,7 @@ import pytest
 
 from semkey.cli.main import main
 from semkey.extractors import OrbExtractor
-from semkey.metrics.trajectory import read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
 from tum_folder import CAMERA, DISTANCE, FOCAL, write_tum
 
 FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt", "trajectory_live.txt"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,8 @@ import pytest
 
 from semkey.cli.main import main
 from semkey.extractors import OrbExtractor
-from semkey.metrics.trajectory import read_tum_trajectory
-from semkey.slam.output.session import load_session
+from semkey.geometry.trajectories import read_tum_trajectory
+from semkey.slam.output.session import load_session, save_session
 from tum_folder import CAMERA, DISTANCE, FOCAL, HEIGHT, WIDTH, write_tum
 
 ORB = ("--features", "orb", *CAMERA)
@@ -139,6 +140,52 @@ def test_what_cannot_be_done_is_one_line_before_the_run(
     assert message in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("point", ["hostile:create", "hostile_package"])
+def test_a_strangers_map_runs_no_code(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], point: str
+) -> None:
+    """The module that the map names lies beside it, and an installed package has the name: neither is imported."""
+    session = load_session(saved / "room.semkey")
+    result = replace(session.result, features=point)
+    save_session(tmp_path / "room.semkey", replace(session, result=result))
+    (tmp_path / "hostile.py").write_text("open('ran', 'w').close()\ndef create(**options): ...\n")
+    package = tmp_path / "hostile-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[semkey.extractors]\nhostile_package = hostile:create\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    image = next((saved / "wall/rgb").iterdir())
+    assert run("localize", "room.semkey", image, "--out", "found") == 2
+    error = capsys.readouterr().err
+    assert "give your own extractor with --features" in error
+    assert error.count("\n") == 1
+    assert run("slam", saved / "wall", "--out", "out", *ORB, "--load-map", "room.semkey") == 2
+    assert f"made with --features {point}, not orb" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "found").exists()
+
+
+def test_ones_own_features_are_given_for_a_map(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = load_session(saved / "room.semkey")
+    result = replace(session.result, features="own_orb:create")
+    save_session(tmp_path / "room.semkey", replace(session, result=result))
+    (tmp_path / "own_orb.py").write_text(
+        "from semkey.extractors import OrbExtractor\n"
+        "def create(max_keypoints, device):\n"
+        "    return OrbExtractor(max_keypoints=max_keypoints)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    image = sorted((saved / "wall/rgb").iterdir())[3]
+    out = ("--out", tmp_path / "found")
+    assert run("localize", tmp_path / "room.semkey", image, *out, "--features", "own_orb:create") == 0
+    assert "1 of 1 found" in capsys.readouterr().out
+    assert run("localize", tmp_path / "room.semkey", image, *out, "--features", "sift") == 2
+    assert "made with --features own_orb:create, not sift" in capsys.readouterr().err
 
 
 def test_ctrl_c_then_resume_covers_all_frames(

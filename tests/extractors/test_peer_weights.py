@@ -177,9 +177,10 @@ def test_the_table_has_fixed_secure_addresses_and_whole_hashes() -> None:
     for name, entry in RELEASES.items():
         if name == NAME:
             continue
-        assert entry.url.startswith("https://")
-        assert "/main/" not in entry.url
-        assert "/master/" not in entry.url, "a branch moves, a commit does not"
+        if entry.url is not None:
+            assert entry.url.startswith("https://")
+            assert "/main/" not in entry.url
+            assert "/master/" not in entry.url, "a branch moves, a commit does not"
         for sha256 in (entry.sha256, *entry.conversions.values()):
             assert len(bytes.fromhex(sha256)) == 32
 

@@ -24,7 +24,8 @@ from semkey.images import read_image, write_image
 pytest.importorskip("kornia", reason="kornia comes with the extra 'peers'")
 
 WIDTHS = {"aliked-t16": 64, "aliked-n16": 128, "aliked-n16rot": 128, "aliked-n32": 128, "xfeat": 64, "disk": 128}
-QUICK = ["aliked-t16", "xfeat"]
+WIDTHS |= {"clidd-n64": 64, "clidd-s64": 64, "clidd-m64": 64, "clidd-l64": 64}
+QUICK = ["aliked-t16", "xfeat", "clidd-n64"]
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def test_large_images_are_reduced_and_keypoints_come_back(
     tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     reduced = F.interpolate(tensor[None], (256, 320), mode="bilinear", align_corners=False, antialias=True)[0]
     truth = resize_keypoints(quick[name].extract(reduced).keypoints, (320, 256), (480, 384))
-    monkeypatch.setattr("semkey.extractors.peers.MAX_PIXELS", 320 * 256)
+    monkeypatch.setattr("semkey.extractors.peer.MAX_PIXELS", 320 * 256)
     features = quick[name].extract(tensor)
     assert features.image_size == (480, 384)
     assert len(features) > 300

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semkey.errors import InputError
-from semkey.images import atomic_write_bytes, atomic_write_text, read_depth, read_image, write_image
+from semkey.images import read_depth, read_image, write_image
 from semkey.images.writing import check_image_path
 
 
@@ -205,50 +205,7 @@ def test_depth_scale_must_be_positive(tmp_path: Path, scale: float) -> None:
         read_depth(tmp_path / "d.png", scale)
 
 
-def test_writing_replaces_whole_files_and_creates_folders(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "folder" / "a.txt"
-    atomic_write_text(target, "first\n")
-    atomic_write_text(target, "zweiter: ü\n")
-    assert target.read_bytes() == "zweiter: ü\n".encode()
-    assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a.bin"
-    atomic_write_bytes(target, b"old")
-
-    def full_disk(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full_disk)
-    with pytest.raises(InputError, match=r"a\.bin: No space left"):
-        atomic_write_bytes(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
-
-
-def test_an_interrupted_write_leaves_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        atomic_write_bytes(tmp_path / "a.bin", b"new")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_written_files_obey_the_umask(tmp_path: Path) -> None:
-    atomic_write_bytes(tmp_path / "a", b"x")
-    (tmp_path / "plain").write_bytes(b"x")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_writing_where_it_cannot_be_is_told(tmp_path: Path, picture: np.ndarray) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a folder"):
-        atomic_write_bytes(tmp_path, b"x")
-    with pytest.raises(InputError, match="cannot write"):
-        atomic_write_bytes(tmp_path / "file" / "a", b"x")
+def test_an_image_path_that_cannot_be_written_is_told(tmp_path: Path, picture: np.ndarray) -> None:
     with pytest.raises(InputError, match="an image name ends in"):
         write_image(tmp_path / "a.xyz", picture)
     with pytest.raises(InputError, match="an image name ends in"):

@@ -11,7 +11,8 @@ import pytest
 
 from semkey.datasets import BrokenFrame, Frame
 from semkey.errors import InputError
-from semkey.metrics.trajectory import absolute_trajectory_error, read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
+from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import SlamResult, run_slam
 from semkey.slam.output.report import summarize, write_report
 from semkey.slam.output.saving import save_run

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from semkey.datasets import Frame, FrameSequence
 from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.trajectories import Trajectory
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
@@ -187,3 +188,13 @@ def _poster(rng: np.random.Generator, radius: float, count: int = 1000) -> tuple
     points = 1.4 * np.stack([distance * np.cos(angle), distance * np.sin(angle), np.ones(count)], axis=1)
     descriptors = rng.normal(size=(count, 64))
     return points, descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+
+
+def random_trajectory(rng: np.random.Generator, count: int = 30, step: float = 0.1) -> Trajectory:
+    """A random walk whose frames are 0.1 s apart."""
+    pose = se3_exp(rng.normal(size=6))
+    poses = []
+    for _ in range(count):
+        poses.append(pose)
+        pose = pose @ se3_exp(rng.normal(size=6) * step)
+    return Trajectory(np.linspace(1000.0, 1000.0 + 0.1 * (count - 1), count), np.stack(poses))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from semkey.errors import InputError
+from semkey.geometry.trajectories import Trajectory
 from semkey.geometry.transforms import make_transform, so3_exp
-from semkey.metrics.trajectory import Trajectory
 from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
 from semkey.visualization.trajectory import _break_where_lost, _places_of_lost, choose_view, trajectory_figure
 

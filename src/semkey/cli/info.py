@@ -25,7 +25,8 @@ def info() -> None:
     import cv2
     import torch
 
-    from semkey.model.presets import presets, select_device
+    from semkey.model.presets import presets
+    from semkey.runtime import select_device
 
     device = select_device("auto")
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -75,4 +76,5 @@ def _peers_state() -> str:
     from semkey.extractors.peers import PEERS
 
     found = importlib.util.find_spec("kornia") is not None
-    return f"{', '.join(PEERS)} ({'kornia is installed' if found else 'pip install semkey[peers] for them'})"
+    needed = "kornia is installed" if found else "pip install semkey[peers] for all but clidd"
+    return f"{', '.join(PEERS)} ({needed})"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import DeviceOption, MaxKeypointsOption, print_table, track
+from semkey.cli.console import print_table, track
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import changes_option, field_option
 
 if TYPE_CHECKING:
     from semkey.slam.output.session import Session
@@ -30,10 +32,12 @@ def localize(
         "--features",
         "-f",
         metavar="NAME|FILE",
-        help="Where the map's features are now; else by the name that it was made with.",
+        help="Where the map's features are now; else by the name that it was made with. A map made with your own "
+        "module:function needs it again: a file never says which code is run.",
     ),
-    max_keypoints: int = MaxKeypointsOption,
-    device: str = DeviceOption,
+    max_keypoints: int = field_option(FeatureOptions, "max_keypoints"),
+    device: str = field_option(FeatureOptions, "device"),
+    changes: list[str] = changes_option("SlamConfig", "tracking.min_relocalisation_inliers=40"),
     pictures: bool = typer.Option(True, help="Draw every found image with the landmarks that agree with its pose."),
 ) -> None:
     """Find images in a saved map: their poses as text, JSON and pictures.
@@ -51,9 +55,10 @@ def localize(
     from semkey.cli.console import write_json
     from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
-    from semkey.extractors import create_extractor
+    from semkey.extractors import create_extractor, create_stored_extractor
+    from semkey.files import atomic_write_bytes
     from semkey.images import read_image
-    from semkey.images.writing import atomic_write_bytes, write_image
+    from semkey.images.writing import write_image
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.session import check_features, load_session
     from semkey.slam.tracking.localize import Localizer, camera_of_image
@@ -62,10 +67,13 @@ def localize(
     parameters = None if camera is None else parse_camera(camera)
     paths = _expand(images)
     session = load_session(map_file)
-    extractor = create_extractor(features or session.result.features, max_keypoints=max_keypoints, device=device)
+    if features is None:
+        extractor = create_stored_extractor(session.result.features, max_keypoints=max_keypoints, device=device)
+    else:
+        extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_features(session, map_file, extractor.name, getattr(extractor, "settings", {}))
     check_out_dir(out)
-    localizer = Localizer(session.slam_map, session.result.config)
+    localizer = Localizer(session.slam_map, session.result.config.with_changes(changes))
     found: list[Localization] = []
     for number, path in enumerate(track(paths, "Localising")):
         image = read_image(path)
@@ -106,7 +114,7 @@ def _expand(images: list[Path]) -> list[Path]:
 def _write_poses(path: Path, found: list[Localization]) -> None:
     import numpy as np
 
-    from semkey.metrics.trajectory import Trajectory, write_tum_trajectory
+    from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 
     rows = [(number, result.T_world_cam) for number, result in enumerate(found) if result.T_world_cam is not None]
     stamps = np.array([number for number, _ in rows], dtype=np.float64)

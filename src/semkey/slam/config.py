@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from semkey.geometry.camera import PinholeCamera
-from semkey.settings import Settings, require, require_within
+from semkey.settings import Settings, require, require_choice, require_within
+
+if TYPE_CHECKING:
+    from semkey.geometry.camera import PinholeCamera
 
 # The width for which the configuration's pixel values are meant.
 _REFERENCE_WIDTH = 640
@@ -65,8 +67,7 @@ class TrackingConfig(Settings):
     keyframe_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        modes = get_args(Residuals)
-        require(self.residuals in modes, f"residuals is {self.residuals!r}, must be one of {', '.join(modes)}")
+        require_choice(self, "residuals")
         require_within(self, "(0, inf)", "pixel_sigma", "edge_sigma", "along_edge_sigma")
         require_within(self, "(0, inf)", "ransac_error_px", "search_radius_px")
         require_within(self, "(0, inf)", "keyframe_parallax", "keyframe_rotation_deg", "keyframe_seconds")
@@ -127,8 +128,7 @@ class MapConfig(Settings):
         require_within(self, "[1, inf)", *positive, "adjustment_lag", "redundant_observers")
         require_within(self, "[0, inf)", "nearby_keyframes", "fixed_keyframes", "final_keyframes", "recent_keyframes")
         require_within(self, "(0, 1]", "redundant_share")
-        modes = get_args(Adjustment)
-        require(self.adjustment in modes, f"adjustment is {self.adjustment!r}, must be one of {', '.join(modes)}")
+        require_choice(self, "adjustment")
 
 
 @dataclass(frozen=True, kw_only=True)

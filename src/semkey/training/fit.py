@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from semkey.errors import CheckpointError, ConfigError, InputError
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.model.building import grow_from, load_backbone_of
 from semkey.model.checkpoint import load_checkpoint, load_weights, read_config, save_checkpoint
 from semkey.model.presets import presets

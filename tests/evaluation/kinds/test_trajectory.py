@@ -14,8 +14,9 @@ from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.evaluation.data.trajectories import GroundTruth, name_estimates, read_ground_truth
 from semkey.evaluation.kinds.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
 from semkey.evaluation.running.results import Evaluation, SetResult
+from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.geometry.transforms import make_transform, se3_exp
-from semkey.metrics import Trajectory, relative_pose_errors, write_tum_trajectory
+from semkey.metrics import relative_pose_errors
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
 from semkey.metrics.trajectory import Alignment, Similarity
 

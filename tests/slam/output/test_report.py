@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.geometry.transforms import compose, se3_exp
-from semkey.metrics.trajectory import read_tum_trajectory
 from semkey.slam import SlamResult, run_slam
 from semkey.slam.output.lost_pictures import LostFramePictures
 from semkey.slam.output.report import summarize, write_report
@@ -24,7 +24,7 @@ PNG = b"\x89PNG"
 
 def run(**options) -> tuple[SlamResult, LostFramePictures]:
     world, pictures = PointWorld(walk(16), **options), LostFramePictures()
-    return run_slam(world, PointExtractor(world), observers=[pictures]), pictures
+    return run_slam(world, PointExtractor(world), listeners=[pictures]), pictures
 
 
 def test_the_report_follows_corrections_and_keeps_what_was_estimated_first(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_losses_have_their_pictures(tmp_path: Path) -> None:
 
 def test_only_the_first_losses_have_pictures() -> None:
     world, pictures = PointWorld(walk(60), blank=range(2, 60, 4)), LostFramePictures()
-    run_slam(world, PointExtractor(world), observers=[pictures])
+    run_slam(world, PointExtractor(world), listeners=[pictures])
     assert len({picture.first_lost for picture in pictures.pictures}) == 12
 
 

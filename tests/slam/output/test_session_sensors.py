@@ -14,7 +14,8 @@ from semkey.cli.main import main
 from semkey.datasets import FrameSequence, Sensor, open_sequence
 from semkey.errors import ConfigError
 from semkey.extractors import OrbExtractor
-from semkey.metrics.trajectory import absolute_trajectory_error, read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
+from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import SlamConfig, SlamInterrupted, SlamResult, run_slam
 from semkey.slam.config import MapConfig
 from semkey.slam.output.session import (
@@ -114,7 +115,7 @@ def test_a_resumed_run_ends_like_one_in_a_piece(slide: Path, tmp_path: Path, sen
     whole = run(sequence, sensor)
     path = tmp_path / "autosave.semkey"
     with pytest.raises(SlamInterrupted):
-        run(sequence, sensor, observers=[StopAt(stop), Autosave(path)])
+        run(sequence, sensor, listeners=[StopAt(stop), Autosave(path)])
     session = load_session(path)
     part = session.result
     assert part.sensor == sensor

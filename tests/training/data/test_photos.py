@@ -294,6 +294,8 @@ def test_an_own_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
 def test_an_unknown_teacher_is_named(folder: Path) -> None:
     with pytest.raises(ConfigError, match="unknown features 'alikd'"):
         open_data(make_config(folder, teacher={"name": "alikd"}), split="train")
+    with pytest.raises(ConfigError, match="code that a file names is not run"):
+        open_data(make_config(folder, teacher={"name": "textwrap:dedent"}), split="train")
 
 
 # -- mixtures ------------------------------------------------------------------------------------------------------

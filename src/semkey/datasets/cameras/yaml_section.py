@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 
 from semkey.errors import DatasetError
+from semkey.settings import did_you_mean
 
 
 class YamlSection:
@@ -71,9 +71,8 @@ class YamlSection:
         """
         for key, _ in self._node.value:
             if key.value not in names:
-                close = get_close_matches(str(key.value), list(names), n=1)
-                hint = f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(names)}"
-                raise self._error(key, f"'{self._where}{key.value}' is unknown{hint}")
+                hint = did_you_mean(key.value, names) or f"known are {', '.join(names)}"
+                raise self._error(key, f"'{self._where}{key.value}' is unknown; {hint}")
 
     def section(self, name: str) -> YamlSection:
         """The mapping called ``name``."""

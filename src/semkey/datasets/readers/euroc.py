@@ -20,8 +20,8 @@ from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import ConfigError, DatasetError, InputError
+from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at
 from semkey.geometry.transforms import inverse, make_transform, rotation_from_quaternion_xyzw
-from semkey.metrics.trajectory import Trajectory, associate_by_time, pose_at
 from semkey.textfiles import finite_number, numbered_rows
 
 # Both cameras are triggered together; stamps of one pair are equal or, in re-exported data, rounded.

@@ -24,7 +24,7 @@ from semkey.datasets.readers.listing import image_size, rows_by_time
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError, InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.metrics.trajectory import read_tum_trajectory
+from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.textfiles import finite_number, numbered_rows
 
 DEPTH_UNITS_PER_METRE = 5000.0

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import DatasetError
+from semkey.geometry.trajectories import is_rigid
 from semkey.geometry.transforms import make_transform, nearest_rotation
-from semkey.metrics.trajectory import is_rigid
 from semkey.textfiles import finite_number, numbered_rows
 
 

@@ -20,7 +20,7 @@ from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError
-from semkey.metrics.trajectory import Trajectory, associate_by_time, pose_at, read_tum_trajectory
+from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at, read_tum_trajectory
 from semkey.textfiles import finite_number, numbered_rows
 
 DEPTH_UNITS_PER_METRE = 5000.0

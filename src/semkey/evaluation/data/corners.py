@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from semkey.errors import ConfigError
+from semkey.settings import Settings
 
 TILE_PX = 64
 SAMPLES_PER_PIXEL = 8
@@ -45,7 +46,7 @@ Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderingConfig:
+class RenderingConfig(Settings):
     """How the images are made; ranges are drawn from uniformly, per corner.
 
     Attributes:

@@ -19,6 +19,7 @@ from semkey.evaluation.data.image_sources import (
 )
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet
 from semkey.images.reading import read_image
+from semkey.settings import Settings
 
 # Each view-1 pixel is the mean of samples this many times denser per axis, or denser where the view shrinks the photo.
 _MIN_OVERSAMPLING = 2
@@ -29,7 +30,7 @@ _DISPLAY_GAMMA = 2.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class HomographyConfig:
+class HomographyConfig(Settings):
     """How much the second view differs; every range is drawn from uniformly (scale and exposure in the logarithm).
 
     Attributes:

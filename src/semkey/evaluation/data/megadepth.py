@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from semkey.datasets.readers.folder import natural_key
 from semkey.errors import DatasetError
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 
 _NEEDED = ("image_paths", "intrinsics", "poses", "pair_infos")
 # What zipfile, numpy and pickle raise on bytes that are not what they should be.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semkey.datasets.opening import open_sequence
 from semkey.errors import ConfigError, DatasetError
-from semkey.metrics.trajectory import Trajectory, read_tum_trajectory
+from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
 from semkey.textfiles import finite_number, numbered_rows
 
 

@@ -36,6 +36,7 @@ from semkey.metrics.localisation import (
     phase_curve,
     pixel_locking,
 )
+from semkey.settings import Settings
 
 KIND = "localisation"
 
@@ -64,7 +65,7 @@ _RECALL_STEPS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalisationConfig:
+class LocalisationConfig(Settings):
     """What is measured.
 
     Attributes:
@@ -121,7 +122,7 @@ def run_localisation(
 
     Raises:
         ConfigError: no methods, or two of one name.
-        InputError: a method broke its promises (:func:`semkey.evaluation.running.methods.check_features`).
+        InputError: a method broke its promises (:meth:`semkey.model.features.Features.check`).
     """
     config = config or LocalisationConfig()
     names = [method.name for method in methods]

@@ -41,7 +41,8 @@ from semkey.extractors.registry import create_extractor
 from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.model.config import Precision
 from semkey.model.precision import uses_bfloat16
-from semkey.model.presets import select_device
+from semkey.runtime import select_device
+from semkey.settings import Settings
 
 KIND = "places"
 CURVE_LABELS = {"recall": ("k", "recall@k")}
@@ -53,7 +54,7 @@ Describe = Callable[[NDArray[np.uint8]], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacesConfig:
+class PlacesConfig(Settings):
     """What counts as the same place.
 
     Attributes:

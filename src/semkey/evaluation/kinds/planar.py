@@ -33,10 +33,11 @@ from semkey.metrics.keypoints import (
     repeatability,
 )
 from semkey.model.features import Features
+from semkey.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanarProtocol:
+class PlanarProtocol(Settings):
     """Measures of pairs with a homography; pixels are those of the images as they are read.
 
     Attributes:

@@ -28,6 +28,7 @@ from semkey.matching.mutual import Matches, match
 from semkey.metrics.keypoints import MappedKeypoints, correct_counts, matching_accuracy, matching_score
 from semkey.metrics.reliability import precision_of_best
 from semkey.model.features import Features
+from semkey.settings import Settings
 
 KEYPOINT_PREDICTORS = ("score", "reliability", "product")
 MATCH_PREDICTORS = (*KEYPOINT_PREDICTORS, "similarity")
@@ -46,7 +47,7 @@ _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReliabilityProtocol:
+class ReliabilityProtocol(Settings):
     """How well predictions that come with keypoints and matches say which matches are right.
 
     Two questions are asked:

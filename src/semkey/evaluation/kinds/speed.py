@@ -41,6 +41,7 @@ from semkey.evaluation.running.pair_runner import Progress
 from semkey.evaluation.running.results import Curve, Evaluation, Metric, Row, SetResult
 from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.model.features import Features
+from semkey.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ Images = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedConfig:
+class SpeedConfig(Settings):
     """How time is measured.
 
     Attributes:

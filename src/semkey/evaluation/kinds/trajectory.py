@@ -27,15 +27,10 @@ from semkey.evaluation.report.pictures import ReportPicture
 from semkey.evaluation.running.environment import describe_environment
 from semkey.evaluation.running.pair_runner import Progress
 from semkey.evaluation.running.results import Curve, Evaluation, Metric, SetResult
+from semkey.geometry.trajectories import Trajectory, associate_by_time
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
-from semkey.metrics.trajectory import (
-    Alignment,
-    Trajectory,
-    TrajectoryError,
-    absolute_trajectory_error,
-    associate_by_time,
-    relative_pose_errors,
-)
+from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error, relative_pose_errors
+from semkey.settings import Settings
 
 KIND = "trajectory"
 CURVE_LABELS = {
@@ -49,7 +44,7 @@ _CURVE_POINTS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryConfig:
+class TrajectoryConfig(Settings):
     """What is measured.
 
     Attributes:

@@ -20,7 +20,7 @@ from semkey.evaluation.report.tables import (
     overview,
 )
 from semkey.evaluation.running.results import Evaluation, Metric, SetResult
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.visualization.html import (
     Block,
     Cell,

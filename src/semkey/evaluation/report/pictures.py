@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semkey.errors import InputError
+from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.images.reading import PNG_SIGNATURE
-from semkey.images.writing import atomic_write_bytes, atomic_write_text
 
 PICTURES_FOLDER = "pictures"
 INDEX_FILE = "index.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semkey.errors import InputError
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 
 FORMAT = "semkey-eval-1"
 

@@ -51,7 +51,8 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
     Args:
         request: ``path``, ``format``, ``camera`` (``fx,fy,cx,cy`` or None), ``every``, ``max_frames``, ``sensor`` (None
             for the best that the data offer), ``features``, ``lines`` (whether line segments are used), ``keypoints``,
-            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``cache`` (a folder for features, or None),
+            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``settings`` (changes of
+            ``SlamConfig``), ``cache`` (a folder for features, or None),
             ``read_cache`` (whether features that are there are taken), and ``trajectory`` (a file to write it to).
 
     Raises:
@@ -84,7 +85,7 @@ def measure_here(request: Mapping[str, Any]) -> Row:
     """What the process does: see :func:`measure_in_child`."""
     from semkey.datasets import open_sequence, parse_camera
     from semkey.evaluation.slam import cv2_odometry
-    from semkey.metrics.trajectory import write_tum_trajectory
+    from semkey.geometry.trajectories import write_tum_trajectory
 
     camera = None if request["camera"] is None else parse_camera(request["camera"])
     sequence = open_sequence(request["path"], format=request["format"], camera=camera)
@@ -108,7 +109,7 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
     result = run_slam(
         sequence,
         extractor,
-        SlamConfig(seed=request["seed"], lines=LineConfig(enabled=request["lines"])),
+        SlamConfig(seed=request["seed"], lines=LineConfig(enabled=request["lines"])).with_changes(request["settings"]),
         every=request["every"],
         max_frames=request["max_frames"],
         sensor=request["sensor"],
@@ -167,7 +168,7 @@ def _run_opencv(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Ro
 
     from semkey.evaluation.slam.cv2_odometry import run_cv2_odometry
     from semkey.evaluation.slam.measures import measure_run
-    from semkey.metrics.trajectory import Trajectory
+    from semkey.geometry.trajectories import Trajectory
 
     before = _start_of_memory()
     indices = range(0, len(sequence), request["every"])[: request["max_frames"]]

@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.evaluation.running.results import Row
+from semkey.geometry.trajectories import Trajectory, associate_by_time
 from semkey.geometry.transforms import inverse
-from semkey.metrics.trajectory import (
-    Alignment,
-    Trajectory,
-    absolute_trajectory_error,
-    associate_by_time,
-    relative_pose_errors,
-)
+from semkey.metrics.trajectory import Alignment, absolute_trajectory_error, relative_pose_errors
 
 KITTI_LENGTHS_M = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 """Sub-paths that KITTI's drift is the mean over (Geiger et al., CVPR 2012)."""

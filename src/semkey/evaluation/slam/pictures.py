@@ -16,7 +16,8 @@ from semkey.evaluation.running.results import Evaluation
 from semkey.evaluation.slam.run import trajectory_file
 from semkey.evaluation.slam.sets import SlamSet
 from semkey.evaluation.slam.summary import median_run
-from semkey.metrics.trajectory import Trajectory, absolute_trajectory_error, read_tum_trajectory
+from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
+from semkey.metrics.trajectory import absolute_trajectory_error
 
 _BARS = (
     (

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 
 FORMAT_VERSION = 2
 """Highest version that is read. A file has the lowest one whose readers understand it: 2 where lines are in it."""

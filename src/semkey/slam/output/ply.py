@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 from semkey.slam.map.slam_map import SlamMap
 
 _GREY = 160

@@ -12,14 +12,9 @@ import numpy as np
 
 from semkey import __version__
 from semkey.errors import InputError
-from semkey.images.writing import atomic_write_bytes, atomic_write_text
-from semkey.metrics.trajectory import (
-    Alignment,
-    Trajectory,
-    absolute_trajectory_error,
-    relative_pose_errors,
-    write_tum_trajectory,
-)
+from semkey.files import atomic_write_bytes, atomic_write_text
+from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
+from semkey.metrics.trajectory import Alignment, absolute_trajectory_error, relative_pose_errors
 from semkey.slam.output.lost_pictures import LostPicture
 from semkey.slam.result import SlamResult
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semkey.errors import InputError
-from semkey.metrics.trajectory import write_tum_trajectory
+from semkey.geometry.trajectories import write_tum_trajectory
 from semkey.slam.output.lost_pictures import LostPicture
 from semkey.slam.output.report import TRAJECTORY_FILE, write_report
 from semkey.slam.result import SlamResult

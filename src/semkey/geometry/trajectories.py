@@ -1,4 +1,4 @@
-"""Time-stamped camera poses and their text format."""
+"""Time-stamped camera poses, their text format, and which of them belong to one time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import DatasetError, InputError
+from semkey.files import atomic_write_text
 from semkey.geometry.transforms import (
+    interpolate_pose,
     make_transform,
     quaternion_xyzw_from_rotation,
     rotation_from_quaternion_xyzw,
 )
-from semkey.images.writing import atomic_write_text
 from semkey.textfiles import finite_number, numbered_rows
 
 logger = logging.getLogger(__name__)
 
+# Stamps (seconds) this close are of the same instant: files give them with 4 to 6 decimals.
+_SAME_INSTANT_S = 1e-4
 # Four decimals, as in the TUM files, leave a quaternion's length within 2e-4 of 1; more than this is another format.
 _QUATERNION_LENGTH_TOLERANCE = 0.05
 # Rotations read from text are orthonormal to about 1e-4 (7-Scenes writes float32); more than this is not a rotation.
@@ -129,3 +132,57 @@ def write_tum_trajectory(path: str | Path, trajectory: Trajectory) -> None:
         numbers = [*pose[:3, 3], *quaternion_xyzw_from_rotation(pose[:3, :3])]
         lines.append(f"{timestamp:.9f} " + " ".join(f"{number:.12f}" for number in numbers))
     atomic_write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def associate_by_time(
+    timestamps0: ArrayLike, timestamps1: ArrayLike, *, max_difference_s: float = 0.02
+) -> NDArray[np.int64]:
+    """Pairs of stamps that are close in time, one to one, as ``associate.py`` of the TUM RGB-D benchmark finds them.
+
+    All pairs nearer than ``max_difference_s`` are taken greedily, closest first.
+
+    Args:
+        timestamps0: (N,) seconds, increasing.
+        timestamps1: (M,) seconds, increasing.
+        max_difference_s: pairs must be closer than this; 0.02 s is the benchmark's default, under one frame at 30 Hz.
+
+    Returns:
+        (K, 2) int64 indices into both, in order of time.
+    """
+    stamps0 = np.asarray(timestamps0, dtype=np.float64)
+    stamps1 = np.asarray(timestamps1, dtype=np.float64)
+    begins = np.searchsorted(stamps1, stamps0 - max_difference_s, side="left")
+    ends = np.searchsorted(stamps1, stamps0 + max_difference_s, side="right")
+    candidates = [
+        (abs(stamps0[i] - stamps1[j]), i, j)
+        for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
+        for j in range(begin, end)
+        if abs(stamps0[i] - stamps1[j]) < max_difference_s
+    ]
+    free0, free1 = np.ones(len(stamps0), dtype=bool), np.ones(len(stamps1), dtype=bool)
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(candidates):
+        if free0[i] and free1[j]:
+            free0[i] = free1[j] = False
+            pairs.append((i, j))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def pose_at(trajectory: Trajectory, timestamp: float, *, max_distance_s: float = 0.1) -> NDArray[np.float64] | None:
+    """The pose T_world_cam (4, 4) at ``timestamp``: that of the row of this instant, else between its two neighbours.
+
+    Rotation is interpolated by slerp and position linearly, if the rows before and after are both within
+    ``max_distance_s``; otherwise the result is None. The trajectory is never extrapolated.
+    """
+    stamps = trajectory.timestamps
+    after = int(np.searchsorted(stamps, timestamp))
+    for index in (after - 1, after):
+        if 0 <= index < len(stamps) and abs(stamps[index] - timestamp) <= _SAME_INSTANT_S:
+            return trajectory.poses[index].copy()
+    if after in (0, len(stamps)):
+        return None
+    before_s, after_s = timestamp - stamps[after - 1], stamps[after] - timestamp
+    if max(before_s, after_s) > max_distance_s:
+        return None
+    alpha = before_s / (before_s + after_s)
+    return interpolate_pose(trajectory.poses[after - 1], trajectory.poses[after], alpha)
