@@ -14,6 +14,7 @@ from semkey.slam.loops.essential_graph import path_between, way_between
 from semkey.slam.loops.plausibility import is_plausible
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.similarity import ScaledTransform
 from synthetic_world import CAMERA, PointExtractor, PointWorld
@@ -47,11 +48,12 @@ def match_at(z: float, scale: float = 1.0) -> PlaceMatch:
     pose = np.eye(4)
     pose[2, 3] = z
     none = np.zeros(0, dtype=np.int64)
+    nothing = Associations(landmark_ids=none, keypoint_indices=none, similarity=np.zeros(0))
     return PlaceMatch(
         query=COUNT - 1,
         matched=0,
         S_place_query=ScaledTransform(T=pose, scale=scale),
-        associations=Associations(landmark_ids=none, keypoint_indices=none, similarity=np.zeros(0)),
+        placement=Placement(T_world_cam=pose, associations=nothing, inliers=np.zeros(0, dtype=bool)),
         coverage=1.0,
         log_scale_sigma=0.1,
     )

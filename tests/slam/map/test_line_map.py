@@ -229,9 +229,9 @@ def test_lines_without_depth_come_from_two_views() -> None:
         blind = observe_lines(segments, None, CAMERA, min_depth=0.3, max_depth=8.0)
         keyframe.frame = replace(keyframe.frame, lines=blind)
         ids = keyframe.landmark_ids[keyframe.observed]
-        seen = tracker.look(keyframe.frame, keyframe.T_world_cam, ids, radius_px=4.0)
+        seen = tracker.find(keyframe.frame, keyframe.T_world_cam, ids, radius_px=4.0)
         if seen is not None:
-            seen = seen.judged(np.ones(len(seen.associations), dtype=bool))
+            seen = seen.with_inliers(np.ones(len(seen.associations), dtype=bool))
         tracker.add_keyframe(keyframe, seen)
         assert not blind.spatial.valid.any(), "the frame's own record stays as it was"
         if index == 0:

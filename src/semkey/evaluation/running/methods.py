@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
+from semkey.extractors.detector import Extractor
 from semkey.extractors.peer_weights import find_weights, load_weights_file
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
 from semkey.model.features import Features
@@ -28,7 +29,7 @@ MATCHER_SUFFIX = "+lightglue"
 LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
 """LightGlue is trained for one kind of features; these are the ones with released, freely licensed weights."""
 
-SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/preprocess.py")
+SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/gate.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
 NETWORK_SOURCES = (*SOURCES, "backbones", "model")
 """And those that semkey's own detectors depend on."""
