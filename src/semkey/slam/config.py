@@ -336,6 +336,12 @@ class SlamConfig(Settings):
         loops: how places are recognised again, and what is done while the camera is lost.
         stereo: depth of keypoints from stereo pairs.
         mono: how a map starts without depth, and how it gets new landmarks.
+
+    Example:
+        >>> import semkey
+        >>> config = semkey.SlamConfig().with_changes(["lines.enabled=true", "tracking.min_inliers=20"])
+        >>> config.lines.enabled, config.tracking.min_inliers
+        (True, 20)
     """
 
     seed: int = 0

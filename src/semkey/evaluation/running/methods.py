@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
+from semkey.extractors.detector import Extractor
 from semkey.extractors.peer_weights import find_weights, load_weights_file
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
 from semkey.model.features import Features
