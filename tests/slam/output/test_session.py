@@ -210,7 +210,7 @@ def test_a_map_of_before_covariances_is_isotropic(tmp_path: Path) -> None:
     """Version 0.1.0 kept one standard deviation for all keypoints; its maps open, and it is theirs."""
     content = session_content(Session(result=run(noisy_world(8))))
     arrays = {name: array for name, array in content.arrays.items() if name != "keypoints/covariance"}
-    write_map_file(tmp_path / "x.semkey", MapFile(header=content.header | {"pixel_sigma": 1.5}, arrays=arrays))
+    write_map_file(tmp_path / "x.semkey", MapFile(header={**content.header, "pixel_sigma": 1.5}, arrays=arrays))
     for keyframe in load_session(tmp_path / "x.semkey").slam_map.keyframes.values():
         np.testing.assert_array_equal(keyframe.frame.covariances, [2.25 * np.eye(2)] * len(keyframe.frame))
 
