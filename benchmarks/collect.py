@@ -95,7 +95,7 @@ class Tables:
 
     def make(self, name: str) -> str | None:
         """A table by its name, which begins with that of its results where it is of one kind; None without these."""
-        kind = name.split("_")[0]
+        kind = name.split("_", maxsplit=1)[0]
         return None if kind in KINDS and kind not in self.evaluations else getattr(self, name)()
 
     def result(self, kind: str, method: str, set_name: str) -> SetResult | None:
