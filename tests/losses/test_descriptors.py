@@ -1,4 +1,4 @@
-"""Losses of descriptors: hardest-in-batch triplet and neural reprojection error."""
+"""Losses of descriptors: dual softmax, hardest-in-batch triplet and neural reprojection error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semkey.losses.description import triplet_loss
+from semkey.losses.description import dual_softmax_loss, triplet_loss
 from semkey.losses.nre import sparse_nre_loss
 
 
@@ -23,6 +23,40 @@ def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Te
 def spread(count: int, batch: int = 1) -> torch.Tensor:
     """Points 100 pixels apart: none is near another."""
     return torch.stack([100.0 * torch.arange(count), torch.zeros(count)], dim=-1).double().expand(batch, -1, -1)
+
+
+# -- dual softmax --------------------------------------------------------------------------------------------------
+
+
+def test_dual_softmax_adds_both_directions() -> None:
+    """Cosines 1, 0.8 / 0.6, 0: rows and columns compete with other numbers, so neither direction stands for both."""
+    descriptors0 = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).double()
+    descriptors1 = torch.tensor([[[1.0, 0.6], [0.8, 0.0]]]).double()
+    found = dual_softmax_loss(descriptors0, descriptors1, spread(2), temperature=0.5)
+    cosines = [[1.0, 0.8], [0.6, 0.0]]
+    expected = [
+        math.log(1 + math.exp((cosines[0][1] - cosines[0][0]) / 0.5))
+        + math.log(1 + math.exp((cosines[1][0] - cosines[0][0]) / 0.5)),
+        math.log(1 + math.exp((cosines[1][0] - cosines[1][1]) / 0.5))
+        + math.log(1 + math.exp((cosines[0][1] - cosines[1][1]) / 0.5)),
+    ]
+    torch.testing.assert_close(found, torch.tensor([expected]).double())
+
+
+def test_dual_softmax_against_plain_loops_leaves_out_neighbours_of_the_true_match() -> None:
+    descriptors0, descriptors1 = unit(0, 2, 7, 16), unit(1, 2, 7, 16)
+    points1 = 12.0 * random_tensor(2, 2, 7, 2).abs()
+    found = dual_softmax_loss(descriptors0, descriptors1, points1, temperature=0.1, exclusion_px=5.0)
+    left_out = 0
+    for b in range(2):
+        for i in range(7):
+            far = [j for j in range(7) if j == i or float((points1[b, i] - points1[b, j]).norm()) >= 5.0]
+            left_out += 7 - len(far)
+            row = torch.stack([descriptors0[b, i] @ descriptors1[b, j] / 0.1 for j in far])
+            column = torch.stack([descriptors0[b, j] @ descriptors1[b, i] / 0.1 for j in far])
+            own = descriptors0[b, i] @ descriptors1[b, i] / 0.1
+            torch.testing.assert_close(found[b, i], row.logsumexp(0) + column.logsumexp(0) - 2 * own)
+    assert left_out > 4
 
 
 # -- triplet -------------------------------------------------------------------------------------------------------

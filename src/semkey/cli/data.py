@@ -7,8 +7,7 @@ from pathlib import Path
 
 import typer
 
-from semkey.cli.console import print_table
-from semkey.cli.evaluate.common import progress_bar
+from semkey.cli.console import print_table, progress_bar
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Look at training data before training on them.")
 

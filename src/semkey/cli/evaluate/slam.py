@@ -8,10 +8,7 @@ import typer
 
 from semkey.cli.console import print_table
 from semkey.cli.evaluate.common import (
-    DeviceOption,
-    KeypointsOption,
-    SeedOption,
-    WeightsOption,
+    MethodOptions,
     check_out,
     environment,
     finish,
@@ -21,6 +18,7 @@ from semkey.cli.evaluate.common import (
     split_names,
 )
 from semkey.cli.inputs import SensorChoice
+from semkey.cli.options import changes_option, field_option
 
 
 def slam(
@@ -65,7 +63,8 @@ def slam(
     camera: str | None = typer.Option(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of DATA, instead of the data sets' own."
     ),
-    keypoints: int = KeypointsOption,
+    changes: list[str] = changes_option("SlamConfig", "tracking.min_inliers=20"),
+    keypoints: int = field_option(MethodOptions, "keypoints", min=1),
     cache: Path | None = typer.Option(
         None,
         "--cache",
@@ -74,9 +73,9 @@ def slam(
         "and frames/s and memory are those of that run (default: every run extracts).",
     ),
     out: Path = out_option("slam"),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
+    weights: list[Path] | None = field_option(MethodOptions, "weights"),
+    device: str = field_option(MethodOptions, "device"),
+    seed: int = field_option(MethodOptions, "seed", min=0),
 ) -> None:
     """ATE, RPE, share of frames tracked, frames per second and memory of SLAM with different features.
 
@@ -93,11 +92,14 @@ def slam(
 
         semkey eval slam --torture --features compact,nano --out torture
     """
+    from semkey.errors import ConfigError
+
     if torture or cases is not None:
+        if changes:
+            raise ConfigError("--torture takes no --set")
         check_out(out)
         _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
         return
-    from semkey.errors import ConfigError
     from semkey.evaluation.slam.methods import create_slam_methods
     from semkey.evaluation.slam.pictures import slam_pictures
     from semkey.evaluation.slam.rooms import render_rooms
@@ -111,9 +113,10 @@ def slam(
         keypoints=keypoints,
         device=device,
         max_frames=max_frames,
-        sensor=None if sensor is None else sensor.value,
+        sensor=sensor,
         realtime=realtime,
         seed=seed,
+        settings=tuple(changes),
     )
     methods = create_slam_methods(
         split_names(features, "--features"), keypoints=keypoints, device=device, weights=list(weights or ())
