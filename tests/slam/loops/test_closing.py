@@ -220,8 +220,8 @@ def test_loops_can_be_switched_off_and_wait_for_consistency() -> None:
 def test_after_a_loop_consistency_is_waited_for_anew() -> None:
     """Two keyframes in a row must find a place: the second does, and the third is the first of a new row."""
     _, slam_map = fresh_round_trip()
-    patient = LoopCloser(slam_map, replace(EAGER, consistency=2))
-    found = [patient.find(slam_map.newest) is not None for _ in range(6)]
+    patient = PlaceRecognition(slam_map, replace(EAGER, consistency=2))
+    found = [patient.find_loop(slam_map.newest) is not None for _ in range(6)]
     assert found == [False, True] * 3
 
 
