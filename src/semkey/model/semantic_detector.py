@@ -15,6 +15,7 @@ from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.dkd import Peaks, detect_peaks
 from semkey.model.features import Features
+from semkey.model.gate import has_structure
 from semkey.model.heads import (
     SDDH,
     GlobalHead,
@@ -295,7 +296,7 @@ class SemanticKeypointDetector(nn.Module):
             descriptors=self.describe(maps, keypoints[None])[0],
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
-        )
+        ).select(has_structure(image.tensor[0, 0, :height, :width] * image.contrast, keypoints))
 
 
 def _matching_backbone(config: ModelConfig, backbone: Backbone | None) -> Backbone | None:

@@ -79,8 +79,19 @@ def test_sets_by_angle_are_deterministic_and_bounded(folder: Path) -> None:
         assert truth.lens0 is not None
         turned = np.degrees(np.arccos((np.trace(truth.T_cam1_cam0[:3, :3]) - 1) / 2))
         assert turned == pytest.approx(10.0, abs=1e-6)
-    few = transforms_sets(folder, angles=(5, 180), min_overlap=0.8, max_pairs=1000)
-    assert max(int(p.name.split(" - ")[1][7:-4]) - int(p.name.split(" - ")[0][7:-4]) for p in few[0].pairs) < 6
+
+
+def test_overlap_leaves_out_backs_and_close_ups(folder: Path) -> None:
+    """From 90 degrees on a camera looks at the back; a quarter of the distance shows a sixteenth of the picture."""
+    near = frame(5, transform_matrix=looking_at_origin(50.0, radius=1.0).tolist())
+    write(folder, [near if index == 5 else frame(index) for index in range(12)])
+    (found,) = transforms_sets(folder, angles=(0, 180), min_overlap=0.2, max_pairs=1000)
+    indices = [[int(name[7:-4]) for name in pair.name.split(" - ")] for pair in found.pairs]
+    assert max(second - first for first, second in indices) == 8
+    (few,) = transforms_sets(folder, angles=(0, 25), min_overlap=0.2, max_pairs=1000)
+    assert not any("images/5.png" in pair.name for pair in few.pairs)
+    (more,) = transforms_sets(folder, angles=(0, 25), min_overlap=0.05, max_pairs=1000)
+    assert any("images/5.png" in pair.name for pair in more.pairs)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import typer
 
 from semkey.cli.evaluate import other as eval_other
 from semkey.cli.evaluate import places as eval_places
+from semkey.cli.evaluate import single_images as eval_single_images
 from semkey.cli.evaluate import slam as eval_slam
 from semkey.cli.evaluate.common import (
     KeptOptions,
@@ -294,6 +295,8 @@ def reliability(
 
 
 app.command("localisation")(eval_other.localisation)
+app.command("shift")(eval_single_images.shift)
+app.command("negatives")(eval_single_images.negatives)
 app.command("speed")(eval_other.speed)
 app.command("places")(eval_places.places)
 app.command("slam")(eval_slam.slam)

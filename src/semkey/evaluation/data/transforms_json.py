@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.cameras.lens import Lens, LensModel
+from semkey.datasets.readers.folder import natural_key
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.image_sources import file_source, source_size
 from semkey.evaluation.data.pairs import ImagePair, ImageSource, PairSet, PoseTruth
@@ -66,8 +66,8 @@ def transforms_sets(
 
     There is no depth, so overlap is measured with a stand-in: the point nearest to all optical axes (of a set that was
     taken around something, that is where it lies), and the plane through it that faces the first camera. Overlap is the
-    share of a 20 x 20 grid over the first image whose points on that plane the second camera sees, the smaller of both
-    directions; the angle is the one between the directions from that point to the two cameras.
+    share of a 20 x 20 grid over the first image whose points on that plane the second camera sees from the front, the
+    smaller of both directions; the angle is the one between the directions from that point to the two cameras.
 
     Of the pairs (i, j), i < j in the natural order of file names, with enough overlap, ``max_pairs`` are taken at equal
     distances from the list; nothing is random.
@@ -150,7 +150,7 @@ def read_posed_photos(file: Path) -> list[PosedPhoto]:
         source = file_source(file.parent / name, name, where)
         lens = _lens({**stored, **frame}, source, where)
         photos.append(PosedPhoto(source=source, lens=lens, T_world_cam=_pose(frame.get("transform_matrix"), where)))
-    photos.sort(key=lambda photo: _natural(photo.source.key))
+    photos.sort(key=lambda photo: (natural_key(photo.source.key), photo.source.key))
     for first, second in itertools.pairwise(photos):
         if first.source.key == second.source.key:
             raise DatasetError(f"{file}: lists {first.source.key} twice")
@@ -201,12 +201,6 @@ def _pose(stored: Any, where: str) -> NDArray[np.float64]:
     return make_transform(nearest_rotation(rotation), matrix[:3, 3]) @ _OPENGL_FROM_OPENCV
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts ``2.jpg`` before ``10.jpg``."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
-
-
 def _point_nearest_axes(poses: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """The point (3,) with the least sum of squared distances from all optical axes."""
     system, right = np.zeros((3, 3)), np.zeros(3)
@@ -234,8 +228,10 @@ def _seen_share(photo0: PosedPhoto, photo1: PosedPhoto, focus: NDArray[np.float6
     depth = float((inverse(photo0.T_world_cam) @ np.append(focus, 1.0))[2])
     if depth <= 0:
         return 0.0
-    points = camera0.backproject(_grid(camera0), np.full(_GRID_POINTS**2, depth))
     T_cam1_cam0 = compose(inverse(photo1.T_world_cam), photo0.T_world_cam)
+    if inverse(T_cam1_cam0)[2, 3] >= depth:
+        return 0.0
+    points = camera0.backproject(_grid(camera0), np.full(_GRID_POINTS**2, depth))
     with np.errstate(invalid="ignore"):
         return float(camera1.contains(camera1.project(points @ T_cam1_cam0[:3, :3].T + T_cam1_cam0[:3, 3])).mean())
 

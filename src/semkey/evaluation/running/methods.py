@@ -28,7 +28,7 @@ MATCHER_SUFFIX = "+lightglue"
 LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
 """LightGlue is trained for one kind of features; these are the ones with released, freely licensed weights."""
 
-SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/preprocess.py")
+SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/gate.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
 NETWORK_SOURCES = (*SOURCES, "backbones", "model")
 """And those that semkey's own detectors depend on."""
