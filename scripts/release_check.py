@@ -41,9 +41,11 @@ def main() -> None:
     for name, frame in (("a", 0), ("b", 5)):
         write_jpeg(python, sorted((place / "room" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    for block in (text for language, text in blocks if language == "python"):
         run([str(python), "-c", replaced(block)], place)
-    for line in semkey_lines(readme):
+    lines = [line.partition("#")[0].strip() for _, text in blocks for line in text.splitlines()]
+    for line in (line for line in lines if line.startswith("semkey ")):
         missing = next((what for part, what in NEEDS.items() if part in line), None)
         if missing is not None:
             say(f"left out, needs {missing}: {line}")
@@ -86,13 +88,6 @@ def install(wheel: Path) -> Path:
 def write_jpeg(python: Path, source: Path, target: Path) -> None:
     """One of the room's images under README's name for it."""
     run([str(python), "-c", f"import cv2; cv2.imwrite({str(target)!r}, cv2.imread({str(source)!r}))"], WORK)
-
-
-def semkey_lines(readme: str) -> list[str]:
-    """README's lines of ``semkey``, without their comments; placeholders are not lines."""
-    blocks = re.findall(r"```(?:sh)?\n(.*?)```", readme, re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("semkey ")]
 
 
 def replaced(text: str) -> str:

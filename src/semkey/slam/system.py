@@ -69,6 +69,14 @@ class Slam:
 
     Raises:
         ConfigError: an unknown detector or sensor, or a stereo pair without baseline.
+
+    Example:
+        >>> import semkey
+        >>> room = semkey.open_sequence("room")
+        >>> with semkey.Slam(room.camera, "orb") as slam:
+        ...     poses = [slam.track(f.image, f.depth, timestamp=f.timestamp).T_world_cam for f in list(room)[:4]]
+        >>> len(slam.trajectory()), len(slam.keyframes()) >= 1, len(slam.points()) > 100
+        (4, True, True)
     """
 
     def __init__(

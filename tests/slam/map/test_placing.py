@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe
@@ -24,7 +25,8 @@ def observed(world: PointWorld, index: int) -> ObservedFrame:
     taken = world[index]
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
-    return observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def mapped(world: PointWorld) -> SlamMap:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.frames.sensing import make_sensor
@@ -25,7 +26,8 @@ def frame_of(world: PointWorld, index: int) -> ObservedFrame:
     taken = world[index]
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
-    return observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def tracker_of(slam_map: SlamMap) -> Tracker:
