@@ -13,11 +13,12 @@ from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.extractors import Extractor, create_extractor
+from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.frames.given import checked_mask, given_frame, unmasked
+from semkey.slam.frames.given import given_frame
 from semkey.slam.frames.segments import SegmentExtractor
 from semkey.slam.frames.sensing import make_sensor
 from semkey.slam.loops.closing import LoopCloser
@@ -167,30 +168,25 @@ class Slam:
             image,
             depth,
             right,
+            mask,
             camera=self._camera,
             sensor=self._sensor,
             after=frames[-1].timestamp if frames else -np.inf,
         )
-        observed = self.observe(frame, None if mask is None else checked_mask(mask, self._camera))
-        tracked = self.track_observed(observed)
+        tracked = self.track_observed(self.observe(frame))
         self._timer.end_frame()
         return tracked
 
-    def observe(
-        self, frame: Frame, mask: NDArray[np.uint8] | None = None, timer: StageTimer | None = None
-    ) -> ObservedFrame:
+    def observe(self, frame: Frame, timer: StageTimer | None = None) -> ObservedFrame:
         """The features of a frame with their depth; needs nothing of other frames, so that it may run ahead.
 
         Args:
             frame: images as :meth:`track` takes them, checked.
-            mask: (H, W) uint8, 0 for pixels to ignore.
             timer: where the time is added up; None for that of the run.
         """
         timer = timer or self._timer
         with timer.stage("extract"):
-            features = self._extractor.extract(frame.image)
-            if mask is not None:
-                features = unmasked(features, mask)
+            features = extract_masked(self._extractor, frame.image, frame.mask)
         with timer.stage("depth"):
             return self._sensor.observe(frame, features)
 
