@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
+# Frames that may wait between two stages: enough that one slow keyframe does not stop the others.
 _FRAMES_AHEAD = 2
 
 

@@ -17,12 +17,10 @@ from semkey.extractors.detector import MaskLike
 from semkey.images.masks import check_mask, segments_in_mask
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike, image_size, load_pixels, to_gray
-from semkey.slam.config import LineConfig
+from semkey.slam.config import LineConfig, width_scale
 
 Array = NDArray[np.float64]
 
-# The width for which the configuration's pixel values are meant.
-_REFERENCE_WIDTH = 640
 # Points at which a segment is described: further ones add little to the mean.
 _DESCRIBED_POINTS = 8
 # Below this LSD's smoothing would cover whole objects; above it the noise between pixels breaks segments apart.
@@ -123,7 +121,7 @@ def detect_segments(
         raise InputError(f"segments are looked for in (H, W) uint8, got {gray.shape} {gray.dtype}")
     config = config or LineConfig()
     height, width = gray.shape
-    pixel = width / _REFERENCE_WIDTH
+    pixel = width_scale(width)
     scale = float(np.clip(config.detection_width / width, *_SCALE_RANGE))
     if min(height, width) * scale < 8:
         return np.zeros((0, 2, 2))
