@@ -5,7 +5,8 @@
 #
 #   OUT      where results and cached features go; what is there already is not measured again
 #   METHODS  as for `semkey eval`, e.g. compact,runs/new.safetensors,aliked-t16
-#   NAME     some of planar redkitchen cabinet icl noise rooms photos shift negatives (default: all)
+#   NAME     some of planar redkitchen cabinet icl noise rooms photos shift negatives
+#            reliability reliability-kitchen (default: all)
 #
 # THIN=2 takes every second pair of everything. Then `python benchmarks/compare.py OUT` prints all tables, and
 # `python benchmarks/compare.py OUT --decide runs/new.safetensors compact` where the first is better or worse.
@@ -21,6 +22,7 @@ PATH="$PWD/.venv/bin:$PATH"
 names=("${@:3}")
 if [ ${#names[@]} -eq 0 ]; then
     names=(shift negatives icl noise rooms photos cabinet redkitchen planar)
+    names+=(reliability-kitchen reliability)
 fi
 cabinet=$data/tum/rgbd_dataset_freiburg3_cabinet_subsampled
 redkitchen=$data/7scenes/redkitchen/seq-01
@@ -53,6 +55,13 @@ for name in "${names[@]}"; do
         ;;
     photos) $semkey eval posed-pairs "$data"/posed-photos/{desk,toy} --pairs $((16 / thin)) "${pairs[@]}" ;;
     shift) $semkey eval shift "$data/photos/val" --count $((8 / thin)) "${common[@]}" ;;
+    reliability)
+        sets=("$data/photos/val" "$cabinet" "$data/icl-nuim/of_kt3_start")
+        $semkey eval reliability "${sets[@]}" --count $((24 / thin)) --gaps 1 --stride $((2 * thin)) "${pairs[@]}"
+        ;;
+    reliability-kitchen)
+        $semkey eval reliability "$redkitchen" --depth --gaps 1 --stride $((12 * thin)) "${pairs[@]}"
+        ;;
     negatives) $semkey eval negatives "$data/photos/val" --count 2 "${common[@]}" ;;
     *) echo "unknown name $name" >&2 && exit 2 ;;
     esac

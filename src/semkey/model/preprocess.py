@@ -141,7 +141,7 @@ def _checked_tensor(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def normalise(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def with_unit_variance(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """An image of any shape with zero mean and unit variance, and the contrast that it was divided by.
 
     Unit variance makes exposure and contrast irrelevant; the floor keeps the sensor noise of a blank image small.
@@ -164,7 +164,7 @@ def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
     if (valid_height, valid_width) != (height, width):
         # antialias=True averages over the pixels a target pixel covers, with the half-pixel convention
         image = F.interpolate(image, (valid_height, valid_width), mode="bilinear", align_corners=False, antialias=True)
-    image, contrast = normalise(image)
+    image, contrast = with_unit_variance(image)
     pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
     image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
     return PreparedImage(

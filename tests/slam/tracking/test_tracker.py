@@ -11,7 +11,7 @@ from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.frames.sensing import make_sensor
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord
 from semkey.slam.tracking.tracker import Location, Tracker
@@ -31,7 +31,7 @@ def frame_of(world: PointWorld, index: int) -> ObservedFrame:
 
 
 def tracker_of(slam_map: SlamMap) -> Tracker:
-    return Tracker(slam_map, LoopCloser(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
+    return Tracker(slam_map, PlaceRecognition(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
 
 
 def started(world: PointWorld) -> tuple[SlamMap, Tracker]:

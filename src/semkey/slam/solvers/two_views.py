@@ -13,7 +13,7 @@ from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, transform_points
 from semkey.matching.robust import estimate_absolute_pose, estimate_homography, estimate_relative_pose
-from semkey.slam.config import MonoConfig
+from semkey.slam.config import MonoConfig, image_scale
 from semkey.slam.solvers.triangulation import TriangulatedPoints, fundamental_matrix, triangulate
 
 Array = NDArray[np.float64]
@@ -33,7 +33,6 @@ _SAME_MOTION = 0.02
 _LARGEST_THIRD_VIEW_ERROR = 10.0
 # ... and the right motion leaves less than this share of the error of a wrong one.
 _CLEAR_COST_RATIO = 0.7
-_REFERENCE_WIDTH = 640
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,7 +138,7 @@ def initialise_two_views(
         return None
     if np.count_nonzero(inliers) < config.min_initial_share * len(inliers):
         return None
-    max_error = config.max_error_px * camera.width / _REFERENCE_WIDTH / pixel_sigma
+    max_error = config.max_error_px * image_scale(camera) / pixel_sigma
     motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, covariances, max_error) for T in candidates]
     ambiguous = _candidates(motions)
     best = ambiguous[0] if ambiguous else None

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from semkey.model.preprocess import LUMA, normalise
+from semkey.model.preprocess import LUMA, with_unit_variance
 
 Pair = dict[str, torch.Tensor]
 
@@ -49,7 +49,7 @@ class PairSource(Protocol):
 
 def normalize(image: NDArray[np.uint8]) -> torch.Tensor:
     """(H, W) uint8 -> (1, H, W) float32, normalised as the network's input always is."""
-    return normalise(torch.from_numpy(image).float() / 255.0)[0][None]
+    return with_unit_variance(torch.from_numpy(image).float() / 255.0)[0][None]
 
 
 def view_entries(views: Sequence[NDArray[np.uint8]], mix: NDArray[np.float32] | None, *, plain: bool = False) -> Pair:
