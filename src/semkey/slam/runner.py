@@ -13,7 +13,7 @@ import numpy as np
 from semkey.datasets import BrokenFrame, Frame, FrameSequence, open_sequence
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError
-from semkey.extractors import Extractor, create_extractor
+from semkey.extractors import Extractor, as_detector
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ListenerGroup, LoopEvent, SlamListener
 from semkey.slam.frames.frame import ObservedFrame
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
+# Frames that may wait between two stages: enough that one slow keyframe does not stop the others.
 _FRAMES_AHEAD = 2
 
 
 def run_slam(
     sequence: FrameSequence | str | Path,
-    detector: Extractor | str,
+    detector: Extractor | str | Path,
     config: SlamConfig | None = None,
     *,
     out: str | Path | None = None,
@@ -84,6 +84,12 @@ def run_slam(
         ConfigError: it has no camera, the detector is unknown, or ``every`` or ``max_frames`` is not positive.
         InputError: the folder cannot be written.
         SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
+
+    Example:
+        >>> import semkey
+        >>> result = semkey.run_slam("room", semkey.load("nano", max_keypoints=300), out="run", max_frames=4)
+        >>> result.tracked
+        4
     """
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
@@ -94,7 +100,7 @@ def run_slam(
     frames = sequence if isinstance(sequence, FrameSequence) else open_sequence(sequence)
     chosen, camera = choose_sensor(frames, sensor)
     frames = frames.limited_to(chosen)
-    extractor = create_extractor(detector) if isinstance(detector, str) else detector
+    extractor = as_detector(detector)
     if resume is not None:
         result = resume.copy()
         result.config = config or resume.config
