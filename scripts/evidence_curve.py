@@ -19,6 +19,7 @@ from semkey.datasets import open_sequence
 from semkey.datasets.readers.folder import list_images
 from semkey.extractors import create_extractor
 from semkey.images import read_image
+from semkey.model.features import Features
 from semkey.slam import SlamConfig, run_slam
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe, merge_associations
@@ -29,6 +30,7 @@ from semkey.slam.solvers.evidence import MAX_LOG10_NFA
 
 _GROUP = 4
 _FRAMES_OF_OTHERS = 12
+_PIXEL_SIGMA = 2.0
 _NO_DEPTH = np.zeros((1, 1), dtype=np.float32)
 
 
@@ -92,8 +94,10 @@ def _groups(keyframes: list[Keyframe]) -> list[list[Keyframe]]:
     return [keyframes[k : k + _GROUP] for k in range(len(keyframes))]
 
 
-def _observe(features) -> ObservedFrame:
-    return observe_frame(0, 0.0, features, _NO_DEPTH, min_depth=0.0, max_depth=np.inf)
+def _observe(features: Features) -> ObservedFrame:
+    # All equally exact: what is asked is how many agree.
+    covariances = np.tile(_PIXEL_SIGMA**2 * np.eye(2), (len(features), 1, 1))
+    return observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
 
 
 def _evidence(frame: ObservedFrame, slam_map: SlamMap, keyframes: list[Keyframe]) -> float:

@@ -27,12 +27,11 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
-# A pose that fewer of the matched established landmarks agree with is one of something that came into view.
-_HELD_SHARE = 0.4
 # Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
 # this share of the decades of evidence.
 _RIVAL_SHARE = 0.5
 _RIVAL_EVIDENCE = 0.7
+_RIVAL_DISTANCE_PX = 30.0
 
 
 class FrameLocator:
@@ -120,39 +119,13 @@ class FrameLocator:
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        old = associations.select(self._map.landmarks.established(associations.landmark_ids))
         placement = self._place_among(frame, associations, rules, prior, lines)
-        if len(old) >= min_inliers and self._is_against(placement, len(old)):
-            by_old = self._place_by_established(frame, old, rules, prior)
-            # Where the old decides, the new is no rival.
-            placement, associations = (placement, associations) if by_old is None else (by_old, old)
         if placement is None or self._has_rival(frame, associations, placement, rules):
             return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
             self._lines.count_views(placement.lines)
         return placement
-
-    def _is_against(self, placement: Placement | None, established: int) -> bool:
-        """Whether a pose leaves aside most of the established landmarks that were matched."""
-        return placement is None or self._count_established(placement) < _HELD_SHARE * established
-
-    def _place_by_established(
-        self, frame: ObservedFrame, old: Associations, rules: PlacingRules, prior: PosePrior | None
-    ) -> Placement | None:
-        """The pose by landmarks that have long been where they are; None where they are not enough for one.
-
-        What came into view a moment ago may be a hand or a passer-by, and fill most of the image: as long as enough of
-        the old is in view, the new has no say in the pose, and is found only where it agrees.
-        """
-        placement = self._place_among(frame, old, rules, prior, None, established=True)
-        if placement is None or self._is_against(placement, len(old)):
-            return None
-        visible, _ = self._map.landmarks.visible_from(self._nearby(placement), placement.T_world_cam, self._camera)
-        return replace(placement, visible=visible)
-
-    def _count_established(self, placement: Placement) -> int:
-        return int(self._map.landmarks.established(placement.inlier_associations.landmark_ids).sum())
 
     def _place_among(
         self,
@@ -161,24 +134,17 @@ class FrameLocator:
         rules: PlacingRules,
         prior: PosePrior | None,
         lines: SeenLines | None,
-        *,
-        established: bool = False,
     ) -> Placement | None:
-        """A pose that is believed, by all landmarks or by established ones alone; None for none."""
-
-        def nearby(placement: Placement) -> NDArray[np.int64]:
-            ids = self._nearby(placement)
-            return ids[self._map.landmarks.established(ids)] if established else ids
-
+        """A pose that is believed; None for none."""
         placement = place_frame(
             self._map,
             frame,
             associations,
-            nearby,
+            self._nearby,
             rules,
             seed=self._seed,
             prior=prior,
-            line_finder=None if established else self._lines,
+            line_finder=self._lines,
             lines=lines,
             timer=self._timer,
         )
@@ -201,9 +167,9 @@ class FrameLocator:
         rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
         if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
             return False
-        # The same pose again, by duplicates of landmarks, is no rival.
+        # The same pose again, by duplicates of landmarks or by matches that slid along edges, is no rival.
         apart = self._distances(frame, rival.inlier_associations, placement.T_world_cam)
-        if not np.median(apart) > placement.radius_px:
+        if not np.median(apart) > _RIVAL_DISTANCE_PX * self._pixel:
             return False
         return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
 

@@ -20,9 +20,6 @@ _MAX_EXTRAPOLATION = 3.0
 # Twice what 7-Scenes and TUM sequences show, at 0.1 to 0.7 s between frames.
 _VELOCITY_CHANGE = 0.12  # m/s
 _ANGULAR_VELOCITY_CHANGE = 0.2  # rad/s
-# How fast a hand-held camera moves when nothing is known (standard deviation along and about each axis).
-_START_SPEED = 0.4  # m/s
-_START_ANGULAR_SPEED = 0.6  # rad/s
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,22 +76,6 @@ class ConstantVelocity:
             T_world_cam=compose(self._pose, se3_exp(steps * self._velocity)),
             translation_sigma=velocity_change * elapsed,
             rotation_sigma=_ANGULAR_VELOCITY_CHANGE * elapsed,
-        )
-
-    def predict_start(self, timestamp: float) -> Prediction | None:
-        """The pose expected behind a single known one, whose speed may be any that a hand-held camera has.
-
-        None where nothing is known, or where the clock stands still.
-        """
-        if self._pose is None or self._timestamp is None or self._velocity is not None:
-            return None
-        elapsed = timestamp - self._timestamp
-        if elapsed <= 0:
-            return None
-        return Prediction(
-            T_world_cam=self._pose,
-            translation_sigma=_START_SPEED * elapsed,
-            rotation_sigma=_START_ANGULAR_SPEED * elapsed,
         )
 
     def update(self, timestamp: float, T_world_cam: Array) -> None:

@@ -126,10 +126,6 @@ class Tracker:
         if self._clock.lost_frames:
             return None
         last_pose = self._motion.last_pose
-        is_second = self._sensor.has_range and self._last_inliers == 0
-        start = self._motion.predict_start(timestamp) if is_second else None
-        if start is not None:
-            return start
         if self._sensor.has_range or last_pose is None or not len(self._last_ids):
             return self._motion.predict(timestamp)
         depth = self._map.landmarks.median_depth(self._last_ids, last_pose)
