@@ -50,6 +50,20 @@ def test_frame_by_frame_equals_a_run_over_the_sequence() -> None:
     np.testing.assert_array_equal(slam.points(), whole.slam_map.landmarks.positions[whole.slam_map.landmarks.ids])
 
 
+def test_a_single_camera_frame_by_frame_equals_a_run_and_places_late_what_came_before_the_map() -> None:
+    world = noisy_world(20)
+    whole = run_slam(world, PointExtractor(world), QUICK, sensor="mono")
+    with Slam(CAMERA, PointExtractor(world), sensor="mono", config=QUICK) as slam:
+        tracked = [slam.track(frame.image, timestamp=frame.timestamp) for frame in frames_of(world)]
+    began = next(frame for frame in tracked if frame.status == "tracking")
+    assert began.index > 1
+    assert {frame.status for frame in tracked[: began.index]} == {"initialising"}
+    assert [record.index for record in began.late] == list(range(began.index))
+    assert slam.result.alignment == "sim3"
+    assert len(slam.trajectory()) == len(tracked)
+    np.testing.assert_array_equal(slam.trajectory().poses, whole.trajectory().poses)
+
+
 def test_each_frame_says_what_became_of_it() -> None:
     world = noisy_world(blank=[0, 8, 9])
     with Slam(CAMERA, PointExtractor(world), config=QUICK) as slam:
@@ -121,8 +135,8 @@ DEPTH = np.ones((HEIGHT, WIDTH), dtype=np.float32)
         ({"timestamp": float("nan")}, "timestamp is nan"),
         ({"timestamp": "now"}, "timestamp is 'now'"),
         ({"timestamp": 0.0}, "not after that of the last frame"),
-        ({"mask": DEPTH}, "dtype float32: pass uint8 or bool"),
-        ({"mask": IMAGE}, "the mask has shape"),
+        ({"mask": DEPTH}, "mask is float32 .*: a mask is uint8"),
+        ({"mask": IMAGE}, "a mask is uint8"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_error_and_changes_nothing(change: dict[str, Any], message: str) -> None:

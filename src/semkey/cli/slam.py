@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semkey.cli.console import print_table
-from semkey.cli.inputs import FeatureOptions, InputOptions
+from semkey.cli.inputs import FeatureOptions, InputOptions, MaskOptions
 from semkey.cli.options import changes_option, configured, field_option
 from semkey.cli.slam_session import RunOptions, SessionOptions, prepare_session
 from semkey.slam.config import LineConfig, SlamConfig
@@ -30,6 +30,7 @@ def slam(
         ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
     ),
     source: InputOptions,
+    mask: MaskOptions,
     features: FeatureOptions,
     seed: int = field_option(SlamConfig, "seed", min=0),
     run: RunOptions,
@@ -64,6 +65,8 @@ def slam(
     config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines)).with_changes(changes)
     session.check()
     sequence = source.open(path)
+    if (masks := mask.open()) is not None:
+        sequence = sequence.with_masks(masks)
     sensor, _ = choose_sensor(sequence, run.sensor)
     extractor = features.create()
     check_out_dir(session.out)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
+# Frames that may wait between two stages: enough that one slow keyframe does not stop the others.
 _FRAMES_AHEAD = 2
 
 
@@ -84,6 +84,12 @@ def run_slam(
         ConfigError: it has no camera, the detector is unknown, or ``every`` or ``max_frames`` is not positive.
         InputError: the folder cannot be written.
         SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
+
+    Example:
+        >>> import semkey
+        >>> result = semkey.run_slam("room", semkey.load("nano", max_keypoints=300), out="run", max_frames=4)
+        >>> result.tracked
+        4
     """
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")

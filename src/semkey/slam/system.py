@@ -13,14 +13,16 @@ from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.extractors import Extractor, create_extractor
+from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.frames.given import checked_mask, given_frame, unmasked
+from semkey.slam.frames.given import given_frame
 from semkey.slam.frames.segments import SegmentExtractor
 from semkey.slam.frames.sensing import make_sensor
 from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.local_mapping import LocalMapping
@@ -68,6 +70,14 @@ class Slam:
 
     Raises:
         ConfigError: an unknown detector or sensor, or a stereo pair without baseline.
+
+    Example:
+        >>> import semkey
+        >>> room = semkey.open_sequence("room")
+        >>> with semkey.Slam(room.camera, "orb") as slam:
+        ...     poses = [slam.track(f.image, f.depth, timestamp=f.timestamp).T_world_cam for f in list(room)[:4]]
+        >>> len(slam.trajectory()), len(slam.keyframes()) >= 1, len(slam.points()) > 100
+        (4, True, True)
     """
 
     def __init__(
@@ -102,13 +112,15 @@ class Slam:
             self.result.slam_map = SlamMap(camera, config.map, pixel_sigma=pixel_sigma)
         self._map = self.result.slam_map
         self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
-        self._places = LoopCloser(
+        with_scale = not self._sensor.is_metric
+        self._places = PlaceRecognition(
             self._map,
             config.loops,
             ransac_error_px=config.tracking.ransac_error_px,
-            with_scale=not self._sensor.is_metric,
+            with_scale=with_scale,
             seed=config.seed,
         )
+        self._loops = LoopCloser(self._map, config.loops, with_scale=with_scale)
         self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._tracker = Tracker(self._map, self._places, config, self._sensor, self._timer)
         self._tracker.resume(self.result.frames)
@@ -156,30 +168,25 @@ class Slam:
             image,
             depth,
             right,
+            mask,
             camera=self._camera,
             sensor=self._sensor,
             after=frames[-1].timestamp if frames else -np.inf,
         )
-        observed = self.observe(frame, None if mask is None else checked_mask(mask, self._camera))
-        tracked = self.track_observed(observed)
+        tracked = self.track_observed(self.observe(frame))
         self._timer.end_frame()
         return tracked
 
-    def observe(
-        self, frame: Frame, mask: NDArray[np.uint8] | None = None, timer: StageTimer | None = None
-    ) -> ObservedFrame:
+    def observe(self, frame: Frame, timer: StageTimer | None = None) -> ObservedFrame:
         """The features of a frame with their depth; needs nothing of other frames, so that it may run ahead.
 
         Args:
             frame: images as :meth:`track` takes them, checked.
-            mask: (H, W) uint8, 0 for pixels to ignore.
             timer: where the time is added up; None for that of the run.
         """
         timer = timer or self._timer
         with timer.stage("extract"):
-            features = self._extractor.extract(frame.image)
-            if mask is not None:
-                features = unmasked(features, mask)
+            features = extract_masked(self._extractor, frame.image, frame.mask)
         with timer.stage("depth"):
             return self._sensor.observe(frame, features)
 
@@ -212,11 +219,11 @@ class Slam:
         tracker.advance(frame, location, keyframe)
         if keyframe is not None:
             loop = self._close_loop(keyframe)
-        return self._tell_located(frame, location, keyframe, loop)
+        return self._return_located(frame, location, keyframe, loop)
 
     def skip(self, index: int, timestamp: float) -> TrackedFrame:
         """Take in that a frame could not be read; the camera is taken to have moved on as before."""
-        return self._tell_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
+        return self._return_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
 
     # -- what is known -------------------------------------------------------------------------------------------
 
@@ -329,7 +336,7 @@ class Slam:
         """Begin a submap, if the frame is enough for that."""
         keyframes = self._starter.begin(frame, T_world_cam, submap)
         if not keyframes:
-            return self._tell_lost(frame)
+            return self._return_lost(frame)
         tracker, last = self._tracker, keyframes[-1]
         tracker.start(keyframes)
         late = [start_record(keyframe) for keyframe in keyframes[:-1]]
@@ -339,18 +346,18 @@ class Slam:
                 late.append(located_record(earlier, location))
         record, landmark_ids = start_record(last), last.landmark_ids.copy()
         self._mapping.after_keyframe(last.id)
-        return self._tell(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
+        return self._return(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
 
     def _close_loop(self, keyframe: Keyframe) -> LoopRecord | None:
         """See whether a new keyframe shows a place again, and correct the map if it does."""
         with self._timer.stage("loops"):
-            match = self._places.find(keyframe)
+            match = self._places.find_loop(keyframe)
         if match is None:
             return None
         scale = keyframe.scale
         self._mapping.settle()
         with self._timer.stage("loops"):
-            loop = self._places.correct(match)
+            loop = self._loops.correct(match)
         self._tracker.follow_correction(keyframe, keyframe.scale / scale)
         self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
         return loop
@@ -360,11 +367,11 @@ class Slam:
         self._tracker.lose(frame.timestamp)
         if self._tracker.gives_up(frame.timestamp):
             return self._start(frame, self._tracker.last_pose, self._map.next_submap)
-        return self._tell_lost(frame)
+        return self._return_lost(frame)
 
-    # -- what is told of a frame ---------------------------------------------------------------------------------
+    # -- what is returned for a frame ----------------------------------------------------------------------------
 
-    def _tell_located(
+    def _return_located(
         self, frame: ObservedFrame, location: Location, keyframe: Keyframe | None, loop: LoopRecord | None
     ) -> TrackedFrame:
         status: FrameStatus = "relocalised" if location.method == "relocalised" else "tracking"
@@ -373,20 +380,20 @@ class Slam:
         else:
             T_keyframe_cam = self._map.relative_pose(keyframe.id, keyframe.T_world_cam)
             record, landmark_ids = kept_record(keyframe, location, T_keyframe_cam), keyframe.landmark_ids.copy()
-        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
 
-    def _tell_lost(self, frame: ObservedFrame) -> TrackedFrame:
+    def _return_lost(self, frame: ObservedFrame) -> TrackedFrame:
         keypoints = len(frame)
-        return self._tell_without_pose(
+        return self._return_without_pose(
             lost_record(frame.index, frame.timestamp, self._tracker.submap, keypoints=keypoints), keypoints
         )
 
-    def _tell_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
+    def _return_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
         status: FrameStatus = "lost" if self._map.keyframes else "initialising"
         landmark_ids = np.full(keypoints, -1, dtype=np.int64)
-        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
 
-    def _tell(self, tracked: TrackedFrame) -> TrackedFrame:
+    def _return(self, tracked: TrackedFrame) -> TrackedFrame:
         self.result.add(tracked)
         return tracked
 

@@ -52,10 +52,8 @@ def write_report(path: Path, config: TrainConfig, history: History, validations:
         history: what was logged.
         validations: the last validation of each stage that this process trained, for matches to draw.
     """
-    sections = [_summary(config, history)]
-    for section in (_losses(history), _validation(history), _cosines(history), _calibration(history)):
-        if section is not None:
-            sections.append(section)
+    found = (_losses(history), _validation(history), _cosines(history), _calibration(history))
+    sections = [_summary(config, history), *(section for section in found if section is not None)]
     samples = [sample for validation in list(validations.values())[-1:] for sample in validation.samples]
     if samples:
         pictures = [_sample_picture(sample, index) for index, sample in enumerate(samples)]
@@ -194,14 +192,16 @@ def _sample_picture(sample: SampleMatches, index: int) -> Picture:
     caption = f"{count} mutual matches, {right} within 3 px of the truth (green)"
     drawn = draw_matches(
         sample.images[0],
-        sample.features[0],
         sample.images[1],
+        sample.features[0],
         sample.features[1],
         sample.matches,
         sample.right,
         caption=caption,
     )
-    _, code = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, code = cv2.imencode(
+        ".jpg", cv2.cvtColor(drawn.pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
     return Picture(code.tobytes(), f"Validation pair {index}: {caption}")
 
 

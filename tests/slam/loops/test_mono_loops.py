@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from semkey.geometry.transforms import so3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import LoopConfig, MapConfig
 from semkey.slam.frames.frame import observe_keypoints
 from semkey.slam.loops.essential_graph import path_between, way_between
@@ -31,7 +32,12 @@ def straight_map(step: float) -> SlamMap:
     features = PointExtractor(world).extract(world[0].image)
     nothing = np.zeros(len(features))
     for k, pose in enumerate(poses):
-        keyframe = slam_map.add_keyframe(observe_keypoints(k, 1.0 * k, features, nothing, nothing), pose, None, 0)
+        keyframe = slam_map.add_keyframe(
+            observe_keypoints(k, 1.0 * k, features, nothing, nothing, isotropic_covariances(len(features), 1.0)),
+            pose,
+            None,
+            0,
+        )
         keyframe.parent = None if k == 0 else k - 1
         keyframe.median_depth = 2.0
     return slam_map

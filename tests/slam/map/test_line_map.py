@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.matching.robust import estimate_absolute_pose_with_lines
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
@@ -56,7 +57,8 @@ def keyframe_of(world: PointWorld, slam_map: SlamMap, index: int, pose: NDArray[
     frame = world[index]
     assert frame.depth is not None
     features = PointExtractor(world).extract(frame.image)
-    observed = observe_frame(index, 0.1 * index, features, frame.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    observed = observe_frame(index, 0.1 * index, features, frame.depth, covariances, min_depth=0.3, max_depth=8.0)
     truth = world.ground_truth[index] if pose is None else pose
     assert truth is not None
     return slam_map.add_keyframe(observed, truth, None, 0)
@@ -209,7 +211,7 @@ def test_lines_follow_their_keyframe_when_the_map_is_corrected_and_when_it_is_re
     slam_map.remove_keyframe(1)
     np.testing.assert_allclose(lines.points_world(), before, atol=1e-9)
     held = lines.points_world()[lines._references == 1]
-    lines._rehang()
+    lines._follow_removals()
     assert not (lines._references == 1).any()
     assert not (lines._last_seen == 1).any()
     np.testing.assert_allclose(lines.points_world(), before, atol=1e-9)
@@ -331,7 +333,7 @@ def test_bundle_adjustment_by_lines_alone_finds_the_poses() -> None:
             keyframe_rows=no_ids,
             landmark_rows=no_ids,
             keypoints=np.zeros((0, 2)),
-            pixel_sigma=nothing,
+            covariances=np.zeros((0, 2, 2)),
             depth=nothing,
             depth_sigma=nothing,
             lines=problem,

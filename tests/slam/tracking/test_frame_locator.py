@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.placing import Placement
@@ -29,7 +30,8 @@ def frame_of(world: PointWorld, index: int, *, keep: slice = slice(None)) -> Obs
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
     features = features.select(torch.arange(len(features))[keep])
-    return observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def mapped(world: PointWorld) -> SlamMap:

@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.frames.sensing import make_sensor
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord
 from semkey.slam.tracking.tracker import Location, Tracker
@@ -25,11 +26,12 @@ def frame_of(world: PointWorld, index: int) -> ObservedFrame:
     taken = world[index]
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
-    return observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def tracker_of(slam_map: SlamMap) -> Tracker:
-    return Tracker(slam_map, LoopCloser(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
+    return Tracker(slam_map, PlaceRecognition(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
 
 
 def started(world: PointWorld) -> tuple[SlamMap, Tracker]:

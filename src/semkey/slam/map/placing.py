@@ -19,7 +19,7 @@ from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.robust import estimate_absolute_pose
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.map.fusion import predicted_residual_noise
 from semkey.slam.map.image_cells import coverage
 from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
@@ -212,18 +212,18 @@ def refine_placement(
     """
     camera = camera or slam_map.camera
     ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-    pixel_sigma, depth_sigma = predicted_sigmas(
+    covariances, depth_sigma = predicted_residual_noise(
         slam_map.landmarks,
         ids,
         T_world_cam,
         camera,
+        frame.covariances[keypoints],
         frame.depth_sigma[keypoints],
-        pixel_sigma=slam_map.pixel_sigma * (camera.width / slam_map.camera.width),
     )
     observations = PoseObservations(
         points_world=slam_map.landmarks.positions[ids],
         keypoints=frame.keypoints[keypoints],
-        pixel_sigma=pixel_sigma,
+        covariances=covariances,
         depth=frame.depth[keypoints] if uses_depth else np.zeros(len(ids)),
         depth_sigma=depth_sigma,
         weights=frame.weights[keypoints] * np.maximum(associations.similarity, _SMALLEST_SIMILARITY),

@@ -124,7 +124,7 @@ class SlamMap(CovisibilityGraph):
             keyframe.parent = self.nearest_keyframe(found.landmark_ids)
         self.keyframes[keyframe.id] = keyframe
         if found is not None:
-            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera, pixel_sigma=self.pixel_sigma)
+            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera)
             self.observe(keyframe.id, found.landmark_ids, found.keypoint_indices)
         fresh = np.flatnonzero((keyframe.landmark_ids < 0) & (frame.depth > 0))
         points_cam = frame.points_cam(fresh, self.camera)
@@ -134,7 +134,7 @@ class SlamMap(CovisibilityGraph):
             frame.weights[fresh],
             T_world_cam,
             self.camera,
-            pixel_sigma=self.pixel_sigma,
+            frame.covariances[fresh],
         )
         self.add_landmarks(keyframe.id, fresh, transform_points(T_world_cam, points_cam), information)
         self.remove_landmarks(self.landmarks.failed_probation(keyframe.id))
@@ -221,7 +221,7 @@ class SlamMap(CovisibilityGraph):
         for keyframe in moving.values():
             keyframe.submap = into
         if bridge is not None:
-            self._hang(bridge[1], bridge[0])
+            self._attach(bridge[1], bridge[0])
 
     # -- shrinking -----------------------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class SlamMap(CovisibilityGraph):
     def _lose_observer(self, keyframe_id: int, landmark_ids: Indices) -> None:
         """Take a keyframe out of the observers of landmarks; their next one is their reference, or they go."""
         self.landmarks.observations.remove(keyframe_id, landmark_ids)
-        heirs = self.landmarks.observations.first_observers(landmark_ids)
+        successors = self.landmarks.observations.first_observers(landmark_ids)
         orphaned = self.landmarks.references[landmark_ids] == keyframe_id
-        self.landmarks.refer(landmark_ids[orphaned], heirs[orphaned])
-        self.landmarks.remove(landmark_ids[heirs < 0])
+        self.landmarks.refer(landmark_ids[orphaned], successors[orphaned])
+        self.landmarks.remove(landmark_ids[successors < 0])

@@ -1,4 +1,4 @@
-"""Landmarks that a new keyframe and its neighbours see, and whose distance only the two of them together tell."""
+"""New landmarks without depth: triangulated from what a new keyframe and its neighbours both see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoC
         slam_map: grows here.
         keyframe_id: the new keyframe.
         config: settings.
-        image_scale: by what pixel values of the settings are multiplied.
+        image_scale: scale factor of the pixel values of the settings.
 
     Returns:
         Number of new landmarks.
@@ -103,11 +103,9 @@ def _triangulate_pair(
         neighbour.T_world_cam,
         keyframe.T_world_cam,
         slam_map.camera,
-        pixel_sigma=slam_map.pixel_sigma,
+        covariances=(neighbour.frame.covariances[pairs[:, 0]], keyframe.frame.covariances[pairs[:, 1]]),
     )
-    good = found.believable(
-        min_parallax_deg=config.min_parallax_deg, max_error=config.max_error_px * image_scale / slam_map.pixel_sigma
-    )
+    good = found.believable(min_parallax_deg=config.min_parallax_deg, max_error=config.max_error_px * image_scale)
     points = found.points_world[good]
     covariance = np.linalg.inv(found.information[good]) if good.any() else np.zeros((0, 3, 3))
     rays = points - keyframe.T_world_cam[:3, 3]

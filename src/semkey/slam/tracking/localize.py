@@ -12,8 +12,9 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
@@ -97,11 +98,13 @@ class Localizer:
         self._config = config.tracking
         self._seed = config.seed
         self._least_coverage = config.loops.relocalisation_coverage
-        self._places = LoopCloser(
+        self._places = PlaceRecognition(
             slam_map, config.loops, ransac_error_px=config.tracking.ransac_error_px, seed=config.seed
         )
 
-    def localize(self, features: Features, camera: PinholeCamera) -> Localization:
+    def localize(
+        self, features: Features, camera: PinholeCamera, image: NDArray[np.uint8] | None = None
+    ) -> Localization:
         """The pose of one image.
 
         The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
@@ -111,8 +114,11 @@ class Localizer:
         Args:
             features: of the image, of the same kind as the map's.
             camera: of the image.
+            image: (H, W, 3) RGB or (H, W) grey, uint8, which tells how exactly each keypoint lies where it should;
+                None takes all to be equally exact.
         """
-        frame = observe_frame(0, 0.0, features, _NO_DEPTH, min_depth=0.0, max_depth=np.inf)
+        covariances = covariance_model(self._config, image_scale(camera))(features, image)
+        frame = observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best

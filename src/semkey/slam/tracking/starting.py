@@ -71,7 +71,7 @@ class TwoViewStarter:
 
     Args:
         slam_map: the map.
-        mapping: told before the map changes.
+        mapping: takes over its results before the map changes.
         config: settings.
         timer: where the time is added up.
     """
@@ -85,7 +85,6 @@ class TwoViewStarter:
             slam_map.camera,
             config.mono,
             image_scale=image_scale(slam_map.camera),
-            pixel_sigma=slam_map.pixel_sigma,
             seed=config.seed,
         )
 
