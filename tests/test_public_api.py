@@ -175,7 +175,13 @@ def test_the_page_on_python_runs_as_written(here: Path) -> None:
         mask = np.full(frame.image.shape[:2], 255, np.uint8)
         mask[:, :160] = 0
         names |= {"mask": mask, "mask0": mask, "slam": slam}
+        for index in range(len(names["sequence"])):
+            name = Path(names["sequence"].image_name(index)).stem
+            write_image(here / f"masks/{name}.png", mask)
         exec(blocks[1], names)
+        assert all(
+            keyframe.frame.keypoints[:, 0].min() > 159 for keyframe in names["result"].slam_map.keyframes.values()
+        )
         assert names["features"].keypoints[:, 0].min() > 159
         assert slam.points().shape[0] > 50
 
@@ -244,6 +250,8 @@ def test_masks_of_images_to_match(here: Path) -> None:
         ("semkey.run_slam('nowhere', 'nano')", "nowhere: no such file or folder"),
         ("semkey.run_slam('room', 'nan0')", "unknown features 'nan0'"),
         ("semkey.Slam('camera', 'nano')", "pass a PinholeCamera"),
+        ("semkey.run_slam('room', 3)", "the detector is a int: pass what semkey.load gives"),
+        ("semkey.match('a.jpg', 'b.jpg', detector=print)", "the detector is a builtin_function_or_method"),
         ("semkey.draw_keypoints('b.jpg', semkey.load('orb').extract(np.zeros((9, 9), np.uint8)))", "9x9, the image is"),
         ("semkey.draw_matches('a.jpg', 'nowhere.jpg', *[semkey.load('orb').extract('a.jpg')] * 2, None)", "not found"),
     ],
