@@ -90,7 +90,7 @@ class SequenceFault:
     message: str
 
 
-class EndOfSequence(DatasetError):
+class EndOfSequence(DatasetError):  # noqa: N818 (that a camera ends is no error, as StopIteration)
     """A live source has ended (the webcam was unplugged); only live sequences raise it."""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, InputError
-from semkey.extractors import Extractor, create_extractor
+from semkey.extractors import Extractor, as_detector
 from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
@@ -83,7 +83,7 @@ class Slam:
     def __init__(
         self,
         camera: PinholeCamera,
-        detector: Extractor | str,
+        detector: Extractor | str | Path,
         sensor: Sensor = "rgbd",
         baseline: float | None = None,
         config: SlamConfig | None = None,
@@ -93,7 +93,7 @@ class Slam:
     ) -> None:
         if not isinstance(camera, PinholeCamera):
             raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
-        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        extractor = as_detector(detector)
         self.result = result or SlamResult(
             sequence_name="camera",
             sequence_format="frames",
@@ -267,7 +267,7 @@ class Slam:
     def load(
         cls,
         path: str | Path,
-        detector: Extractor | str,
+        detector: Extractor | str | Path,
         *,
         baseline: float | None = None,
         config: SlamConfig | None = None,
@@ -289,7 +289,7 @@ class Slam:
         from semkey.slam.output.session import check_features, load_session
 
         session = load_session(path)
-        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        extractor = as_detector(detector)
         check_features(session, path, feature_name(extractor), feature_settings(extractor))
         old = session.result
         result = SlamResult(
