@@ -61,7 +61,7 @@ def test_real_frames_from_paths_and_grey_images_equal_a_run(shared: Path, tmp_pa
         for frame in (sequence[index] for index in range(10)):
             image: Any = frame.image
             if frame.index % 3 == 1:
-                image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+                image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
             elif frame.index % 3 == 2:
                 image = tmp_path / f"{frame.index}.png"
                 cv2.imwrite(str(image), frame.image[..., ::-1])
