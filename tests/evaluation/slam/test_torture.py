@@ -166,7 +166,6 @@ NEVER_WRONG = (
     "full noise",
     "half covered later by a picture",
     "moving thing 40 %",
-    "standing thing 60 %",
     "depth doubles",
     "depth always 2 m",
 )
