@@ -26,6 +26,8 @@ def located_record(frame: ObservedFrame, location: Location) -> FrameRecord:
         keypoints=len(frame),
         method=location.method,
         submap=location.submap,
+        covariance=location.placement.covariance,
+        quality=location.placement.quality,
     )
 
 
@@ -49,6 +51,8 @@ def kept_record(keyframe: Keyframe, location: Location, T_keyframe_cam: Array) -
         method=location.method,
         is_keyframe=True,
         submap=keyframe.submap,
+        covariance=location.placement.covariance,
+        quality=location.placement.quality,
     )
 
 
@@ -64,6 +68,8 @@ def start_record(keyframe: Keyframe) -> FrameRecord:
         method="start",
         is_keyframe=True,
         submap=keyframe.submap,
+        covariance=np.zeros((6, 6)),
+        quality=1.0,
     )
 
 
