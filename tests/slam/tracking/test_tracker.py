@@ -122,6 +122,17 @@ def test_a_guided_frame_near_its_keyframe_is_not_wanted() -> None:
     assert not tracker.wants_keyframe(frame, location)
 
 
+def test_a_frame_that_nothing_predicted_is_wanted_however_near_it_is() -> None:
+    world = PointWorld([STEADY[0], STEADY[0]])
+    _, tracker = started(world)
+    frame = frame_of(world, 1)
+    assert tracker.predict(frame.timestamp) is None
+    location = tracker.locate(frame, None)
+    assert location is not None
+    assert location.method == "keyframe"
+    assert tracker.wants_keyframe(frame, location)
+
+
 def test_after_a_loss_nothing_is_predicted_until_two_frames_are_placed_again() -> None:
     world = PointWorld(STEADY, blank=[3, 4])
     _, tracker = started(world)
