@@ -186,6 +186,44 @@ def test_the_page_on_python_runs_as_written(here: Path) -> None:
         assert slam.points().shape[0] > 50
 
 
+PROMISED = """
+import semkey
+detector = semkey.load("nano")                     # every feature: compact, nano, orb, sift, aliked-n16
+features = detector.extract("a.jpg")               # repr is one line; features.numpy() gives the same as arrays
+matches = semkey.match(features0, features1)       # images or paths are accepted too, with detector=
+semkey.draw_matches("a.jpg", "b.jpg", features0, features1, matches).save("m.png")
+semkey.draw_keypoints("a.jpg", features)
+sequence = semkey.open_sequence("rgbd_dataset_freiburg3_cabinet")
+result = semkey.run_slam(sequence, detector, out="run/")        # also run_slam("folder", "nano")
+
+slam = semkey.Slam(camera, detector, sensor="rgbd", baseline=None, config=None)          # frame by frame
+frame = slam.track(image, depth=depth, timestamp=t)
+slam.trajectory(); slam.points(); slam.keyframes(); slam.save("room.semkey"); slam.close()
+"""
+
+
+def test_what_was_promised_runs_as_written(here: Path) -> None:
+    nano, first = semkey.load("nano"), semkey.open_sequence("room")[0]
+    names: dict[str, Any] = {
+        "features0": nano.extract("a.jpg"),
+        "features1": nano.extract("b.jpg"),
+        "camera": semkey.open_sequence("room").camera,
+        "image": first.image,
+        "depth": first.depth,
+        "t": 0.5,
+    }
+    exec(PROMISED, names)
+    frame = names["frame"]
+    assert frame.status in ("tracking", "lost", "initialising", "relocalised")
+    np.testing.assert_array_equal(frame.T_world_cam, np.eye(4))
+    assert frame.inliers >= 0
+    assert frame.is_keyframe
+    assert frame.loop is None
+    with semkey.Slam.load("room.semkey", nano) as again:
+        assert again.track(first.image, first.depth, timestamp=0.0).status == "relocalised"
+    assert names["features"].numpy().keypoints.shape == names["features"].keypoints.shape
+
+
 def test_the_block_of_readme_runs_as_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = code_blocks("README.md")[:1]
     exec(block, {})
