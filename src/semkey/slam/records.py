@@ -40,6 +40,10 @@ class FrameRecord:
             :func:`semkey.geometry.pose_covariance.ros_covariance` turns it to the world's axes.
         quality: of the landmarks that the map expected in view, the share that was seen where it should be, in [0, 1];
             1 for the first frame of a map, 0 without a pose.
+        log10_nfa: logarithm of the number of false alarms of the pose: how often chance would give one so well
+            supported; None where lost, and for the first frame of a submap.
+        visible: landmarks that should be seen from the pose.
+        found: of them, those that agree with it.
     """
 
     index: int
@@ -55,6 +59,9 @@ class FrameRecord:
     submap: int
     covariance: Array | None = None
     quality: float = 0.0
+    log10_nfa: float | None = None
+    visible: int = 0
+    found: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,9 @@ FRAME_SPECS = {
     "frames/covariance": ArraySpec(dtype="float64", shape=("F", 6, 6), optional=True),
     "frames/quality": ArraySpec(dtype="float64", shape=("F",), optional=True),
     "frames/ground_truth": ArraySpec(dtype="float64", shape=("F", 4, 4)),
+    "frames/log10_nfa": ArraySpec(dtype="float64", shape=("F",), optional=True),
+    "frames/visible": ArraySpec(dtype="int64", shape=("F",), optional=True),
+    "frames/found": ArraySpec(dtype="int64", shape=("F",), optional=True),
 }
 SPECS: Mapping[str, ArraySpec] = KEYFRAME_SPECS | LANDMARK_SPECS | FRAME_SPECS
 
@@ -198,6 +201,11 @@ def frame_arrays(records: Sequence[FrameRecord], ground_truth: Mapping[int, Pose
         "frames/submap": _ints(record.submap for record in records),
         "frames/covariance": _matrices([record.covariance for record in records], 6),
         "frames/quality": np.array([record.quality for record in records], dtype=np.float64),
+        "frames/log10_nfa": np.array(
+            [np.nan if record.log10_nfa is None else record.log10_nfa for record in records], dtype=np.float64
+        ),
+        "frames/visible": _ints(record.visible for record in records),
+        "frames/found": _ints(record.found for record in records),
         "frames/ground_truth": _poses([ground_truth.get(record.index) for record in records]),
     }
 
@@ -224,12 +232,22 @@ def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tup
                 submap=int(columns["submap"][row]),
                 covariance=_pose(columns["covariance"][row]) if "covariance" in columns else None,
                 quality=float(columns["quality"][row]) if "quality" in columns else 0.0,
+                **_evidence(columns, row),
             )
         )
         true_pose = _pose(columns["ground_truth"][row])
         if true_pose is not None:
             truth[index] = true_pose
     return records, truth
+
+
+def _evidence(columns: Mapping[str, NDArray], row: int) -> dict[str, Any]:
+    """What spoke for a frame's pose, which maps of earlier versions do not have."""
+    if "log10_nfa" not in columns:
+        return {}
+    value = float(columns["log10_nfa"][row])
+    evidence = {name: int(columns[name][row]) for name in ("visible", "found")}
+    return {"log10_nfa": None if np.isnan(value) else value, **evidence}
 
 
 def _keyframe(
