@@ -87,10 +87,10 @@ def trajectory_figure(
         raise InputError("lost_mask and inlier_counts must have one value per frame timestamp")
 
     error = _error_or_none(estimated, ground_truth, alignment)
-    drawn = estimated if error is None else error.similarity.apply(estimated)
+    drawn = estimated if error is None else estimated.mapped(error.similarity)
     live_error = None if live is None else _error_or_none(live, ground_truth, alignment)
     # Both lie in one world frame; where there is no truth to align to, they are drawn in it.
-    drawn_live = live if live is None or live_error is None else live_error.similarity.apply(live)
+    drawn_live = live if live is None or live_error is None else live.mapped(live_error.similarity)
     loops = _loop_places(drawn, loop_timestamps)
     lost_stamps = stamps[lost]
     panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]

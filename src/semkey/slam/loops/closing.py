@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse
 from semkey.slam.config import LoopConfig, image_scale
 from semkey.slam.loops.essential_graph import essential_edges, weighted_edge
@@ -17,7 +18,6 @@ from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
 from semkey.slam.solvers.pose_graph import PoseEdge, optimise_pose_graph
-from semkey.slam.solvers.similarity import ScaledTransform
 
 logger = logging.getLogger(__name__)
 

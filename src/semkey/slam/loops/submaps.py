@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.similarity import ScaledTransform
 
 # A single bad frame is no loss, however slow the camera.
 _FEWEST_LOST_FRAMES = 3
