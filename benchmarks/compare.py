@@ -129,6 +129,10 @@ def decide(found: Found, new: str, old: str) -> None:
         for folder in (folder for folder in folders if folder in found):
             known = {metric.name: metric for evaluation, _ in found[folder].values() for metric in evaluation.metrics}
             for set_name in sets_of(found, folder, heading):
+                runs = [found[folder][method][0] for method in (old, new) if method in found[folder]]
+                measured = [evaluation.sets.get(set_name) for evaluation in runs]
+                if len(measured) == 2 and measured[0] != measured[1]:
+                    raise SystemExit(f"error: {folder}/{set_name}: {new} and {old} were measured on different pairs")
                 for metric in (known[name] for name in metrics if name in known):
                     before, interval = values(found, folder, old, set_name, metric.name)
                     after, _ = values(found, folder, new, set_name, metric.name)

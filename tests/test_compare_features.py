@@ -65,6 +65,17 @@ def test_tables_join_the_methods_of_several_runs(tmp_path: Path) -> None:
     assert "peer" not in only
 
 
+def test_different_pairs_are_not_compared(tmp_path: Path) -> None:
+    before = write(tmp_path / "a", {"old": (0.50, 1.00)})
+    after = write(tmp_path / "b", {"new": (0.60, 0.80)})
+    results = after / "rooms" / "results.json"
+    results.write_text(results.read_text().replace('"pairs": 9', '"pairs": 4'))
+    command = [sys.executable, SCRIPT, before, after, "--decide", "new", "old"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "measured on different pairs" in done.stderr
+
+
 def test_a_folder_without_results_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode != 0

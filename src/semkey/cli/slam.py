@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from semkey.slam import FrameRecord
 
 EXIT_INTERRUPTED = 130
+EXIT_LOST = 3
+"""Less than half of the frames were tracked; the results are written all the same."""
 _SHOWN_PROBLEMS = 5
 
 
@@ -44,7 +46,7 @@ def slam(
     as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
     or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors.
     Ctrl-C saves what was tracked so far; --resume goes on from there, or from the last automatic save of a run that
-    crashed.
+    crashed. Where less than half of the frames were tracked, a sentence says why, and the exit code is 3.
 
     [bold]Examples[/]
 
@@ -101,6 +103,9 @@ def slam(
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
+    if result.shortfall is not None:
+        typer.echo(f"lost: {result.shortfall}", err=True)
+        raise typer.Exit(EXIT_LOST)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.depth import is_constant
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.given import given_frame
 from semkey.slam.frames.segments import SegmentExtractor
@@ -134,6 +135,7 @@ class Slam:
         )
         self._starter = make_starter(self._map, self._mapping, config, self._sensor, self._timer)
         self._is_open = True
+        self._doubted_frame = -2
 
     # -- one frame -----------------------------------------------------------------------------------------------
 
@@ -196,6 +198,9 @@ class Slam:
         What :meth:`track` does with a frame once it is observed.
         """
         tracker, mapping = self._tracker, self._mapping
+        if is_constant(frame.depth):
+            self._doubt_depth(frame.index, "is the same everywhere: it is not used")
+            frame = frame.without_depth()
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
         mapping.before_frame()
@@ -206,6 +211,10 @@ class Slam:
         if location is None:
             return self._lose(frame)
         self._starter.reset()
+        factor = location.placement.depth_factor
+        if factor is not None:
+            self._doubt_depth(frame.index, f"is {factor:.2f} times what the map says: it is not used")
+            frame = frame.without_depth()
 
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None
@@ -331,6 +340,12 @@ class Slam:
         self.close()
 
     # -- parts of the pipeline -----------------------------------------------------------------------------------
+
+    def _doubt_depth(self, index: int, what: str) -> None:
+        """Say what is wrong with the depth of a frame, once for frames in a row."""
+        if index != self._doubted_frame + 1:
+            self.result.problems.append(f"frame {index}: its depth {what}")
+        self._doubted_frame = index
 
     def _start(self, frame: ObservedFrame, T_world_cam: Array, submap: int) -> TrackedFrame:
         """Begin a submap, if the frame is enough for that."""
