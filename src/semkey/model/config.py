@@ -13,6 +13,7 @@ from semkey.errors import ConfigError
 Precision = Literal["auto", "float32", "bfloat16"]
 Branches = Literal["hybrid", "fine", "semantic"]
 Reliability = Literal["keypoint", "grid"]
+Detector = Literal["pixels", "cells"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,14 @@ class ModelConfig(_Config):
         branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
             network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
-        detail_channels: channels of the detail stem, which positions are read from.
-        detail_stride: its stride, 2 or 4 (faster).
+        detector: "pixels" gives each pixel a logit of its own from evidence at full resolution, and follows a picture
+            that is moved; "cells" a softmax inside fixed 8 x 8 cells, the detector of 0.1.0; files without this key
+            have the latter.
+        pixel_channels: of "pixels": filters of the image at full resolution.
+        mixed_channels: of "pixels": channels at full resolution where their answers and context are added.
+        detail_channels: channels of the map that sub-pixel positions and reliability are refined from; with "pixels"
+            it is the first map of the stem.
+        detail_stride: its stride, 2 or 4 (faster); with "pixels" that of the stem's first map.
         context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         detector_channels: channels of the score head.
@@ -63,11 +70,14 @@ class ModelConfig(_Config):
     backbone_layers: tuple[int, ...] = ()
     branches: Branches = "hybrid"
     stem_channels: tuple[int, ...] = (16, 32, 64)
+    detector: Detector = "pixels"
+    pixel_channels: int = 8
+    mixed_channels: int = 4
     detail_channels: int = 16
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
-    detector_channels: int = 64
+    detector_channels: int = 32
     descriptor_dim: int = 64
     descriptor_positions: int = 16
     descriptor_stride: int = 4
@@ -76,8 +86,8 @@ class ModelConfig(_Config):
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> Self:
-        """From a checkpoint's mapping; files from before there was a choice do not name their reliability head."""
-        return cls.from_mapping({"reliability": "grid", **values})
+        """From a checkpoint's mapping; files from before there was a choice name neither reliability nor detector."""
+        return cls.from_mapping({"reliability": "grid", "detector": "cells", **values})
 
     def __post_init__(self) -> None:
         if self.branches not in get_args(Branches):
@@ -88,12 +98,30 @@ class ModelConfig(_Config):
             check_backbone_name(self.backbone)
         if self.reliability not in get_args(Reliability):
             raise ConfigError(f"reliability is '{self.reliability}', must be one of {', '.join(get_args(Reliability))}")
-        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        if self.detector not in get_args(Detector):
+            raise ConfigError(f"detector is '{self.detector}', must be one of {', '.join(get_args(Detector))}")
+        widths = (
+            self.pixel_channels,
+            self.mixed_channels,
+            *self.stem_channels,
+            self.detail_channels,
+            *self.context_channels,
+            self.grid_channels,
+        )
         widths = (*widths, self.detector_channels, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
+        first_stride = 2 if len(self.stem_channels) == 3 else 4
+        if self.detector == "pixels" and (self.detail_channels, self.detail_stride) != (
+            self.stem_channels[0],
+            first_stride,
+        ):
+            raise ConfigError(
+                f"detail_channels {self.detail_channels} and detail_stride {self.detail_stride} must be those of the "
+                f"stem's first map, {self.stem_channels[0]} and {first_stride}, with detector 'pixels'"
+            )
         if self.descriptor_stride not in (4, 8):
             raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):

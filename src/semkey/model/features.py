@@ -20,6 +20,8 @@ class Features:
         descriptors: (N, D) float32, unit norm.
         global_descriptor: (G,) float32 unit norm, for place recognition; ``G`` is 0 where a method has none.
         image_size: (width, height) of the original image in pixels.
+        covariances: (N, 2, 2) float32, px^2 of the original image: how far, and in which direction, a keypoint is
+            likely to lie from the place it marks; symmetric, positive definite. None where a method does not say.
     """
 
     keypoints: torch.Tensor
@@ -28,6 +30,7 @@ class Features:
     descriptors: torch.Tensor
     global_descriptor: torch.Tensor
     image_size: tuple[int, int]
+    covariances: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         count = self.keypoints.shape[0]
@@ -37,6 +40,8 @@ class Features:
             raise InputError(f"scores and reliability must have shape ({count},)")
         if self.descriptors.ndim != 2 or self.descriptors.shape[0] != count:
             raise InputError(f"descriptors have shape {tuple(self.descriptors.shape)}, expected ({count}, D)")
+        if self.covariances is not None and self.covariances.shape != (count, 2, 2):
+            raise InputError(f"covariances have shape {tuple(self.covariances.shape)}, expected ({count}, 2, 2)")
 
     def __len__(self) -> int:
         return self.keypoints.shape[0]
@@ -55,4 +60,5 @@ class Features:
             scores=self.scores[indices],
             reliability=self.reliability[indices],
             descriptors=self.descriptors[indices],
+            covariances=None if self.covariances is None else self.covariances[indices],
         )

@@ -19,10 +19,12 @@ from semkey.model.heads import (
     SDDH,
     GlobalHead,
     OffsetHead,
+    PeakOffsetHead,
     ScoreHead,
     score_from_log_probability,
 )
 from semkey.model.layers import fold_batch_norms
+from semkey.model.pixels import PixelDetector, PixelStem
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import (
     ImageLike,
@@ -48,7 +50,7 @@ class DenseMaps:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
-        detail: (B, C, H/s, W/s) features of the detail stem (stride s), which sub-pixel offsets are read from.
+        detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s).
         coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
     """
 
@@ -105,15 +107,32 @@ class SemanticKeypointDetector(nn.Module):
         channels = self.config.grid_channels
         stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
         coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
-        self.stem = Stem(stem)
+        by_pixels = self.config.detector == "pixels"
+        self.stem = Stem(stem, given=by_pixels)
         self.context = Context(stem, self.config.context_channels)
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
-        self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
-        self.detector = ScoreHead(channels, self.config.detector_channels)
+        self.detail: PixelStem | DetailStem
+        self.detector: PixelDetector | ScoreHead
+        if by_pixels:
+            pixels, detail, stride = self.config.pixel_channels, self.config.detail_channels, self.config.detail_stride
+            self.detail = PixelStem(pixels, detail, stride)
+            self.detector = PixelDetector(
+                channels,
+                self.config.detector_channels,
+                pixel_channels=pixels,
+                mixed_channels=self.config.mixed_channels,
+                detail_channels=detail,
+                detail_stride=stride,
+            )
+        else:
+            self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
+            self.detector = ScoreHead(channels, self.config.detector_channels)
         self.descriptor = SDDH(
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
-        self.offset = OffsetHead(self.config.detail_channels, self.config.detail_stride)
+        self.offset: OffsetHead | PeakOffsetHead = (
+            PeakOffsetHead() if by_pixels else OffsetHead(self.config.detail_channels, self.config.detail_stride)
+        )
         self.reliability = (
             GridReliabilityHead(channels)
             if self.config.reliability == "grid"
@@ -142,6 +161,7 @@ class SemanticKeypointDetector(nn.Module):
         *,
         semantic: BackboneFeatures | None = None,
         decoupled: bool = False,
+        isolated: bool = False,
     ) -> DenseMaps:
         """Dense maps.
 
@@ -151,11 +171,14 @@ class SemanticKeypointDetector(nn.Module):
             semantic: what the backbone makes of ``colors``, where that is known already.
             decoupled: the detector learns nothing into the features that descriptors are made of; the maps are the
                 same.
+            isolated: descriptors learn nothing into the map that they share with a detector by pixels.
 
         Raises:
             InputError: there is a backbone, and neither ``colors`` nor ``semantic``.
         """
-        stem = self.stem(images)
+        detail, evidence = self.detail(images)
+        first = images if isinstance(self.detail, DetailStem) else detail
+        stem = self.stem(first.detach() if isolated else first)
         coarse = self.context(stem)
         if self.backbone is None:
             semantic = None
@@ -164,8 +187,11 @@ class SemanticKeypointDetector(nn.Module):
                 raise InputError("a network with a backbone needs the images in colour as well")
             semantic = self.backbone(colors)
         grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
-        detail, logits = self.detail(images)
-        log_probability = self.detector(grid.detach() if decoupled else grid, logits)
+        seen = grid.detach() if decoupled else grid
+        if isinstance(self.detector, PixelDetector):
+            log_probability = self.detector(seen, detail, evidence)
+        else:
+            log_probability = self.detector(seen, evidence)
         if semantic is not None:
             coarse = (*coarse, *semantic.maps)
         return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
@@ -189,6 +215,8 @@ class SemanticKeypointDetector(nn.Module):
 
     def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
         """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
+        if isinstance(self.offset, PeakOffsetHead):
+            return peaks.keypoints + self.offset(peaks.windows)
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
     def rate(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:

@@ -135,7 +135,7 @@ class StageLoop:
         self.bfloat16 = autocast_bfloat16(config.optimizer.precision, fabric.device)
         self.guide: Guide | None = None
         if config.guide is not None and wants_guide(plan.config.active_losses):
-            self.guide = Guide(config.guide, config.model, fabric.device)
+            self.guide = Guide(config.guide, config.model, fabric.device, shifts=config.objectives.guide_shifts)
         self._saved_at = time.monotonic()
         self._sums = _Sums()
 
@@ -263,7 +263,7 @@ class StageLoop:
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
             semantic = None if self.feed is None else self.feed.training_views(batch)
-            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled)
+            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled, isolated=self.plan.isolated)
             guide = None if self.guide is None else (self.guide, self.guide.maps(images, _colors(batch)))
         return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
 
