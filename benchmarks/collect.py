@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from semkey.evaluation.results import Evaluation, SetResult
-from semkey.evaluation.tables import overview
-from semkey.images.writing import atomic_write_text
+from semkey.evaluation.report.tables import overview
+from semkey.evaluation.running.results import Evaluation, SetResult
+from semkey.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import semkey
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.loading import load_backbone
-from semkey.evaluation.pairs import ImagePair, PoseTruth
-from semkey.evaluation.posed_data import posed_sequence_sets
+from semkey.evaluation.data.pairs import ImagePair, PoseTruth
+from semkey.evaluation.data.posed import posed_sequence_sets
 
 HAS_MATCH_PX, RIGHT_PX = 2.0, 3.0
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.evaluation.homography_data import random_homography_set
-from semkey.evaluation.pairs import HomographyTruth, PoseTruth
+from semkey.evaluation.data.homographies import random_homography_set
+from semkey.evaluation.data.pairs import HomographyTruth, PoseTruth
 from semkey.losses.reliability import match_success, reliability_bce_loss
 from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from semkey.model.heads import score_from_log_probability

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # all of them and stands outside; `textfiles` reads lines, for any package that reads or writes text formats.
 ORDER = (
     {"errors", "runtime", "lazy"},
-    {"textfiles", "geometry", "downloads", "settings"},
+    {"files", "textfiles", "geometry", "downloads", "settings"},
     {"metrics", "images"},
     {"backbones"},
     {"model"},
@@ -219,6 +219,84 @@ def test_packages_beside_each_other_do_not_import_in_a_circle() -> None:
         if importer != target:
             graph.setdefault(importer, set()).add(target)
     assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+# Rooms of a package, in the order in which they may import each other; a file beside the rooms stands for itself.
+ROOMS = {
+    "slam": (
+        {"config", "records", "timing"},
+        {"solvers"},
+        {"frames"},
+        {"map"},
+        {"result", "pipeline"},
+        {"events"},
+        {"loops", "mapping"},
+        {"tracking"},
+        {"output", "system"},
+    ),
+    "evaluation": ({"data"}, {"running"}, {"report"}, {"kinds", "slam"}),
+    "datasets": ({"cameras", "sequence"}, {"readers"}, {"opening"}),
+    "training": (
+        {"stage_config", "data"},
+        {"config", "feature_folder", "history"},
+        {"objectives"},
+        {"processes", "backbone_feed", "checkpointing", "stages"},
+        {"feeding", "validation"},
+        {"loop", "report"},
+        {"fit"},
+    ),
+}
+MOST_FILES = 20
+
+
+def file_imports() -> dict[str, set[str]]:
+    """By module of semkey, the modules of semkey that it imports, those inside functions and for types too."""
+    modules = {module_name(path): path for path in source_files()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found = graph.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {target if target in modules else node.module for target in inner}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = {target for target in found if target in modules and target != name}
+    return graph
+
+
+def module_name(path: Path) -> str:
+    parts = ("semkey", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    facades = {module_name(path) for path in source_files() if path.name == "__init__.py"}
+    graph = {name: targets - facades for name, targets in file_imports().items() if name not in facades}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_one_way(package: str) -> None:
+    levels = {room: level for level, rooms in enumerate(ROOMS[package]) for room in rooms}
+    wrong = []
+    for importer, targets in file_imports().items():
+        if not importer.startswith(f"semkey.{package}."):
+            continue
+        room = importer.split(".")[2]
+        assert room in levels, f"give {package}/{room} a place in ROOMS"
+        for target in targets:
+            other = target.split(".")[2] if target.startswith(f"semkey.{package}.") else room
+            if other != room and levels[other] >= levels[room]:
+                wrong.append(f"{importer} imports {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_folder_is_crowded() -> None:
+    for root in (SOURCE, ROOT / "tests"):
+        for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+            files = [path.name for path in folder.glob("*.py")]
+            assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} holds {len(files)} files"
 
 
 def test_the_library_imports_only_what_it_declares() -> None:

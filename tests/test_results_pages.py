@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from semkey.evaluation.results import Evaluation, Metric, SetResult
+from semkey.evaluation.running.results import Evaluation, Metric, SetResult
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,7 +1,8 @@
 """Configurations as frozen dataclasses: built from nested mappings, read from YAML, changed by ``a.b=value``.
 
-Every problem is a :class:`semkey.errors.ConfigError` that names the key with its whole path and, for an unknown key,
-the nearest one that exists.
+:class:`Settings` is the base of every configuration class of the project. Every problem is a
+:class:`semkey.errors.ConfigError` that names the key with its whole path and, for an unknown key, the nearest one that
+exists.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from semkey.errors import ConfigError
 
 T = TypeVar("T")
+
+_EXAMPLE = "seed=1 or a.b=0.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,14 @@ class Settings:
     def to_mapping(self) -> dict[str, Any]:
         """A nested mapping of plain values that :meth:`from_mapping` reads back; ready for JSON and YAML."""
         return _plain(self)
+
+    def with_changes(self, changes: Sequence[str]) -> Self:
+        """A copy with changes such as ``tracking.min_inliers=20``, see :func:`override`.
+
+        Raises:
+            ConfigError: as :func:`override` and :meth:`from_mapping`.
+        """
+        return self.from_mapping(override({}, changes), base=self)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def override(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any
         path, equals, text = change.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise ConfigError(f"--set {change}: expected key=value, e.g. optimizer.batch_pairs=16")
+            raise ConfigError(f"--set {change}: expected key=value, e.g. {_EXAMPLE}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -131,11 +143,23 @@ def require_within(settings: object, interval: str, *names: str) -> None:
             raise ConfigError(f"{name} is {value}, must be in {interval}")
 
 
+def require_choice(settings: object, *names: str) -> None:
+    """Raise a ConfigError unless fields whose type is a ``Literal``, perhaps with None, have one of its values."""
+    hints = typing.get_type_hints(type(settings))
+    for name in names:
+        _convert(hints[name], getattr(settings, name), None, name)
+
+
 def unknown_key(where: str, key: str, valid: Sequence[str]) -> ConfigError:
     """The error for a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(str(key), valid, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(valid) or 'none'}"
+    hint = did_you_mean(key, valid) or f"there are: {', '.join(valid) or 'none'}"
     return ConfigError(f"unknown key '{_join(where, key)}', {hint}")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """``did you mean 'NAME'?`` with the known name that is nearest to a wrong one, or nothing where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else ""
 
 
 def _join(where: str, key: str) -> str:
@@ -187,8 +211,8 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
             except ConfigError as error:
                 problems.append(error)
         raise problems[0]
-    if is_dataclass(kind):
-        return _section(kind, value, default, where)
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        return _build(kind, value, default if isinstance(default, kind) else None, where)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where} is {value!r}, must be one of {', '.join(map(str, arguments))}")
@@ -201,18 +225,6 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
         items = {str(key): _convert(arguments[1], item, None, _join(where, key)) for key, item in value.items()}
         return {**(default or {}), **items}
     return _scalar(kind, value, where)
-
-
-def _section(kind: Any, value: Any, default: Any, where: str) -> Any:
-    if issubclass(kind, Settings):
-        return _build(kind, value, default if isinstance(default, kind) else None, where)
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{where} is {value!r}, expected keys with values")
-    try:  # another configuration with checks of its own
-        return kind.from_mapping(value or {})
-    except ConfigError as error:
-        message = str(error)
-        raise ConfigError(message if where in message else f"{where}: {message}") from None
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -232,8 +244,8 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     if kind is int and isinstance(value, float | str) and _number(value) is not None and float(value).is_integer():
         return int(float(value))
     if kind is float and not isinstance(value, bool) and _number(value) is not None:

@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from semkey.backbones.backbone import Backbone, BackboneFeatures
 from semkey.errors import ConfigError
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 
 _FORMAT = "features-1"  # another number makes everything anew
 

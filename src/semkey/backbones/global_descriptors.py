@@ -21,7 +21,7 @@ from safetensors.torch import save
 from semkey.backbones.backbone import Backbone, BackboneFeatures
 from semkey.backbones.feature_cache import compute_features
 from semkey.errors import CheckpointError, ConfigError
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 
 GlobalKind = Literal["cls", "gem", "vlad"]
 GLOBAL_KINDS: tuple[GlobalKind, ...] = ("cls", "gem", "vlad")

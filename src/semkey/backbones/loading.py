@@ -280,7 +280,7 @@ def _note_path(path: Path) -> Path:
 
 def _note_hash(path: Path, url: str, sha256: str, commit: str) -> None:
     """Note beside a download what it was, so that a later change of the file is noticed."""
-    from semkey.images.writing import atomic_write_text
+    from semkey.files import atomic_write_text
 
     atomic_write_text(_note_path(path), json.dumps({"url": url, "sha256": sha256, "commit": commit}) + "\n")
 

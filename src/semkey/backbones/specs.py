@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from semkey.errors import ConfigError
+from semkey.settings import did_you_mean
 
 Family = Literal["vit", "dinov2", "dinov2-reg", "dinov3"]
 Triple = tuple[float, float, float]
@@ -261,5 +261,5 @@ def check_backbone_name(name: str) -> None:
 
 def preset_hint(name: str) -> str:
     """The preset that a wrong name is nearest to, as a part of a message."""
-    near = difflib.get_close_matches(name, BACKBONES, n=1)
-    return f", did you mean '{near[0]}'" if near else ""
+    hint = did_you_mean(name, BACKBONES)
+    return hint and f", {hint}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from semkey.cli.console import DeviceOption
-from semkey.cli.eval_common import progress_bar
+from semkey.cli.evaluate.common import progress_bar
 
 BackboneArgument = typer.Argument(
     ...,
@@ -46,14 +46,14 @@ def cache_features(
         semkey cache-features dinov2-base-reg photos --size 448x448 --out cache
     """
     from semkey.backbones.loading import load_backbone
-    from semkey.cli.eval_common import split_integers
-    from semkey.cli.eval_other import parse_sizes
+    from semkey.cli.evaluate.common import split_integers
+    from semkey.cli.evaluate.other import parse_sizes
     from semkey.errors import ConfigError
     from semkey.model.presets import select_device
     from semkey.training.data.config import DataConfig
     from semkey.training.data.opening import cache_folder
     from semkey.training.feature_folder import cache_features as fill
-    from semkey.training.optimisation import autocast_bfloat16
+    from semkey.training.objectives.optimisation import autocast_bfloat16
 
     sizes = parse_sizes(size) if size is not None else (None,)
     if len(sizes) != 1:

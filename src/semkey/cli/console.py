@@ -19,7 +19,7 @@ FeaturesOption = typer.Option(
     metavar="compact|orb|sift|NAME|FILE",
     help="Which features: [bold]compact[/] (learned), [bold]orb[/], [bold]sift[/] (RootSIFT), a semkey checkpoint "
     "(.safetensors), your own module:function, or a peer (aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, "
-    "disk).",
+    "disk, clidd-n64, clidd-s64, clidd-m64, clidd-l64).",
 )
 MaxKeypointsOption = typer.Option(1024, "--max-keypoints", "-n", min=1, help="Largest number of keypoints per image.")
 DeviceOption = typer.Option(
@@ -111,7 +111,7 @@ def write_json(path: str, value: Any) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    from semkey.images.writing import atomic_write_text
+    from semkey.files import atomic_write_text
 
     atomic_write_text(path, text)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from semkey.cli.console import print_table
-from semkey.cli.eval_common import progress_bar
+from semkey.cli.evaluate.common import progress_bar
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Look at training data before training on them.")
 
@@ -50,7 +50,7 @@ def show(
         semkey data show configs/compact.yaml --set data.photos=photos --split val --pairs 8 --png pictures
     """
     from semkey.errors import InputError
-    from semkey.images.writing import atomic_write_bytes, atomic_write_text
+    from semkey.files import atomic_write_bytes, atomic_write_text
     from semkey.training.config import TrainConfig
     from semkey.training.data.report import collect_pairs, data_report, pair_pictures, summarise
 

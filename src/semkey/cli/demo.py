@@ -81,7 +81,7 @@ def demo(
     from semkey.extractors import create_extractor
     from semkey.rendering import RoomConfig, write_room
     from semkey.rendering.dataset import check_room_dir
-    from semkey.slam.report import check_out_dir
+    from semkey.slam.output.report import check_out_dir
 
     run = _Run(out=check_out_dir(out))
     room = out / "room"
@@ -201,7 +201,7 @@ def _right_share(
 
 def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) -> None:
     from semkey.slam import FrameRecord, SlamConfig, run_slam
-    from semkey.slam.report import write_report
+    from semkey.slam.output.report import write_report
 
     with count_progress("Tracking") as progress:
 
@@ -220,7 +220,7 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
 def _write_report(run: _Run) -> None:
     import json
 
-    from semkey.images.writing import atomic_write_bytes, atomic_write_text
+    from semkey.files import atomic_write_bytes, atomic_write_text
     from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
 
     figures = run.figures

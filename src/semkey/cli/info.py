@@ -75,4 +75,5 @@ def _peers_state() -> str:
     from semkey.extractors.peers import PEERS
 
     found = importlib.util.find_spec("kornia") is not None
-    return f"{', '.join(PEERS)} ({'kornia is installed' if found else 'pip install semkey[peers] for them'})"
+    needed = "kornia is installed" if found else "pip install semkey[peers] for all but clidd"
+    return f"{', '.join(PEERS)} ({needed})"

@@ -10,8 +10,8 @@ import typer
 from semkey.cli.console import DeviceOption, MaxKeypointsOption, print_table, track
 
 if TYPE_CHECKING:
-    from semkey.slam.localize import Localization
-    from semkey.slam.session import Session
+    from semkey.slam.output.session import Session
+    from semkey.slam.tracking.localize import Localization
 
 _FILES = ("poses.txt", "poses.json", "map.png")
 
@@ -30,7 +30,8 @@ def localize(
         "--features",
         "-f",
         metavar="NAME|FILE",
-        help="Where the map's features are now; else by the name that it was made with.",
+        help="Where the map's features are now; else by the name that it was made with. A map made with your own "
+        "module:function needs it again: a file never says which code is run.",
     ),
     max_keypoints: int = MaxKeypointsOption,
     device: str = DeviceOption,
@@ -51,18 +52,22 @@ def localize(
     from semkey.cli.console import write_json
     from semkey.datasets import parse_camera
     from semkey.errors import ConfigError
-    from semkey.extractors import create_extractor
+    from semkey.extractors import create_extractor, create_stored_extractor
+    from semkey.files import atomic_write_bytes
     from semkey.images import read_image
-    from semkey.images.writing import atomic_write_bytes, write_image
-    from semkey.slam.localize import Localizer, camera_of_image
-    from semkey.slam.report import check_out_dir
-    from semkey.slam.session import check_features, load_session
+    from semkey.images.writing import write_image
+    from semkey.slam.output.report import check_out_dir
+    from semkey.slam.output.session import check_features, load_session
+    from semkey.slam.tracking.localize import Localizer, camera_of_image
     from semkey.visualization.map_picture import draw_reprojections
 
     parameters = None if camera is None else parse_camera(camera)
     paths = _expand(images)
     session = load_session(map_file)
-    extractor = create_extractor(features or session.result.features, max_keypoints=max_keypoints, device=device)
+    if features is None:
+        extractor = create_stored_extractor(session.result.features, max_keypoints=max_keypoints, device=device)
+    else:
+        extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_features(session, map_file, extractor.name, getattr(extractor, "settings", {}))
     check_out_dir(out)
     localizer = Localizer(session.slam_map, session.result.config)
@@ -91,7 +96,7 @@ def localize(
 
 def _expand(images: list[Path]) -> list[Path]:
     """Files as they are, folders as the images in them."""
-    from semkey.datasets.folder import list_images
+    from semkey.datasets.readers.folder import list_images
     from semkey.errors import InputError
 
     paths = []
@@ -106,7 +111,7 @@ def _expand(images: list[Path]) -> list[Path]:
 def _write_poses(path: Path, found: list[Localization]) -> None:
     import numpy as np
 
-    from semkey.metrics.trajectory import Trajectory, write_tum_trajectory
+    from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 
     rows = [(number, result.T_world_cam) for number, result in enumerate(found) if result.T_world_cam is not None]
     stamps = np.array([number for number, _ in rows], dtype=np.float64)

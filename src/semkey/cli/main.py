@@ -9,8 +9,8 @@ import typer
 
 from semkey import __version__
 from semkey.cli import backbones, data, demo, detect, info, localize, match, render_room, slam, train
-from semkey.cli import eval as eval_commands
 from semkey.cli.console import DownloadBar, print_error
+from semkey.cli.evaluate import pairs as eval_commands
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process

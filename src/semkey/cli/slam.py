@@ -87,9 +87,9 @@ def slam(
     """
     from semkey.extractors import create_extractor
     from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
-    from semkey.slam.line_config import LineConfig
-    from semkey.slam.report import check_out_dir
-    from semkey.slam.saving import save_run
+    from semkey.slam.config import LineConfig
+    from semkey.slam.output.report import check_out_dir
+    from semkey.slam.output.saving import save_run
 
     options = SessionOptions(
         out=out,

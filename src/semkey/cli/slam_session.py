@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from semkey.settings import Settings
+
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence, Sensor
     from semkey.extractors import Extractor
     from semkey.slam import SlamConfig, SlamMap, SlamObserver, SlamResult
-    from semkey.slam.colors import LandmarkColors
-    from semkey.slam.lost_pictures import LostFramePictures
+    from semkey.slam.output.colors import LandmarkColors
+    from semkey.slam.output.lost_pictures import LostFramePictures
 
 AUTOSAVE_FILE = "autosave.semkey"
 
@@ -38,7 +40,7 @@ PlyOption = typer.Option(None, "--ply", metavar="FILE", help="Write the landmark
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(Settings):
     """The options of this file, as given; ``out`` is the folder of the results."""
 
     out: Path
@@ -113,13 +115,13 @@ class PreparedSession:
         if result.slam_map is not None and result.slam_map.keyframes:
             colors = self.colors.colors(len(result.slam_map.landmarks))
         if options.save_map is not None:
-            from semkey.slam.session import Session, save_session
+            from semkey.slam.output.session import Session, save_session
 
             session = Session(result=result, feature_settings=self.feature_settings, every=self.every, colors=colors)
             save_session(options.save_map, session)
             typer.echo(f"map written to {options.save_map}")
         if options.ply is not None and result.slam_map is not None:
-            from semkey.slam.export import write_ply
+            from semkey.slam.output.ply import write_ply
 
             count = write_ply(options.ply, result.slam_map, colors)
             typer.echo(f"{count} points written to {options.ply}")
@@ -146,9 +148,9 @@ def prepare_session(
         InputError: a map cannot be read, or a recording not be written.
         ConfigError: a map does not belong to this input, these features or settings, or the viewer cannot be shown.
     """
-    from semkey.slam.colors import LandmarkColors
-    from semkey.slam.lost_pictures import LostFramePictures
-    from semkey.slam.session import Autosave, check_continuable, check_features, check_resumable, load_session
+    from semkey.slam.output.colors import LandmarkColors
+    from semkey.slam.output.lost_pictures import LostFramePictures
+    from semkey.slam.output.session import Autosave, check_continuable, check_features, check_resumable, load_session
 
     settings = dict(getattr(extractor, "settings", {}))
     loaded, slam_map, resume = None, None, None
@@ -166,7 +168,7 @@ def prepare_session(
     lost_pictures = LostFramePictures()
     observers: list[SlamObserver] = [colors, lost_pictures]
     if options.viewer or options.record is not None:
-        from semkey.slam.viewer import RerunObserver
+        from semkey.slam.output.viewer import RerunObserver
 
         known = None if loaded is None else loaded.colors
         observers.append(RerunObserver(record=options.record, live=options.viewer, colors=known))

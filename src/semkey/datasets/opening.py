@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from semkey.datasets.calibration import CameraArgument
-from semkey.datasets.euroc import is_euroc, open_euroc
-from semkey.datasets.folder import IMAGE_SUFFIXES, list_images, open_folder
-from semkey.datasets.icl_nuim import is_icl_nuim, open_icl_nuim
-from semkey.datasets.kitti import is_kitti, open_kitti
-from semkey.datasets.scannet import is_scannet, open_scannet
+from semkey.datasets.cameras.calibration import CameraArgument
+from semkey.datasets.readers.euroc import is_euroc, open_euroc
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
+from semkey.datasets.readers.icl_nuim import is_icl_nuim, open_icl_nuim
+from semkey.datasets.readers.kitti import is_kitti, open_kitti
+from semkey.datasets.readers.scannet import is_scannet, open_scannet
+from semkey.datasets.readers.seven_scenes import open_seven_scenes
+from semkey.datasets.readers.tartanair import is_tartanair, open_tartanair
+from semkey.datasets.readers.tum import open_tum
+from semkey.datasets.readers.video import VIDEO_SUFFIXES, open_video
+from semkey.datasets.readers.webcam import WebcamSequence, webcam_index
 from semkey.datasets.sequence import FrameSequence
-from semkey.datasets.seven_scenes import open_seven_scenes
-from semkey.datasets.tartanair import is_tartanair, open_tartanair
-from semkey.datasets.tum import open_tum
-from semkey.datasets.video import VIDEO_SUFFIXES, open_video
-from semkey.datasets.webcam import WebcamSequence, webcam_index
 from semkey.errors import ConfigError, DatasetError
 
 

@@ -2,7 +2,7 @@
 
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
 from semkey.extractors.points import DescribingExtractor, extract_and_describe
-from semkey.extractors.registry import Extractor, create_extractor, extractor_names
+from semkey.extractors.registry import Extractor, create_extractor, create_stored_extractor, extractor_names
 
 __all__ = [
     "ClassicalExtractor",
@@ -11,6 +11,7 @@ __all__ = [
     "OrbExtractor",
     "RootSiftExtractor",
     "create_extractor",
+    "create_stored_extractor",
     "extract_and_describe",
     "extractor_names",
 ]

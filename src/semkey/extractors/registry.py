@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
 from semkey.model.presets import load, load_random, preset_names, presets, select_device
+from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -112,10 +112,10 @@ def create_extractor(
 
     Args:
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
-            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``), the
-            path of a semkey ``.safetensors`` checkpoint, ``module:function`` (see
-            :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
-            an entry point of the group ``semkey.extractors``.
+            ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``;
+            ``clidd-n64``, ``clidd-s64``, ``clidd-m64``, ``clidd-l64``), the path of a semkey ``.safetensors``
+            checkpoint, ``module:function`` (see :func:`semkey.extractors.plugins.create_from_function`), or a name that
+            an installed package registered as an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
@@ -131,6 +131,58 @@ def create_extractor(
             ``module:function`` that cannot be used.
         CheckpointError: the checkpoint is missing or not one of semkey's; the weights of a peer cannot be found.
     """
+    shipped = _create_shipped(
+        name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=random_weights
+    )
+    if shipped is not None:
+        return shipped
+    if ":" in name:
+        return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
+    registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))
+    if registered is not None:
+        return registered
+    raise _unknown(name)
+
+
+def create_stored_extractor(
+    name: str, *, max_keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
+) -> Extractor:
+    """Create the extractor that a file names, such as the map it was made with.
+
+    Files come from strangers, so they never say which code is run: only what ships with semkey and checkpoints (which
+    hold numbers alone) are made here. Own extractors are given by the user, and a file only checks that they match.
+
+    Args:
+        name: as written in the file.
+        max_keypoints: see :func:`create_extractor`.
+        device: see :func:`create_extractor`.
+        weights: see :func:`create_extractor`.
+
+    Raises:
+        ConfigError: nothing of semkey's has this name; an extractor of one's own has to be given with ``--features``.
+        CheckpointError: see :func:`create_extractor`.
+    """
+    shipped = _create_shipped(name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=False)
+    if shipped is not None:
+        return shipped
+    if ":" not in name and name not in entry_point_names():
+        raise _unknown(name)
+    raise ConfigError(
+        f"features '{name}' do not come with semkey, and code that a file names is not run: "
+        "give your own extractor with --features"
+    )
+
+
+def _unknown(name: str) -> ConfigError:
+    known = extractor_names()
+    hint = did_you_mean(name, known) or f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
+    return ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")
+
+
+def _create_shipped(
+    name: str, *, max_keypoints: int, device: str, weights: Sequence[Path], random_weights: bool
+) -> Extractor | None:
+    """What semkey itself has under a name, or a checkpoint; None for anything else. Runs no foreign code."""
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
     if name in CLASSICAL:
@@ -144,12 +196,4 @@ def create_extractor(
         return LearnedExtractor(
             name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=is_random
         )
-    if ":" in name:
-        return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
-    registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))
-    if registered is not None:
-        return registered
-    known = extractor_names()
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"a checkpoint's name ends in {CHECKPOINT_SUFFIX}"
-    raise ConfigError(f"unknown features '{name}': choose one of {', '.join(known)} ({hint})")
+    return None

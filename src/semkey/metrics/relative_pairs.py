@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
-from semkey.metrics.trajectory_io import Trajectory
+from semkey.geometry.trajectories import Trajectory
 
 #: ``frames`` counts poses, ``s`` is seconds, ``m`` metres along the path.
 DeltaUnit = Literal["frames", "s", "m"]

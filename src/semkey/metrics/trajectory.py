@@ -1,4 +1,4 @@
-"""Comparing trajectories: association in time, alignment, absolute and relative errors.
+"""Comparing trajectories: alignment, absolute and relative errors.
 
 The definitions are those of Sturm et al., *A Benchmark for the Evaluation of RGB-D SLAM Systems*, IROS 2012, and the
 numbers equal those of the evo package.
@@ -13,32 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
-from semkey.geometry.transforms import interpolate_pose, inverse, rotation_angle_deg
+from semkey.geometry.trajectories import Trajectory, associate_by_time
+from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
-from semkey.metrics.trajectory_io import Trajectory, is_rigid, read_tum_trajectory, write_tum_trajectory
-
-__all__ = [
-    "Alignment",
-    "ErrorStatistics",
-    "RelativePoseErrors",
-    "Similarity",
-    "Trajectory",
-    "TrajectoryError",
-    "absolute_trajectory_error",
-    "associate_by_time",
-    "is_rigid",
-    "pose_at",
-    "read_tum_trajectory",
-    "relative_pose_errors",
-    "umeyama_alignment",
-    "write_tum_trajectory",
-]
 
 #: ``se3`` for metric trajectories (RGB-D, stereo), ``sim3`` where the scale is unknown (monocular), ``none`` as given.
 Alignment = Literal["se3", "sim3", "none"]
 
-# Stamps (seconds) this close are of the same instant: files give them with 4 to 6 decimals.
-_SAME_INSTANT_S = 1e-4
 # Two poses can always be laid on each other in some way; an aligned error says something from three on.
 _MIN_POSES = 3
 
@@ -118,60 +99,6 @@ class RelativePoseErrors:
     rotation_deg: ErrorStatistics
     translation_errors: NDArray[np.float64]
     rotation_errors_deg: NDArray[np.float64]
-
-
-def associate_by_time(
-    timestamps0: ArrayLike, timestamps1: ArrayLike, *, max_difference_s: float = 0.02
-) -> NDArray[np.int64]:
-    """Pairs of stamps that are close in time, one to one, as ``associate.py`` of the TUM RGB-D benchmark finds them.
-
-    All pairs nearer than ``max_difference_s`` are taken greedily, closest first.
-
-    Args:
-        timestamps0: (N,) seconds, increasing.
-        timestamps1: (M,) seconds, increasing.
-        max_difference_s: pairs must be closer than this; 0.02 s is the benchmark's default, under one frame at 30 Hz.
-
-    Returns:
-        (K, 2) int64 indices into both, in order of time.
-    """
-    stamps0 = np.asarray(timestamps0, dtype=np.float64)
-    stamps1 = np.asarray(timestamps1, dtype=np.float64)
-    begins = np.searchsorted(stamps1, stamps0 - max_difference_s, side="left")
-    ends = np.searchsorted(stamps1, stamps0 + max_difference_s, side="right")
-    candidates = [
-        (abs(stamps0[i] - stamps1[j]), i, j)
-        for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
-        for j in range(begin, end)
-        if abs(stamps0[i] - stamps1[j]) < max_difference_s
-    ]
-    free0, free1 = np.ones(len(stamps0), dtype=bool), np.ones(len(stamps1), dtype=bool)
-    pairs: list[tuple[int, int]] = []
-    for _, i, j in sorted(candidates):
-        if free0[i] and free1[j]:
-            free0[i] = free1[j] = False
-            pairs.append((i, j))
-    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-
-
-def pose_at(trajectory: Trajectory, timestamp: float, *, max_distance_s: float = 0.1) -> NDArray[np.float64] | None:
-    """The pose T_world_cam (4, 4) at ``timestamp``: that of the row of this instant, else between its two neighbours.
-
-    Rotation is interpolated by slerp and position linearly, if the rows before and after are both within
-    ``max_distance_s``; otherwise the result is None. The trajectory is never extrapolated.
-    """
-    stamps = trajectory.timestamps
-    after = int(np.searchsorted(stamps, timestamp))
-    for index in (after - 1, after):
-        if 0 <= index < len(stamps) and abs(stamps[index] - timestamp) <= _SAME_INSTANT_S:
-            return trajectory.poses[index].copy()
-    if after in (0, len(stamps)):
-        return None
-    before_s, after_s = timestamp - stamps[after - 1], stamps[after] - timestamp
-    if max(before_s, after_s) > max_distance_s:
-        return None
-    alpha = before_s / (before_s + after_s)
-    return interpolate_pose(trajectory.poses[after - 1], trajectory.poses[after], alpha)
 
 
 def umeyama_alignment(source: ArrayLike, target: ArrayLike, *, with_scale: bool) -> Similarity:

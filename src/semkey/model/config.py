@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from semkey.backbones.specs import check_backbone_name
 from semkey.errors import ConfigError
+from semkey.settings import Settings, require, require_choice, require_within
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Branches = Literal["hybrid", "fine", "semantic"]
@@ -17,27 +17,7 @@ Detector = Literal["pixels", "cells"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Config:
-    """Base of the configurations here: built from a mapping, where an unknown key is an error."""
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping (JSON lists become tuples); raises ConfigError naming the nearest valid key."""
-        valid = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in valid:
-                near = difflib.get_close_matches(key, valid, n=1)
-                hint = f", did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(valid)}"
-                raise ConfigError(f"unknown key '{key}' in {cls.__name__}{hint}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-    def to_mapping(self) -> dict[str, Any]:
-        """A plain mapping that :meth:`from_mapping` reads back."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Config):
+class ModelConfig(Settings):
     """Shapes of the network; stored in every checkpoint.
 
     Attributes:
@@ -90,24 +70,13 @@ class ModelConfig(_Config):
         return cls.from_mapping({"reliability": "grid", "detector": "cells", **values})
 
     def __post_init__(self) -> None:
-        if self.branches not in get_args(Branches):
-            raise ConfigError(f"branches is '{self.branches}', must be one of {', '.join(get_args(Branches))}")
+        require_choice(self, "branches", "reliability", "detector")
         if self.backbone == "none" and (self.backbone_layers or self.branches == "semantic"):
             raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
-        if self.reliability not in get_args(Reliability):
-            raise ConfigError(f"reliability is '{self.reliability}', must be one of {', '.join(get_args(Reliability))}")
-        if self.detector not in get_args(Detector):
-            raise ConfigError(f"detector is '{self.detector}', must be one of {', '.join(get_args(Detector))}")
-        widths = (
-            self.pixel_channels,
-            self.mixed_channels,
-            *self.stem_channels,
-            self.detail_channels,
-            *self.context_channels,
-            self.grid_channels,
-        )
+        widths = (self.pixel_channels, self.mixed_channels, *self.stem_channels, self.detail_channels)
+        widths = (*widths, *self.context_channels, self.grid_channels)
         widths = (*widths, self.detector_channels, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
@@ -146,7 +115,7 @@ class ModelConfig(_Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractionConfig(_Config):
+class ExtractionConfig(Settings):
     """How keypoints are chosen from the score map.
 
     Attributes:
@@ -172,19 +141,11 @@ class ExtractionConfig(_Config):
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.max_keypoints < 1:
-            raise ConfigError(f"max_keypoints is {self.max_keypoints}, must be at least 1")
-        if not 0.0 <= self.min_score <= 1.0:
-            raise ConfigError(f"min_score is {self.min_score}, must lie in [0, 1]")
-        if not 1 <= self.nms_radius <= 3:
-            raise ConfigError(f"nms_radius is {self.nms_radius}, must lie in 1 to 3")
-        if self.window % 2 == 0 or self.window < 3:
-            raise ConfigError(f"window is {self.window}, must be odd and at least 3")
-        if self.border < 0:
-            raise ConfigError(f"border is {self.border}, must be at least 0")
-        if self.temperature <= 0.0:
-            raise ConfigError(f"temperature is {self.temperature}, must be positive")
-        if self.max_side < 32:
-            raise ConfigError(f"max_side is {self.max_side}, must be at least 32")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(f"precision is '{self.precision}', must be one of {', '.join(get_args(Precision))}")
+        require_within(self, "[1, inf)", "max_keypoints")
+        require_within(self, "[0, 1]", "min_score")
+        require_within(self, "[1, 3]", "nms_radius")
+        require(self.window % 2 == 1 and self.window >= 3, f"window is {self.window}, must be odd and at least 3")
+        require_within(self, "[0, inf)", "border")
+        require_within(self, "(0, inf)", "temperature")
+        require_within(self, "[32, inf)", "max_side")
+        require_choice(self, "precision")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from semkey.model.checkpoint import load_checkpoint, read_config
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.precision import uses_bfloat16
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.settings import did_you_mean
 
 _CONFIGURED = ("vit-tiny", "dinov2-small")
 """Presets over a backbone with a training configuration of their own; the others are changes of the last one."""
@@ -149,6 +149,6 @@ def _why_not(name: str) -> str:
             f"preset '{name}' ships without trained heads; train them with `{training_command(name)}`, then load "
             f"runs/{name}/{name}.safetensors"
         )
-    near = difflib.get_close_matches(name, preset_names(), n=1)
-    hint = f", did you mean '{near[0]}'?" if near else ""
-    return f"unknown preset '{name}'{hint} (presets: {', '.join(preset_names())}; or a .safetensors path)"
+    hint = did_you_mean(name, preset_names())
+    known = f"presets: {', '.join(preset_names())}; or a .safetensors path"
+    return f"unknown preset '{name}'{hint and ', '}{hint} ({known})"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from semkey.errors import ConfigError
+from semkey.settings import Settings, require_choice, require_within
 
 Texture = Literal["normal", "low"]
 Motion = Literal["hand-held", "loop", "fast", "kidnapped"]
@@ -19,7 +18,7 @@ LIGHTS: tuple[str, ...] = get_args(Light)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoomConfig:
+class RoomConfig(Settings):
     """One rendered sequence; the same values give the same pixels.
 
     Attributes:
@@ -53,33 +52,12 @@ class RoomConfig:
     texel_size: float = 0.003
 
     def __post_init__(self) -> None:
-        """Raise :class:`ConfigError` for a value out of range."""
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; give an integer >= 0")
-        if self.frames < 1:
-            raise ConfigError(f"frames is {self.frames}; give at least 1")
+        require_within(self, "[0, inf)", "seed")
+        require_within(self, "[1, inf)", "frames")
         if self.width < 16 or self.height < 16:
             raise ConfigError(f"image size {self.width}x{self.height} is too small; give at least 16x16 pixels")
         if self.width > 8192 or self.height > 8192:
             raise ConfigError(f"image size {self.width}x{self.height} is too large; give at most 8192x8192 pixels")
-        if not 0.0 < self.fps <= 10_000.0:
-            raise ConfigError(f"fps is {self.fps}; give frames per second in (0, 10000]")
-        if not 0.001 <= self.texel_size <= 0.1:
-            raise ConfigError(f"texel_size is {self.texel_size}; give metres in [0.001, 0.1]")
-        for name, value, allowed in (
-            ("texture", self.texture, TEXTURES),
-            ("motion", self.motion, MOTIONS),
-            ("light", self.light, LIGHTS),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> RoomConfig:
-        """Build from a parsed configuration file; an unknown key raises :class:`ConfigError` naming the nearest."""
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"unknown room option {key!r}; did you mean {nearest!r}?")
-        return cls(**values)
+        require_within(self, "(0, 10000]", "fps")
+        require_within(self, "[0.001, 0.1]", "texel_size")
+        require_choice(self, "texture", "motion", "light")

@@ -13,9 +13,10 @@ import numpy as np
 
 from semkey.datasets.sequence import Frame
 from semkey.errors import InputError
+from semkey.files import atomic_write_text
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, quaternion_xyzw_from_rotation
-from semkey.images.writing import atomic_write_text, write_image
+from semkey.images.writing import write_image
 from semkey.rendering.config import RoomConfig
 from semkey.rendering.layout import plan_room
 from semkey.rendering.motion import trajectory

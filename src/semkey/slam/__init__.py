@@ -12,22 +12,23 @@ from semkey.lazy import lazy_names
 if TYPE_CHECKING:
     from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
     from semkey.slam.events import SlamObserver
-    from semkey.slam.map import SlamMap
+    from semkey.slam.frames.sensing import choose_sensor
+    from semkey.slam.map.slam_map import SlamMap
     from semkey.slam.records import FrameRecord
-    from semkey.slam.sensing import choose_sensor
-    from semkey.slam.system import LostEvent, SlamInterrupted, SlamResult, run_slam
+    from semkey.slam.result import LostEvent, SlamInterrupted, SlamResult
+    from semkey.slam.system import run_slam
 
 _LAZY = {
     "FrameRecord": "semkey.slam.records",
-    "LostEvent": "semkey.slam.system",
+    "LostEvent": "semkey.slam.result",
     "MapConfig": "semkey.slam.config",
     "SlamConfig": "semkey.slam.config",
-    "SlamInterrupted": "semkey.slam.system",
-    "SlamMap": "semkey.slam.map",
+    "SlamInterrupted": "semkey.slam.result",
+    "SlamMap": "semkey.slam.map.slam_map",
     "SlamObserver": "semkey.slam.events",
-    "SlamResult": "semkey.slam.system",
+    "SlamResult": "semkey.slam.result",
     "TrackingConfig": "semkey.slam.config",
-    "choose_sensor": "semkey.slam.sensing",
+    "choose_sensor": "semkey.slam.frames.sensing",
     "run_slam": "semkey.slam.system",
 }
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from semkey.datasets import Frame
-    from semkey.slam.keyframe import Keyframe, ObservedFrame
-    from semkey.slam.map import SlamMap
-    from semkey.slam.records import FrameRecord
-    from semkey.slam.system import SlamResult
+    from semkey.slam.frames.frame import ObservedFrame
+    from semkey.slam.map.keyframe import Keyframe
+    from semkey.slam.map.slam_map import SlamMap
+    from semkey.slam.records import FrameRecord, LoopRecord
+    from semkey.slam.result import SlamResult
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,31 +49,6 @@ class KeyframeEvent:
 
     keyframe: Keyframe
     slam_map: SlamMap
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopRecord:
-    """Two parts of the map were recognised to be the same place, and the map was corrected; plain numbers.
-
-    Attributes:
-        kind: ``loop`` inside a submap, ``merge`` of two submaps into one.
-        frame_index: frame at which it was found.
-        keyframe_id: the newer keyframe.
-        matched_keyframe_id: the older keyframe that sees the same place.
-        inliers: verified matches between them.
-        correction_m: how far the newer keyframe moved, metres (map units without metric scale).
-        correction_deg: how far it turned, degrees.
-        scale: by how much the newer part was scaled; 1 with depth.
-    """
-
-    kind: Literal["loop", "merge"]
-    frame_index: int
-    keyframe_id: int
-    matched_keyframe_id: int
-    inliers: int
-    correction_m: float = 0.0
-    correction_deg: float = 0.0
-    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

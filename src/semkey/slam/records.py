@@ -1,8 +1,9 @@
-"""What became of each frame."""
+"""What became of each frame, and which loops were closed: plain numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ class FrameRecord:
         timestamp: seconds.
         T_world_cam: (4, 4) pose as it was known when the frame was done, None where tracking was lost.
         reference_keyframe: id of the keyframe that the frame moves with when the map is corrected, None where lost.
-        T_keyframe_cam: (4, 4) pose as seen from that keyframe, for :meth:`semkey.slam.map.SlamMap.absolute_pose`.
+        T_keyframe_cam: (4, 4) pose as seen from that keyframe, for
+            :meth:`semkey.slam.map.slam_map.SlamMap.absolute_pose`.
         matches: associations that the pose was estimated from.
         inliers: landmarks and lines within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.
@@ -41,3 +43,28 @@ class FrameRecord:
     method: str
     is_keyframe: bool = False
     submap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopRecord:
+    """Two parts of the map were recognised to be the same place, and the map was corrected; plain numbers.
+
+    Attributes:
+        kind: ``loop`` inside a submap, ``merge`` of two submaps into one.
+        frame_index: frame at which it was found.
+        keyframe_id: the newer keyframe.
+        matched_keyframe_id: the older keyframe that sees the same place.
+        inliers: verified matches between them.
+        correction_m: how far the newer keyframe moved, metres (map units without metric scale).
+        correction_deg: how far it turned, degrees.
+        scale: by how much the newer part was scaled; 1 with depth.
+    """
+
+    kind: Literal["loop", "merge"]
+    frame_index: int
+    keyframe_id: int
+    matched_keyframe_id: int
+    inliers: int
+    correction_m: float = 0.0
+    correction_deg: float = 0.0
+    scale: float = 1.0

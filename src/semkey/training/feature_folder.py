@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.feature_cache import BackboneCache
-from semkey.datasets.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
 from semkey.errors import DatasetError, InputError
 from semkey.images.reading import read_image
 from semkey.training.data.photos import Progress, open_photos

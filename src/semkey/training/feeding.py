@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from semkey.errors import SemkeyError
 from semkey.training.config import TrainConfig
 from semkey.training.data.mixture import tune_worker
-from semkey.training.objectives import Batch
+from semkey.training.objectives.losses import Batch
 from semkey.training.stages import StagePlan
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from semkey.errors import CheckpointError, ConfigError, InputError
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.model.building import grow_from, load_backbone_of
 from semkey.model.checkpoint import load_checkpoint, load_weights, read_config, save_checkpoint
 from semkey.model.presets import presets
@@ -25,9 +25,9 @@ from semkey.training.data.opening import open_data
 from semkey.training.data.pair import Pair
 from semkey.training.data.photos import Split
 from semkey.training.history import History
-from semkey.training.imitation import guide_reads_colors
 from semkey.training.loop import StageEvents, StageLoop
-from semkey.training.optimisation import autocast_bfloat16
+from semkey.training.objectives.imitation import guide_reads_colors
+from semkey.training.objectives.optimisation import autocast_bfloat16
 from semkey.training.processes import StopRequest, in_first, launch
 from semkey.training.report import write_report
 from semkey.training.stage_config import STAGES, StageName

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.training.stage_config import STAGES
 
 Row = dict[str, Any]

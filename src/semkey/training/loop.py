@@ -22,9 +22,9 @@ from semkey.training.checkpointing import CheckpointFolder, random_state, restor
 from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
 from semkey.training.feeding import MicroBatches, next_batch, pair_loader
-from semkey.training.imitation import Guide, wants_guide
-from semkey.training.objectives import Batch, Objectives, compute
-from semkey.training.optimisation import (
+from semkey.training.objectives.imitation import Guide, wants_guide
+from semkey.training.objectives.losses import Batch, Objectives, compute
+from semkey.training.objectives.optimisation import (
     BatchNormStatistics,
     GradientSum,
     MovingAverage,

@@ -13,7 +13,7 @@ import torch
 
 from semkey.errors import ConfigError
 from semkey.training.config import TrainConfig
-from semkey.training.optimisation import autocast_bfloat16
+from semkey.training.objectives.optimisation import autocast_bfloat16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from semkey import __version__
-from semkey.images.writing import atomic_write_text
+from semkey.files import atomic_write_text
 from semkey.training.config import TrainConfig
 from semkey.training.history import History, Row
 from semkey.training.validation import SampleMatches, Validation

@@ -28,10 +28,10 @@ DETECTION_LOSSES = (
 RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
 PLACE_LOSSES = ("place",)
 IMITATION_LOSSES = ("imitate_scores", "imitate_descriptors")
-"""Losses that need a guide, see :mod:`semkey.training.imitation`."""
+"""Losses that need a guide, see :mod:`semkey.training.objectives.imitation`."""
 
 LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
-"""Every loss that a stage can be given; see :mod:`semkey.training.objectives`."""
+"""Every loss that a stage can be given; see :mod:`semkey.training.objectives.losses`."""
 
 DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", "success", *RELIABILITY_LOSSES)
 """Losses over keypoints that are detected in both views: they cost as much as all others together."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
-from semkey.metrics.trajectory import Trajectory
+from semkey.geometry.trajectories import Trajectory
 from semkey.visualization.draw import INLIER_RGB, OUTLIER_RGB, SUBPIXEL_BITS, with_caption
 from semkey.visualization.trajectory import choose_view
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
-from semkey.metrics.trajectory import Alignment, Trajectory, TrajectoryError, absolute_trajectory_error, pose_at
+from semkey.geometry.trajectories import Trajectory, pose_at
+from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -105,8 +105,8 @@ class TeacherConfig(Settings):
     """Whose keypoints are the detection targets.
 
     Attributes:
-        name: an extractor of :func:`semkey.extractors.create_extractor`: ``aliked-n16``, ``xfeat``, ``compact``, the
-            path of a semkey checkpoint, ...; empty for none.
+        name: ``aliked-n16``, ``xfeat``, ``compact``, the path of a semkey checkpoint, ...; empty for none. A recipe
+            never names code to run, so no ``module:function``.
         keypoints: at most this many per photo, strongest first.
         descriptors: also pass on the teacher's descriptors (key ``teacher`` of a pair).
         weights: folders where released weights are looked for first.

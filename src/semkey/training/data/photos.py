@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
 from semkey.errors import DatasetError, InputError
+from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.images.reading import read_image
-from semkey.images.writing import atomic_write_bytes, atomic_write_text
 from semkey.training.data.config import DataConfig
 from semkey.training.data.pair import Pair, good_corners, to_gray_values
 from semkey.training.data.planar import Picture, planar_pair

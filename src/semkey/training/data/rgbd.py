@@ -17,8 +17,8 @@ from safetensors.numpy import load, save
 from semkey.datasets import Frame, FrameSequence, open_sequence
 from semkey.errors import DatasetError
 from semkey.extractors import create_extractor
+from semkey.files import atomic_write_bytes
 from semkey.geometry.transforms import inverse
-from semkey.images.writing import atomic_write_bytes
 from semkey.training.data.config import DataConfig, SequencesConfig
 from semkey.training.data.pair import Pair, to_gray_values
 from semkey.training.data.photos import Progress, Split

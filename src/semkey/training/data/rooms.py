@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from semkey.errors import DatasetError
+from semkey.files import atomic_write_bytes
 from semkey.geometry.camera import PinholeCamera
-from semkey.images.writing import atomic_write_bytes
 from semkey.rendering.layout import plan_room
 from semkey.rendering.motion import look_pose
 from semkey.rendering.noise import changing_light

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from semkey.errors import DatasetError
-from semkey.images.writing import atomic_write_bytes
+from semkey.files import atomic_write_bytes
 from semkey.training.data.config import TeacherConfig
 from semkey.training.data.photos import Photo, Progress
 
@@ -84,9 +84,9 @@ def prepare_targets(
         CheckpointError: its weights cannot be found.
         InputError: the cache cannot be written.
     """
-    from semkey.extractors import create_extractor
+    from semkey.extractors import create_stored_extractor
 
-    extractor = create_extractor(config.name, max_keypoints=config.keypoints, weights=config.weights)
+    extractor = create_stored_extractor(config.name, max_keypoints=config.keypoints, weights=config.weights)
     settings = {"name": config.name, "keypoints": config.keypoints, "format": _FORMAT}
     settings |= {"descriptors": config.descriptors, **getattr(extractor, "settings", {})}
     kind = str(settings.get("kind", ""))

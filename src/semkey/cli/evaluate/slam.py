@@ -1,0 +1,115 @@
+"""``semkey eval slam``: the same back end with different features, on whole sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from semkey.cli.evaluate.common import (
+    DeviceOption,
+    KeypointsOption,
+    SeedOption,
+    WeightsOption,
+    check_out,
+    environment,
+    finish,
+    out_option,
+    progress_bar,
+    resumable,
+    split_names,
+)
+from semkey.cli.inputs import SensorChoice
+
+
+def slam(
+    context: typer.Context,
+    data: list[Path] | None = typer.Argument(
+        None,
+        metavar="DATA...",
+        help="Sequences, as semkey slam takes them; [bold]PATH@2[/] uses every 2nd frame of that one.",
+    ),
+    features: str = typer.Option(
+        "compact,sift,orb",
+        "--features",
+        "-f",
+        metavar="NAME,NAME,...",
+        help="compact, nano, sift, orb, aliked-n16, xfeat, ..., a checkpoint (.safetensors), your own module:function; "
+        "[bold]NAME+lines[/] uses line segments as well; cv2-odometry is OpenCV's RGB-D odometry without features.",
+    ),
+    rooms: bool = typer.Option(
+        False,
+        "--rooms",
+        help="Also six rendered rooms: normal, low texture, loop, fast with blur, kidnapped, changing light. They are "
+        "rendered once, into a cache folder (minutes).",
+    ),
+    runs: int = typer.Option(3, min=1, help="Runs of every method on every sequence, each with another seed."),
+    every: int = typer.Option(1, min=1, help="Use every n-th frame of all sequences without @N."),
+    max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
+    sensor: SensorChoice | None = typer.Option(
+        None, help="What to track with (default: the best that each sequence has)."
+    ),
+    realtime: bool = typer.Option(
+        False, "--realtime", help="Play sequences by their timestamps and drop frames that would come too late."
+    ),
+    camera: str | None = typer.Option(
+        None, metavar="FX,FY,CX,CY", help="Pinhole camera of DATA, instead of the data sets' own."
+    ),
+    keypoints: int = KeypointsOption,
+    cache: Path | None = typer.Option(
+        None,
+        "--cache",
+        metavar="DIR",
+        help="Keep features for later runs of the same method. Only the first run of a method on a sequence extracts, "
+        "and frames/s and memory are those of that run (default: every run extracts).",
+    ),
+    out: Path = out_option("slam"),
+    weights: list[Path] | None = WeightsOption,
+    device: str = DeviceOption,
+    seed: int = SeedOption,
+) -> None:
+    """ATE, RPE, share of frames tracked, frames per second and memory of SLAM with different features.
+
+    Every run is a process of its own; the figures are medians over runs. Trajectories are kept in DIR/trajectories.
+    After an interruption the same command goes on; a higher --runs adds to what is there.
+
+    [bold]Examples[/]
+
+        semkey eval slam rgbd_dataset_freiburg3_cabinet redkitchen/seq-01 redkitchen/seq-01@2 --features compact,orb
+
+        semkey eval slam --rooms --features compact,orb,cv2-odometry --runs 1
+
+        semkey eval slam rgbd_dataset_freiburg3_cabinet --features compact,compact+lines
+    """
+    from semkey.errors import ConfigError
+    from semkey.evaluation.slam.methods import create_slam_methods
+    from semkey.evaluation.slam.pictures import slam_pictures
+    from semkey.evaluation.slam.rooms import render_rooms
+    from semkey.evaluation.slam.run import SlamRunConfig, run_slam_evaluation
+    from semkey.evaluation.slam.sets import slam_sets
+
+    if not data and not rooms:
+        raise ConfigError("give sequences, or --rooms for the rendered ones")
+    config = SlamRunConfig(
+        runs=runs,
+        keypoints=keypoints,
+        device=device,
+        max_frames=max_frames,
+        sensor=None if sensor is None else sensor.value,
+        realtime=realtime,
+        seed=seed,
+    )
+    methods = create_slam_methods(
+        split_names(features, "--features"), keypoints=keypoints, device=device, weights=list(weights or ())
+    )
+    sets = slam_sets(data or [], every=every, camera=camera)
+    check_out(out)
+    with resumable(), progress_bar() as progress:
+        if rooms:
+            found = render_rooms(progress=progress)
+            sets += slam_sets(list(found.values()), every=every, names=list(found))
+        evaluation = run_slam_evaluation(
+            methods, sets, config, out=out, cache=cache, environment=environment(context, device), progress=progress
+        )
+        pictures = slam_pictures(evaluation, sets, out)
+    finish(evaluation, out, pictures)

@@ -1,0 +1,1 @@
+"""Calibrations, lenses, undistortion and rectification."""

@@ -1,0 +1,65 @@
+"""The calibration file: a short YAML that describes one camera, or a pair of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from semkey.datasets.cameras.lens import COEFFICIENTS, Calibration, Lens, lens_model
+from semkey.datasets.cameras.yaml_section import YamlSection
+from semkey.errors import ConfigError
+from semkey.geometry.transforms import make_transform
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Read a calibration file; its format is described in docs/datasets.md.
+
+    Raises:
+        DatasetError: the file is missing or a value is missing, unknown or out of range; names the file and line.
+    """
+    top = YamlSection.read(Path(path))
+    top.allow(("model", "size", "intrinsics", "distortion", "right"))
+    left = _read_lens(top, None)
+    if "right" not in top:
+        return Calibration(left=left)
+    section = top.section("right")
+    section.allow(("model", "intrinsics", "distortion", "T_left_right", "baseline"))
+    right = _read_lens(section, left) if "intrinsics" in section else left
+    if "intrinsics" not in section and ("model" in section or "distortion" in section):
+        raise section.error("model", "'right.intrinsics' is missing; leave model and distortion out as well if equal")
+    if ("T_left_right" in section) == ("baseline" in section):
+        raise section.error("baseline", "right: give either T_left_right (4x4) or baseline (metres, rectified pairs)")
+    if "baseline" in section:
+        baseline = section.number("baseline")
+        if baseline <= 0:
+            raise section.error("baseline", f"'right.baseline' must be positive metres, got {baseline}")
+        return Calibration(left=left, right=right, T_left_right=make_transform(np.eye(3), [baseline, 0.0, 0.0]))
+    values = section.numbers("T_left_right", (16,))
+    try:
+        return Calibration(left=left, right=right, T_left_right=np.reshape(values, (4, 4)))
+    except ConfigError as error:
+        raise section.error("T_left_right", str(error)) from None
+
+
+def _read_lens(section: YamlSection, left: Lens | None) -> Lens:
+    """The lens of a section; ``left`` gives size and model of a right camera."""
+    name = section.text("model") if "model" in section else (left.model if left is not None else "pinhole")
+    model = lens_model(name)
+    if model is None:
+        raise section.error("model", f"model '{name}' is unknown; choose one of {', '.join(COEFFICIENTS)}")
+    if left is not None:
+        size = left.size
+    else:
+        width, height = section.numbers("size", (2,))
+        if width != int(width) or height != int(height) or min(width, height) < 1:
+            raise section.error("size", "'size' must be two whole numbers of pixels: [width, height]")
+        size = (int(width), int(height))
+    fx, fy, cx, cy = section.numbers("intrinsics", (4,))
+    distortion: tuple[float, ...] = ()
+    if model != "pinhole" or "distortion" in section:
+        distortion = section.numbers("distortion", COEFFICIENTS[model])
+    try:
+        return Lens(model=model, intrinsics=(fx, fy, cx, cy), distortion=distortion, size=size)
+    except ConfigError as error:
+        raise section.error("intrinsics", str(error)) from None

@@ -1,0 +1,1 @@
+"""Inputs with ground truth."""

@@ -1,0 +1,343 @@
+"""The kind ``places``: does an image's nearest earlier image show the same place?
+
+Each frame of a posed sequence is a query against the frames that are at least ``min_gap_s`` older: what a loop closure
+has to choose from. A frame shows the same place if the cameras are within ``max_distance_m`` of each other and turned
+against each other by at most ``max_angle_deg``. Only queries for which such a frame exists count; recall@k is the
+share of them with one among the k nearest by the cosine of the descriptors. ``chance`` is the share of right frames
+among those to choose from: what a random choice would get.
+
+Intervals are 95 % percentile bootstrap intervals over queries. Queries that follow each other look alike, so that they
+are narrower than the spread between sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from semkey.backbones.backbone import Backbone, BackboneFeatures
+from semkey.backbones.feature_cache import compute_features
+from semkey.backbones.global_descriptors import (
+    GLOBAL_KINDS,
+    VladVocabulary,
+    class_descriptor,
+    gem_descriptor,
+    train_vlad,
+)
+from semkey.backbones.loading import load_backbone
+from semkey.backbones.specs import BACKBONES
+from semkey.datasets import FrameSequence
+from semkey.errors import ConfigError, DatasetError
+from semkey.evaluation.running.environment import describe_environment
+from semkey.evaluation.running.pair_runner import Progress
+from semkey.evaluation.running.results import Curve, Evaluation, Metric, Row, SetResult
+from semkey.extractors.registry import create_extractor
+from semkey.metrics.bootstrap import bootstrap_intervals
+from semkey.model.config import Precision
+from semkey.model.precision import uses_bfloat16
+from semkey.model.presets import select_device
+from semkey.settings import Settings
+
+KIND = "places"
+CURVE_LABELS = {"recall": ("k", "recall@k")}
+
+_RANKS = (1, 5, 10)
+_CURVE = 20
+
+Describe = Callable[[NDArray[np.uint8]], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacesConfig(Settings):
+    """What counts as the same place.
+
+    Attributes:
+        max_distance_m: between the cameras, metres.
+        max_angle_deg: between their orientations, degrees.
+        min_gap_s: a frame is compared with those that are at least so much older, seconds.
+        stride: every so manyth frame of the sequence.
+        seed: of the bootstrap and of vocabularies that are trained on the way.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    max_distance_m: float = 0.3
+    max_angle_deg: float = 20.0
+    min_gap_s: float = 5.0
+    stride: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_distance_m <= 0 or self.max_angle_deg <= 0 or self.min_gap_s <= 0:
+            raise ConfigError("max_distance_m, max_angle_deg and min_gap_s must be positive")
+        if self.stride < 1 or self.seed < 0:
+            raise ConfigError("stride must be 1 or more, seed 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceMethod:
+    """A way to describe an image by one vector.
+
+    Attributes:
+        name: as the user gave it.
+        describe: (H, W, 3) uint8 RGB -> (G,) float32, unit norm, on the CPU.
+        fingerprint: everything that it depends on; JSON-ready.
+    """
+
+    name: str
+    describe: Describe = field(repr=False)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+
+def create_place_methods(
+    names: Sequence[str],
+    *,
+    device: str = "auto",
+    weights: Sequence[Path] = (),
+    vocabulary: Path | None = None,
+    vocabulary_images: Sequence[NDArray[np.uint8]] = (),
+    clusters: int = 16,
+    precision: Precision = "auto",
+    seed: int = 0,
+) -> list[PlaceMethod]:
+    """Methods by name; those over one backbone share its features.
+
+    Args:
+        names: each ``BACKBONE:cls``, ``BACKBONE:gem`` or ``BACKBONE:vlad`` over a frozen backbone, or an extractor that
+            has a global descriptor of its own, such as ``compact``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        weights: folders where weights are looked for first.
+        vocabulary: file of a VLAD vocabulary; None trains one.
+        vocabulary_images: what it is trained on.
+        clusters: of that vocabulary.
+        precision: of the backbone.
+        seed: of that vocabulary.
+
+    Raises:
+        ConfigError: unknown name, or a vocabulary that cannot be made.
+        CheckpointError: weights or vocabulary cannot be read.
+    """
+    shared: dict[str, _SharedFeatures] = {}
+    methods = []
+    for name in names:
+        base, colon, kind = name.rpartition(":")
+        if not colon or kind not in GLOBAL_KINDS:
+            if name in BACKBONES:
+                ways = ", ".join(f"{name}:{way}" for way in GLOBAL_KINDS)
+                raise ConfigError(f"'{name}': say how its tokens become one vector, {ways}")
+            methods.append(_of_extractor(name, device, weights))
+            continue
+        if base not in shared:
+            backbone = load_backbone(base, weights=weights).to(select_device(device))
+            shared[base] = _SharedFeatures(backbone, uses_bfloat16(precision, backbone.mean.device))
+        source = shared[base]
+        words = None
+        if kind == "vlad":
+            words = _vocabulary(source, vocabulary, vocabulary_images, clusters, seed)
+        methods.append(_over_backbone(name, kind, source, words))
+    return methods
+
+
+def run_places(
+    methods: Sequence[PlaceMethod],
+    sequences: Sequence[FrameSequence],
+    config: PlacesConfig | None = None,
+    *,
+    environment: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure all methods on posed sequences.
+
+    Args:
+        methods: with unique names.
+        sequences: with ground-truth poses; each is a set of its own.
+        config: default :class:`PlacesConfig`.
+        environment: default :func:`describe_environment`.
+        progress: told about every frame of every method.
+
+    Returns:
+        One row per query: ``name``, ``rank`` of the first right frame (from 1, infinite where none is within the twenty
+        nearest), ``right`` and ``candidates`` counts.
+
+    Raises:
+        ConfigError: no methods, or two of one name.
+        DatasetError: a sequence without poses, or whose camera never comes back to a place.
+    """
+    config = config or PlacesConfig()
+    names = [method.name for method in methods]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"methods must be given once each, got {', '.join(names) or 'none'}")
+    if len({sequence.name for sequence in sequences}) < len(sequences):
+        raise ConfigError("sequences must have different names")
+    truths = {sequence.name: _truth(sequence, config) for sequence in sequences}
+    total, done = sum(len(truth.frames) for truth in truths.values()), 0
+    results: dict[str, dict[str, SetResult]] = {name: {} for name in names}
+    for sequence in sequences:
+        truth = truths[sequence.name]
+        described: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for index in truth.frames:
+            image = sequence[index].image
+            for method in methods:
+                described[method.name].append(method.describe(image))
+            done += 1
+            if progress is not None:
+                progress(done, total, sequence.name)
+        for name in names:
+            results[name][sequence.name] = _measure(torch.stack(described[name]), truth, config.seed)
+    return Evaluation(
+        kind=KIND,
+        options={
+            "max_distance_m": config.max_distance_m,
+            "max_angle_deg": config.max_angle_deg,
+            "min_gap_s": config.min_gap_s,
+            "stride": config.stride,
+            "seed": config.seed,
+        },
+        environment=describe_environment() if environment is None else environment,
+        methods={method.name: dict(method.fingerprint) for method in methods},
+        sets={
+            name: {
+                "description": f"{int(truth.counts.sum())} revisits among {len(truth.frames)} frames",
+                "pairs": int(truth.counts.sum()),
+            }
+            for name, truth in truths.items()
+        },
+        metrics=[
+            *(
+                Metric(name=f"recall@{k}", label=f"recall@{k}, %", percent=True, digits=1, headline=True)
+                for k in _RANKS
+            ),
+            Metric(name="chance", label="chance, %", higher_is_better=None, percent=True, digits=1, headline=True),
+            Metric(name="dimensions", label="dimensions", higher_is_better=None, digits=0, headline=True),
+        ],
+        results=results,
+        curve_labels=CURVE_LABELS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Truth:
+    """Of the F frames that are used: which may be compared with which (F, F), and which show the same place."""
+
+    frames: list[int]
+    allowed: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+    @property
+    def counts(self) -> NDArray[np.bool_]:
+        """(F,) which frames are queries: their place was seen before."""
+        return np.asarray(self.right.any(axis=1))
+
+
+def _truth(sequence: FrameSequence, config: PlacesConfig) -> _Truth:
+    frames = [i for i, pose in enumerate(sequence.ground_truth) if pose is not None][:: config.stride]
+    if len(frames) < 2:
+        raise DatasetError(f"{sequence.name}: {len(frames)} frames have a ground-truth pose, places need two or more")
+    poses = np.stack([pose for pose in (sequence.ground_truth[i] for i in frames) if pose is not None])
+    times = sequence.timestamps[frames]
+    distance = np.linalg.norm(poses[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1)
+    trace = np.einsum("iab,jab->ij", poses[:, :3, :3], poses[:, :3, :3])
+    angle = np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
+    allowed = times[:, None] - times[None] >= config.min_gap_s
+    right = allowed & (distance <= config.max_distance_m) & (angle <= config.max_angle_deg)
+    if not right.any():
+        raise DatasetError(
+            f"{sequence.name}: no frame comes back to a place within {config.max_distance_m:g} m and "
+            f"{config.max_angle_deg:g} degrees after {config.min_gap_s:g} s: widen them, or take another sequence"
+        )
+    return _Truth(frames=frames, allowed=allowed, right=right)
+
+
+def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int) -> SetResult:
+    similarity = (descriptors @ descriptors.T).numpy()
+    rows: list[Row] = []
+    chances = []
+    for query in np.flatnonzero(truth.counts):
+        candidates = np.flatnonzero(truth.allowed[query])
+        order = candidates[np.argsort(-similarity[query, candidates], kind="stable")]
+        hits = np.flatnonzero(truth.right[query, order])
+        rank = float(hits[0] + 1) if hits[0] < _CURVE else float("inf")
+        right = int(truth.right[query].sum())
+        chances.append(right / len(candidates))
+        rows.append(
+            {"name": f"frame {truth.frames[query]}", "rank": rank, "right": right, "candidates": len(candidates)}
+        )
+    ranks = np.array([row["rank"] for row in rows])
+
+    def recalls(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.array([(ranks[chosen] <= k).mean() for k in _RANKS])
+
+    found = recalls(np.arange(len(ranks)))
+    intervals = bootstrap_intervals(recalls, len(ranks), seed=seed)
+    curve = [float((ranks <= k).mean()) for k in range(1, _CURVE + 1)]
+    return SetResult(
+        count=len(rows),
+        metrics={
+            **{f"recall@{k}": float(value) for k, value in zip(_RANKS, found, strict=True)},
+            "chance": float(np.mean(chances)),
+            "dimensions": float(descriptors.shape[1]),
+        },
+        intervals={f"recall@{k}": (float(low), float(high)) for k, (low, high) in zip(_RANKS, intervals, strict=True)},
+        curves={"recall": Curve(x=list(range(1, _CURVE + 1)), y=curve)},
+        rows=rows,
+    )
+
+
+def _of_extractor(name: str, device: str, weights: Sequence[Path]) -> PlaceMethod:
+    extractor = create_extractor(name, max_keypoints=512, device=device, weights=weights)
+
+    def describe(image: NDArray[np.uint8]) -> torch.Tensor:
+        found = extractor.extract(image).global_descriptor.detach().cpu()
+        if len(found) == 0:
+            raise ConfigError(f"'{name}' has no global descriptor: take compact, or BACKBONE:cls, :gem or :vlad")
+        return found
+
+    return PlaceMethod(name=name, describe=describe, fingerprint=dict(getattr(extractor, "settings", {})))
+
+
+class _SharedFeatures:
+    """Features of a backbone; those of the image that it saw last are kept for the next method."""
+
+    def __init__(self, backbone: Backbone, bfloat16: bool) -> None:
+        self.backbone, self.bfloat16 = backbone.reduce() if bfloat16 else backbone, bfloat16
+        self._last: tuple[NDArray[np.uint8], BackboneFeatures] | None = None
+
+    def __call__(self, image: NDArray[np.uint8]) -> BackboneFeatures:
+        if self._last is None or self._last[0] is not image:
+            self._last = image, compute_features(self.backbone, image, bfloat16=self.bfloat16)
+        return self._last[1]
+
+
+def _over_backbone(name: str, kind: str, source: _SharedFeatures, words: VladVocabulary | None) -> PlaceMethod:
+    fingerprint: dict[str, Any] = {
+        **asdict(source.backbone.identity),
+        "descriptor": kind,
+        "precision": "bfloat16" if source.bfloat16 else "float32",
+    }
+    if words is not None:
+        fingerprint |= {"clusters": len(words.centers), "layer": words.layer}
+
+    def describe(image: NDArray[np.uint8]) -> torch.Tensor:
+        features = source(image)
+        if words is not None:
+            return words.describe(features, source.backbone.layers)[0].cpu()
+        return (class_descriptor(features) if kind == "cls" else gem_descriptor(features))[0].cpu()
+
+    return PlaceMethod(name=name, describe=describe, fingerprint=fingerprint)
+
+
+def _vocabulary(
+    source: _SharedFeatures, path: Path | None, images: Sequence[NDArray[np.uint8]], clusters: int, seed: int
+) -> VladVocabulary:
+    if path is not None:
+        return VladVocabulary.read(path, source.backbone)
+    if not images:
+        raise ConfigError("vlad needs a vocabulary: name its file, or images to train it on")
+    return train_vlad(source.backbone, images, clusters=clusters, seed=seed, bfloat16=source.bfloat16)

@@ -1,0 +1,1 @@
+"""Methods, caches, and how pairs are run."""

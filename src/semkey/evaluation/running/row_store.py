@@ -1,0 +1,157 @@
+"""Measured rows in a file that grows by a line per pair and survives an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from semkey.errors import InputError
+from semkey.evaluation.data.pairs import HomographyTruth, PairSet, PoseTruth
+from semkey.evaluation.running.results import Row, plain, row_from_json
+
+_CODE = ("evaluation", "geometry", "matching", "metrics")
+"""Packages whose code decides what a row says; extraction is part of a method's fingerprint."""
+
+
+def run_key(fingerprint: Mapping[str, Any], kind: str, options: Mapping[str, Any], pair_set: PairSet) -> str:
+    """A hash of everything that the rows of one method on one set depend on, but for the pixels of the images."""
+    content = {
+        "method": fingerprint,
+        "kind": kind,
+        "options": options,
+        "set": [pair_set.name, pair_set.description],
+        "pairs": [
+            [pair.name, pair.image0.key, pair.image1.key, pair.group, _truth_values(pair.truth)]
+            for pair in pair_set.pairs
+        ],
+    }
+    return content_key(content, _CODE)
+
+
+def content_key(content: Mapping[str, Any], packages: tuple[str, ...]) -> str:
+    """A hash of values that JSON can hold, and of the code of packages of semkey."""
+    text = json.dumps(plain({**content, "code": _code_hash(packages)}), sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+
+
+def file_name(name: str) -> str:
+    """A file name for any method or set: itself where it is plain, else with a hash so that no two fall together."""
+    safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")[:80]
+    if safe and safe == name:
+        return safe
+    return f"{safe}-{hashlib.blake2b(name.encode('utf-8'), digest_size=4).hexdigest()}"
+
+
+class RowStore:
+    """The rows of one method on one set, by the name of their pair, in ``FOLDER/METHOD/SET.jsonl``.
+
+    The first line holds the key, every other one a row. A file with another key is started anew; a last line that was
+    cut off in the middle of a write is dropped.
+
+    Args:
+        folder: made if missing.
+        method: name of the method.
+        pair_set: name of the set.
+        key: see :func:`run_key`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, method: str, pair_set: str, key: str) -> None:
+        self.path = folder / file_name(method) / f"{file_name(pair_set)}.jsonl"
+        self._rows: dict[str, Row] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            good_bytes = self._read(key)
+            self._file: IO[bytes] = self.path.open("r+b" if good_bytes else "wb")
+            self._file.truncate(good_bytes)
+            self._file.seek(good_bytes)
+            if not good_bytes:
+                self._write({"key": key})
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+    def __enter__(self) -> RowStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def __getitem__(self, name: str) -> Row:
+        return self._rows[name]
+
+    def append(self, row: Row) -> None:
+        """Store a row under its ``name``; it is in the file when this returns.
+
+        What is kept is what a later run would read back, so that both give the same numbers.
+
+        Raises:
+            InputError: the disk is full, or the like.
+        """
+        stored = plain(row)
+        try:
+            self._write(stored)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+        self._rows[str(row["name"])] = row_from_json(stored)
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(value, allow_nan=False).encode("utf-8") + b"\n")
+        self._file.flush()
+
+    def _read(self, key: str) -> int:
+        """Load the rows that can be used; returns how many bytes of the file they take with the line of the key."""
+        if not self.path.is_file():
+            return 0
+        good = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n") or not isinstance(value, dict):
+                    break
+                if number == 0:
+                    if value.get("key") != key:
+                        return 0
+                elif isinstance(value.get("name"), str):
+                    self._rows[value["name"]] = row_from_json(value)
+                else:
+                    break
+                good += len(line)
+        return good
+
+
+def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:
+    if isinstance(truth, HomographyTruth):
+        return np.asarray(truth.H10).tolist()
+    pose = np.asarray(truth.T_cam1_cam0).tolist()
+    return [pose, repr(truth.camera0), repr(truth.camera1), truth.has_depth, truth.depth_tolerance]
+
+
+@cache
+def _code_hash(packages: tuple[str, ...]) -> str:
+    """A hash of the source files of packages of semkey."""
+    digest = hashlib.blake2b(digest_size=16)
+    root = Path(str(files("semkey")))
+    for package in packages:
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode("utf-8") + b"\0")
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()

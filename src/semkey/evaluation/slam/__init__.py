@@ -1,0 +1,1 @@
+"""SLAM side by side: `semkey eval slam`."""

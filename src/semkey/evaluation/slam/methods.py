@@ -1,0 +1,99 @@
+"""What ``semkey eval slam`` compares: features by name, with lines beside them or not, and OpenCV's odometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semkey.errors import ConfigError
+from semkey.evaluation.running.methods import MATCHER_SUFFIX, Method, create_method
+from semkey.evaluation.slam.cv2_odometry import NAME as CV2_ODOMETRY
+
+LINES_SUFFIX = "+lines"
+"""``compact+lines`` is ``compact`` with line segments beside its keypoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlamMethod:
+    """One back end's input, with everything that results depend on.
+
+    Attributes:
+        name: as the user calls it.
+        fingerprint: everything that identifies it; JSON-ready.
+        weights: folders where released weights are looked for first.
+    """
+
+    name: str
+    fingerprint: Mapping[str, Any]
+    weights: tuple[Path, ...] = ()
+
+    @property
+    def is_opencv(self) -> bool:
+        """Whether this is OpenCV's odometry, which uses no features and needs depth images."""
+        return self.name == CV2_ODOMETRY
+
+    @property
+    def features(self) -> str:
+        """Name of the features, for :func:`semkey.extractors.create_extractor`."""
+        return self.name.removesuffix(LINES_SUFFIX)
+
+    @property
+    def lines(self) -> bool:
+        """Whether line segments are used."""
+        return self.name.endswith(LINES_SUFFIX)
+
+
+def create_slam_methods(
+    names: Sequence[str], *, keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
+) -> list[SlamMethod]:
+    """Methods by name, before any work: an unknown name or missing weights end the run at once.
+
+    Args:
+        names: what :func:`semkey.extractors.create_extractor` takes, with ``+lines`` behind it for line segments as
+            well; or ``cv2-odometry``.
+        keypoints: most keypoints of an image.
+        device: where networks run.
+        weights: folders where released weights are looked for first.
+
+    Raises:
+        ConfigError: an unknown name, one with a matcher, or one that occurs twice.
+        CheckpointError: weights are missing.
+    """
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"features '{twice}' occur twice")
+    if not names:
+        raise ConfigError("there are no features to evaluate")
+    return [_create(name, keypoints, device, weights) for name in names]
+
+
+def create_features(features: str, *, keypoints: int, device: str, weights: Sequence[Path]) -> Method:
+    """The features of a method, with what they depend on.
+
+    Raises:
+        ConfigError: unknown features.
+        CheckpointError: weights are missing.
+    """
+    return create_method(features, keypoints=keypoints, device=device, weights=weights)
+
+
+def _create(name: str, keypoints: int, device: str, weights: Sequence[Path]) -> SlamMethod:
+    if name == CV2_ODOMETRY:
+        import cv2
+
+        return SlamMethod(name=name, fingerprint={"name": name, "versions": {"opencv": cv2.__version__}})
+    features = name.removesuffix(LINES_SUFFIX)
+    if features == CV2_ODOMETRY:
+        raise ConfigError(f"'{name}': {CV2_ODOMETRY} uses no lines")
+    if features.endswith(MATCHER_SUFFIX):
+        raise ConfigError(
+            f"'{name}': SLAM matches by itself, near where landmarks are expected; give "
+            f"'{features.removesuffix(MATCHER_SUFFIX)}'"
+        )
+    method = create_features(features, keypoints=keypoints, device=device, weights=weights)
+    fingerprint = {"name": name, "extraction": dict(method.extraction)}
+    if name != features:
+        fingerprint["lines"] = True
+    return SlamMethod(name=name, fingerprint=fingerprint, weights=tuple(weights))

@@ -1,0 +1,1 @@
+"""What one frame shows: keypoints with depth, segments, stereo, sensors."""

@@ -1,0 +1,86 @@
+"""One observed frame in the arrays that tracking works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.model.features import Features
+from semkey.slam.frames.depth import depth_sigma, sample_depth
+from semkey.slam.frames.observed_lines import ObservedLines
+
+# An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
+_SMALLEST_WEIGHT = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObservedFrame:
+    """Keypoints of one frame with their depths.
+
+    Attributes:
+        index: position in the sequence.
+        timestamp: seconds.
+        features: as extracted.
+        keypoints: (N, 2) float64 pixels.
+        descriptors: (N, D) float32, unit norm.
+        weights: (N,) in (0, 1], information multiplier from the predicted reliability.
+        depth: (N,) metres, 0 where there is none to trust.
+        depth_sigma: (N,) metres.
+        tree: nearest-neighbour index over ``keypoints``.
+        lines: segments of the image; None where they are not looked for.
+    """
+
+    index: int
+    timestamp: float
+    features: Features
+    keypoints: NDArray[np.float64]
+    descriptors: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    depth_sigma: NDArray[np.float64]
+    tree: KDTree
+    lines: ObservedLines | None = None
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
+        """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""
+        return camera.backproject(self.keypoints[indices], self.depth[indices])
+
+
+def observe_frame(
+    index: int,
+    timestamp: float,
+    features: Features,
+    depth: NDArray[np.float32],
+    *,
+    min_depth: float,
+    max_depth: float,
+) -> ObservedFrame:
+    """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays."""
+    z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
+    return observe_keypoints(index, timestamp, features, z, depth_sigma(z))
+
+
+def observe_keypoints(
+    index: int, timestamp: float, features: Features, depth: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> ObservedFrame:
+    """Lay features out as numpy arrays, with ``depth`` (N,) of their keypoints and its ``sigma`` (N,), in metres."""
+    features = features.to("cpu")
+    keypoints = features.keypoints.numpy().astype(np.float64)
+    return ObservedFrame(
+        index=index,
+        timestamp=timestamp,
+        features=features,
+        keypoints=keypoints,
+        descriptors=np.ascontiguousarray(features.descriptors.numpy(), dtype=np.float32),
+        weights=np.clip(features.reliability.numpy().astype(np.float64), _SMALLEST_WEIGHT, 1.0),
+        depth=depth,
+        depth_sigma=sigma,
+        tree=KDTree(keypoints),
+    )

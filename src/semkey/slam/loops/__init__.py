@@ -1,0 +1,1 @@
+"""Recognising places and correcting the map when one is seen again."""

@@ -1,0 +1,1 @@
+"""The map: keyframes, landmarks, lines, who sees what."""

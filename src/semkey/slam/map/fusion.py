@@ -1,0 +1,107 @@
+"""What an observation says about a landmark's position, and the landmark's position about where it will be seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import inverse, transform_points
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.association import Associations
+from semkey.slam.map.landmarks import LandmarkMap
+from semkey.slam.solvers.pose import PoseObservations, residuals_and_jacobian
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+# A residual of more standard deviations (an edge, a reflection) must not drag the landmark along.
+_LARGEST_RESIDUAL = 3.0
+
+
+def point_information(
+    points_cam: Array,
+    depth_sigma: Array,
+    weights: Array,
+    T_world_cam: Array,
+    camera: PinholeCamera,
+    *,
+    pixel_sigma: float,
+) -> Array:
+    """Inverse covariance (M, 3, 3) in world axes of points (M, 3) back-projected from a keypoint and its depth.
+
+    Args:
+        points_cam: (M, 3) in camera coordinates, metres.
+        depth_sigma: (M,) standard deviation of the depth, metres.
+        weights: (M,) information multiplier.
+        T_world_cam: (4, 4) pose of the camera.
+        camera: its intrinsics.
+        pixel_sigma: standard deviation of a keypoint's position, pixels.
+    """
+    observations = PoseObservations(
+        points_world=points_cam,
+        keypoints=camera.project(points_cam),
+        pixel_sigma=np.full(len(points_cam), pixel_sigma),
+        depth=points_cam[:, 2],
+        depth_sigma=depth_sigma,
+        weights=weights,
+    )
+    # In camera axes (identity pose) the derivative by the point is the one by the translation.
+    jacobian = residuals_and_jacobian(np.eye(4), observations, camera)[1][:, :, :3]
+    jacobian = jacobian @ T_world_cam[:3, :3].T * np.sqrt(weights)[:, None, None]
+    return jacobian.transpose(0, 2, 1) @ jacobian
+
+
+def fuse_observations(
+    landmarks: LandmarkMap,
+    frame: ObservedFrame,
+    T_world_cam: Array,
+    found: Associations,
+    camera: PinholeCamera,
+    *,
+    pixel_sigma: float,
+) -> None:
+    """Move landmarks to where they are most likely, given one more observation of each from a known pose."""
+    ids, keypoints = found.landmark_ids, found.keypoint_indices
+    weights = frame.weights[keypoints] * found.similarity
+    observations = PoseObservations(
+        points_world=landmarks.positions[ids],
+        keypoints=frame.keypoints[keypoints],
+        pixel_sigma=np.full(len(ids), pixel_sigma),
+        depth=frame.depth[keypoints],
+        depth_sigma=frame.depth_sigma[keypoints],
+        weights=weights,
+    )
+    residuals, jacobian = residuals_and_jacobian(inverse(T_world_cam), observations, camera)
+    to_world = jacobian[:, :, :3] @ T_world_cam[:3, :3].T
+    root = np.sqrt(weights)[:, None]
+    trusted = np.abs(residuals) < _LARGEST_RESIDUAL
+    residuals, to_world = np.where(trusted, residuals, 0.0), np.where(trusted[:, :, None], to_world, 0.0)
+    landmarks.fuse(ids, to_world * root[:, :, None], residuals * root)
+
+
+def predicted_sigmas(
+    landmarks: LandmarkMap,
+    ids: Indices,
+    T_world_cam: Array,
+    camera: PinholeCamera,
+    measured_depth_sigma: Array,
+    *,
+    pixel_sigma: float,
+) -> tuple[Array, Array]:
+    """Standard deviations of pixel (M,) and depth (M,) residuals of landmarks ``ids`` seen from a pose.
+
+    The measurement's own noise plus what the landmark's uncertain position adds to it.
+    """
+    T_cam_world = inverse(T_world_cam)
+    points = transform_points(T_cam_world, landmarks.positions[ids])
+    covariance = np.linalg.inv(landmarks.information[ids])
+    rotation = T_cam_world[:3, :3]
+    covariance = rotation @ covariance @ rotation.T
+    z = np.maximum(points[:, 2], 1e-3)
+    row_u = np.stack([camera.fx / z, np.zeros_like(z), -camera.fx * points[:, 0] / z**2], axis=1)
+    row_v = np.stack([np.zeros_like(z), camera.fy / z, -camera.fy * points[:, 1] / z**2], axis=1)
+    variance_u = np.einsum("ni,nij,nj->n", row_u, covariance, row_u)
+    variance_v = np.einsum("ni,nij,nj->n", row_v, covariance, row_v)
+    pixel = np.sqrt(pixel_sigma**2 + 0.5 * (variance_u + variance_v))
+    return pixel, np.sqrt(np.square(measured_depth_sigma) + covariance[:, 2, 2])

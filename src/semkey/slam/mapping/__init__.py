@@ -1,0 +1,1 @@
+"""What happens around new keyframes: new landmarks, adjustment, culling."""

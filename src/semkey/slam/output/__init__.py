@@ -1,0 +1,1 @@
+"""Everything a run leaves behind: maps, reports, point clouds, recordings."""

@@ -1,0 +1,1 @@
+"""Where the camera is: prediction, association, pose, and when a frame becomes a keyframe."""

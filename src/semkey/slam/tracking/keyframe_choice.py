@@ -1,0 +1,70 @@
+"""When a tracked frame becomes a keyframe."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import inverse, rotation_angle_deg
+from semkey.slam.config import TrackingConfig
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.tracking.locating import PoseEstimate
+
+# Cells across and down in which landmarks should be tracked wherever there is something to track.
+_COVERAGE_GRID = (8, 6)
+
+
+def needs_keyframe(
+    slam_map: SlamMap,
+    config: TrackingConfig,
+    frame: ObservedFrame,
+    estimate: PoseEstimate,
+    *,
+    reference: int,
+    peak_inliers: int,
+) -> bool:
+    """Whether a frame shows so much else than its reference keyframe that it should be kept.
+
+    Args:
+        slam_map: the map.
+        config: settings.
+        frame: a frame that was tracked.
+        estimate: by what.
+        reference: the keyframe that sees most of the same.
+        peak_inliers: most inliers of a frame since the last keyframe; 0 if there was none yet.
+    """
+    last = slam_map.keyframes[reference]
+    if peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * peak_inliers:
+        return True
+    tracked = estimate.inlier_associations.keypoint_indices
+    if uncovered_share(frame, tracked, slam_map.camera) > config.keyframe_uncovered_share:
+        return True
+    relative = inverse(last.T_world_cam) @ estimate.T_world_cam
+    distance = float(np.linalg.norm(relative[:3, 3]))
+    parallax = distance / slam_map.landmarks.median_depth(
+        estimate.inlier_associations.landmark_ids, estimate.T_world_cam
+    )
+    turned = rotation_angle_deg(relative)
+    if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
+        return True
+    moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
+    return moved and frame.timestamp - slam_map.newest.frame.timestamp > config.keyframe_seconds
+
+
+def uncovered_share(frame: ObservedFrame, tracked: NDArray[np.int64], camera: PinholeCamera) -> float:
+    """Share of the image's cells with usable keypoints, in none of which a landmark is tracked.
+
+    Landmarks in one strip of the image leave a rotation and a translation indistinguishable, however many they are.
+
+    Args:
+        frame: the frame.
+        tracked: (M,) its keypoints that see a landmark.
+        camera: its camera.
+    """
+    size = np.array([camera.width, camera.height])
+    cells = np.clip((frame.keypoints / size * _COVERAGE_GRID).astype(np.int64), 0, np.array(_COVERAGE_GRID) - 1)
+    flat = cells[:, 0] * _COVERAGE_GRID[1] + cells[:, 1]
+    usable = np.unique(flat[frame.depth > 0])
+    return float(np.isin(usable, flat[tracked], invert=True).mean()) if len(usable) else 0.0

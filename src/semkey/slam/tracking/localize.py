@@ -1,0 +1,202 @@
+"""Where single images were taken in a map that was made before; the map stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.errors import ConfigError
+from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import inverse, transform_points
+from semkey.matching.robust import estimate_absolute_pose
+from semkey.model.features import Features
+from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.verification import coverage, place_landmarks
+from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
+from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.solvers.pose import PoseObservations, refine_pose
+
+Array = NDArray[np.float64]
+
+# Keyframes of a place that are matched together.
+_MATCHED_MEMBERS = 4
+# After RANSAC landmarks are looked for this close to their projection, then closer.
+_SEARCH_RADII_PX = (8.0, 5.0)
+# Images whose shape differs by more than this were cropped, and the map's camera is not theirs.
+_ASPECT_TOLERANCE = 0.01
+_NO_DEPTH = np.zeros((1, 1), dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localization:
+    """What was found out about one image.
+
+    Attributes:
+        T_world_cam: (4, 4) pose in the world of the submap; None where the image was not found in the map.
+        submap: the submap, None where it was not found.
+        keyframe_id: the keyframe that it was recognised by, None where it was not found.
+        matches: associations that the pose was looked for with; of the best candidate where it was not found.
+        landmark_ids: (M,) landmarks that agree with the pose.
+        keypoints: (M, 2) where the image sees them, pixels.
+        projected: (M, 2) where they should be by the pose, pixels.
+        camera: of the image.
+    """
+
+    T_world_cam: Array | None
+    submap: int | None
+    keyframe_id: int | None
+    matches: int
+    landmark_ids: NDArray[np.int64]
+    keypoints: Array
+    projected: Array
+    camera: PinholeCamera
+
+    @property
+    def inliers(self) -> int:
+        """How many landmarks agree with the pose; 0 where there is none."""
+        return len(self.landmark_ids)
+
+
+def camera_of_image(
+    map_camera: PinholeCamera, size: tuple[int, int], given: tuple[float, float, float, float] | None = None
+) -> PinholeCamera:
+    """The camera of an image (width, height): the given ``fx, fy, cx, cy``, or the map's, resized if need be.
+
+    Raises:
+        ConfigError: no camera is given, and the image has another shape than those of the map.
+    """
+    width, height = size
+    if given is not None:
+        fx, fy, cx, cy = given
+        return PinholeCamera(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+    if size == (map_camera.width, map_camera.height):
+        return map_camera
+    ratio = width * map_camera.height / (height * map_camera.width)
+    if abs(ratio - 1) > _ASPECT_TOLERANCE:
+        raise ConfigError(
+            f"the image is {width}x{height} and those of the map {map_camera.width}x{map_camera.height}, of another "
+            "shape; give its camera with --camera fx,fy,cx,cy"
+        )
+    return map_camera.resized(width, height)
+
+
+class Localizer:
+    """Finds images in a map by their descriptors.
+
+    Args:
+        slam_map: the map, with at least one keyframe.
+        config: settings; ``tracking`` and ``loops`` have the thresholds.
+    """
+
+    def __init__(self, slam_map: SlamMap, config: SlamConfig) -> None:
+        self._map = slam_map
+        self._config = config.tracking
+        self._seed = config.seed
+        self._least_coverage = config.loops.relocalisation_coverage
+        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+
+    def localize(self, features: Features, camera: PinholeCamera) -> Localization:
+        """The pose of one image.
+
+        The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
+        landmarks of the surroundings are looked for near their projections. They must agree wherever both the place has
+        landmarks and the image has keypoints, not on one poster only. The pose with most agreeing landmarks counts.
+
+        Args:
+            features: of the image, of the same kind as the map's.
+            camera: of the image.
+        """
+        frame = observe_frame(0, 0.0, features, _NO_DEPTH, min_depth=0.0, max_depth=np.inf)
+        best = _not_found(camera)
+        if len(frame) < self._config.min_relocalisation_inliers:
+            return best
+        for place in self._places.places_like(frame):
+            found = self._locate(frame, camera, place)
+            if (found.inliers, found.matches) > (best.inliers, best.matches):
+                best = found
+        return best
+
+    def _locate(self, frame: ObservedFrame, camera: PinholeCamera, place: list[Keyframe]) -> Localization:
+        landmarks, scale, least = self._map.landmarks, image_scale(camera), self._config.min_relocalisation_inliers
+        matched = merge_associations(
+            [match_keyframe(frame, keyframe, landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
+        )
+        failed = _not_found(camera, matches=len(matched))
+        if len(matched) < least:
+            return failed
+        solved = estimate_absolute_pose(
+            landmarks.positions[matched.landmark_ids],
+            frame.keypoints[matched.keypoint_indices],
+            camera,
+            max_error_px=self._config.ransac_error_px * scale,
+            seed=self._seed,
+        )
+        if solved.model is None or solved.inlier_count < least // 2:
+            return failed
+        pose, inliers = self._refine(frame, matched.select(solved.inliers), inverse(solved.model), camera)
+        for radius in _SEARCH_RADII_PX:
+            if len(inliers) < least // 2:
+                return failed
+            local = self._map.local_landmarks(inliers.landmark_ids)
+            visible, pixels = landmarks.visible_from(local, pose, camera)
+            nearby = match_by_projection(frame, landmarks, visible, pixels, radius_px=radius * scale)
+            if len(nearby) < least:
+                return failed
+            pose, inliers = self._refine(frame, nearby, pose, camera)
+        _, pixels = landmarks.visible_from(place_landmarks(self._map, place), pose, camera)
+        share = coverage(frame, pixels, inliers.keypoint_indices, camera)
+        if len(inliers) < least or share < self._least_coverage:
+            return failed
+        return Localization(
+            T_world_cam=pose,
+            submap=place[0].submap,
+            keyframe_id=place[0].id,
+            matches=len(matched),
+            landmark_ids=inliers.landmark_ids,
+            keypoints=frame.keypoints[inliers.keypoint_indices],
+            projected=camera.project(transform_points(inverse(pose), landmarks.positions[inliers.landmark_ids])),
+            camera=camera,
+        )
+
+    def _refine(
+        self, frame: ObservedFrame, associations: Associations, T_world_cam: Array, camera: PinholeCamera
+    ) -> tuple[Array, Associations]:
+        """The refined pose and the associations that agree with it."""
+        ids, keypoints = associations.landmark_ids, associations.keypoint_indices
+        pixel_sigma, depth_sigma = predicted_sigmas(
+            self._map.landmarks,
+            ids,
+            T_world_cam,
+            camera,
+            frame.depth_sigma[keypoints],
+            pixel_sigma=self._config.pixel_sigma * image_scale(camera),
+        )
+        observations = PoseObservations(
+            points_world=self._map.landmarks.positions[ids],
+            keypoints=frame.keypoints[keypoints],
+            pixel_sigma=pixel_sigma,
+            depth=frame.depth[keypoints],
+            depth_sigma=depth_sigma,
+            weights=frame.weights[keypoints] * np.maximum(associations.similarity, 1e-3),
+        )
+        refined = refine_pose(inverse(T_world_cam), observations, camera)
+        return inverse(refined.T_cam_world), associations.select(refined.inliers)
+
+
+def _not_found(camera: PinholeCamera, *, matches: int = 0) -> Localization:
+    return Localization(
+        T_world_cam=None,
+        submap=None,
+        keyframe_id=None,
+        matches=matches,
+        landmark_ids=np.zeros(0, dtype=np.int64),
+        keypoints=np.zeros((0, 2)),
+        projected=np.zeros((0, 2)),
+        camera=camera,
+    )
