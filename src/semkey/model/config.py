@@ -32,9 +32,8 @@ class ModelConfig(Settings):
             have the latter.
         pixel_channels: of "pixels": filters of the image at full resolution.
         mixed_channels: of "pixels": channels at full resolution where their answers and context are added.
-        detail_channels: channels of the map that sub-pixel positions and reliability are refined from; with "pixels"
-            it is the first map of the stem.
-        detail_stride: its stride, 2 or 4 (faster); with "pixels" that of the stem's first map.
+        detail_channels: channels of the detail stem's map, which the detector and reliability read.
+        detail_stride: its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         detector_channels: channels of the score head.
@@ -44,6 +43,8 @@ class ModelConfig(Settings):
         global_dim: width G of the global descriptor.
         reliability: which head predicts it: "keypoint" reads scores and features around the keypoint, "grid" the fused
             map alone; files without this key have the latter, see :func:`ModelConfig.from_stored`.
+        covariance: whether a covariance of each keypoint is predicted, from what the "keypoint" reliability head reads;
+            files without this key have none.
     """
 
     backbone: str = "none"
@@ -63,11 +64,12 @@ class ModelConfig(Settings):
     descriptor_stride: int = 4
     global_dim: int = 256
     reliability: Reliability = "keypoint"
+    covariance: bool = True
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> Self:
-        """From a checkpoint's mapping; files from before there was a choice name neither reliability nor detector."""
-        return cls.from_mapping({"reliability": "grid", "detector": "cells", **values})
+        """From a checkpoint's mapping; what it does not name, because there was no choice then, is as it was."""
+        return cls.from_mapping({"reliability": "grid", "detector": "cells", "covariance": False, **values})
 
     def __post_init__(self) -> None:
         require_choice(self, "branches", "reliability", "detector")
@@ -82,15 +84,8 @@ class ModelConfig(Settings):
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
-        first_stride = 2 if len(self.stem_channels) == 3 else 4
-        if self.detector == "pixels" and (self.detail_channels, self.detail_stride) != (
-            self.stem_channels[0],
-            first_stride,
-        ):
-            raise ConfigError(
-                f"detail_channels {self.detail_channels} and detail_stride {self.detail_stride} must be those of the "
-                f"stem's first map, {self.stem_channels[0]} and {first_stride}, with detector 'pixels'"
-            )
+        if self.covariance and self.reliability != "keypoint":
+            raise ConfigError("covariance reads what the reliability head 'keypoint' reads: set one of them otherwise")
         if self.descriptor_stride not in (4, 8):
             raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):

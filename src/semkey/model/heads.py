@@ -83,7 +83,7 @@ class SDDH(nn.Module):
         offsets = self.offsets(patch.flatten(2)) * self.stride
         offsets = offsets.float().clamp(-reach, reach).reshape(batch, count, self.positions, 2)
         samples = sample_map(fine, keypoints[:, :, None] + offsets, self.stride)
-        samples = F.selu(samples)
+        samples = F.selu(samples, inplace=not samples.requires_grad)
         descriptors = self.aggregate(samples.flatten(2))
         return F.normalize(descriptors.float(), dim=-1, eps=1e-6)
 

@@ -24,7 +24,7 @@ LARGEST_LOGIT = 20.0
 
 
 class PixelStem(nn.Module):
-    """A few filters of the image at full resolution, and the first strided map, which blurs as it reduces.
+    """A few filters of the image at full resolution, and a strided map of them, which blurs as it reduces.
 
     Args:
         pixel_channels: filters at full resolution.

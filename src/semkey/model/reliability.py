@@ -51,7 +51,7 @@ class KeypointReliabilityHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fine_stride, self.detail_stride = fine_stride, detail_stride
-        inputs = (2 * self.radius + 1) ** 2 + 3 + fine_channels + 9 * detail_channels
+        self.width = inputs = (2 * self.radius + 1) ** 2 + 3 + fine_channels + 9 * detail_channels
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)  # untrained it says 0.5 of every keypoint
         nn.init.zeros_(last.bias)

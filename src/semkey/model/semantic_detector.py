@@ -13,6 +13,7 @@ from torch import nn
 from semkey.backbones.backbone import Backbone, BackboneFeatures
 from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.covariance import CovarianceHead
 from semkey.model.dkd import Peaks, detect_peaks
 from semkey.model.features import Features
 from semkey.model.heads import (
@@ -108,7 +109,7 @@ class SemanticKeypointDetector(nn.Module):
         stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
         coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
         by_pixels = self.config.detector == "pixels"
-        self.stem = Stem(stem, given=by_pixels)
+        self.stem = Stem(stem)
         self.context = Context(stem, self.config.context_channels)
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
         self.detail: PixelStem | DetailStem
@@ -140,6 +141,9 @@ class SemanticKeypointDetector(nn.Module):
                 channels, self.config.descriptor_stride, self.config.detail_channels, self.config.detail_stride
             )
         )
+        self.covariance: CovarianceHead | None = None
+        if self.config.covariance and isinstance(self.reliability, KeypointReliabilityHead):
+            self.covariance = CovarianceHead(self.reliability.width)
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
 
     @property
@@ -161,7 +165,6 @@ class SemanticKeypointDetector(nn.Module):
         *,
         semantic: BackboneFeatures | None = None,
         decoupled: bool = False,
-        isolated: bool = False,
     ) -> DenseMaps:
         """Dense maps.
 
@@ -171,14 +174,11 @@ class SemanticKeypointDetector(nn.Module):
             semantic: what the backbone makes of ``colors``, where that is known already.
             decoupled: the detector learns nothing into the features that descriptors are made of; the maps are the
                 same.
-            isolated: descriptors learn nothing into the map that they share with a detector by pixels.
 
         Raises:
             InputError: there is a backbone, and neither ``colors`` nor ``semantic``.
         """
-        detail, evidence = self.detail(images)
-        first = images if isinstance(self.detail, DetailStem) else detail
-        stem = self.stem(first.detach() if isolated else first)
+        stem = self.stem(images)
         coarse = self.context(stem)
         if self.backbone is None:
             semantic = None
@@ -187,6 +187,7 @@ class SemanticKeypointDetector(nn.Module):
                 raise InputError("a network with a backbone needs the images in colour as well")
             semantic = self.backbone(colors)
         grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
+        detail, evidence = self.detail(images)
         seen = grid.detach() if decoupled else grid
         if isinstance(self.detector, PixelDetector):
             log_probability = self.detector(seen, detail, evidence)
@@ -230,9 +231,27 @@ class SemanticKeypointDetector(nn.Module):
         Returns:
             (N,) float32; gradients reach the reliability head alone.
         """
+        return self.judge(maps, keypoints, peaks)[0]
+
+    def judge(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Reliability and covariance of all keypoints of one image, from the same inputs.
+
+        Args:
+            maps: of the image, a batch of one.
+            keypoints: (N, 2) pixels of the network's input, refined.
+            peaks: the N maxima that they were refined from.
+
+        Returns:
+            (N,) float32 reliability before the sigmoid, and (N, 2, 2) float32 in squared pixels of the network's input,
+            None where the network has no head for it; gradients reach these two heads alone.
+        """
         if isinstance(self.reliability, GridReliabilityHead):
-            return self.reliability(maps.grid, keypoints.detach()[None])[0]
-        return self.reliability(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+            return self.reliability(maps.grid, keypoints.detach()[None])[0], None
+        if len(keypoints) == 0:
+            return keypoints.new_zeros(0), None if self.covariance is None else keypoints.new_zeros(0, 2, 2)
+        inputs = self.reliability.inputs(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+        logits = self.reliability.layers(inputs).float()[:, 0]
+        return logits, None if self.covariance is None else self.covariance(inputs)
 
     def extract(self, image: ImageLike) -> Features:
         """Keypoints of one image.
@@ -292,7 +311,15 @@ class SemanticKeypointDetector(nn.Module):
         prepared = prepare(to_gray(pixels).to(self.device), self.extraction.max_side)
         maps = self._maps([pixels], [prepared])
         wanted = to_network_pixels(points.to(self.device, torch.float32), prepared)
-        return self._features(maps, prepared), self.describe(maps, wanted[None])[0]
+        with self._reduced():
+            described = self.describe(maps, wanted[None])[0]
+        return self._features(maps, prepared), described
+
+    def _reduced(self) -> torch.autocast:
+        """The precision that convolutions and products of matrices are computed in."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=uses_bfloat16(self.extraction.precision, self.device)
+        )
 
     def _maps(self, pixels: Sequence[np.ndarray | torch.Tensor], prepared: Sequence[PreparedImage]) -> DenseMaps:
         """Dense maps, float32, of checked images that are prepared to one size."""
@@ -305,7 +332,7 @@ class SemanticKeypointDetector(nn.Module):
             ]
             colors = torch.cat(views)
         reduced = uses_bfloat16(self.extraction.precision, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+        with self._reduced():
             maps = self(batch.bfloat16() if reduced else batch, colors)
         return maps.map(torch.Tensor.float)
 
@@ -316,11 +343,20 @@ class SemanticKeypointDetector(nn.Module):
         keypoints = self.refine(maps.detail, peaks)
         limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
         keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
+        with self._reduced():
+            reliability, covariances = self.judge(maps, keypoints, peaks)
+            descriptors = self.describe(maps, keypoints[None])[0]
+        if covariances is not None:
+            scale = torch.tensor(image.original_size, device=keypoints.device) / torch.tensor(
+                image.valid_size, device=keypoints.device
+            )
+            covariances = covariances * scale[:, None] * scale
         return Features(
             keypoints=to_original_pixels(keypoints, image),
             scores=peaks.scores,
-            reliability=torch.sigmoid(self.rate(maps, keypoints, peaks)),
-            descriptors=self.describe(maps, keypoints[None])[0],
+            reliability=torch.sigmoid(reliability),
+            covariances=covariances,
+            descriptors=descriptors,
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
         )

@@ -1,4 +1,4 @@
-"""The convolutional trunk: stem (strides 2, 4, 8) and context branch (16, 32); and the detail stem of 0.1.0 (2)."""
+"""The convolutional parts that read the image: stem (strides 2, 4, 8), context branch (16, 32) and detail stem (2)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,16 @@ class Stem(nn.Module):
     Args:
         channels: of the maps, finest first; two numbers leave out stride 2, which is most of the work, none leaves out
             everything: a network that reads a backbone alone.
-        given: whether the first map is made elsewhere, and is what :meth:`forward` reads instead of the image.
     """
 
-    def __init__(self, channels: Sequence[int], *, given: bool = False) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.channels, self.given = tuple(channels), given
+        self.channels = tuple(channels)
         self.stride2: nn.Module | None = None
-        self.stride4: nn.Module | None = None
         if not channels:
             return
         *_, second, third = channels
-        if given:
-            if len(channels) == 3:
-                self.stride4 = nn.Sequential(Downsample(channels[0], second), ResidualBlock(second))
-        elif len(channels) == 3:
+        if len(channels) == 3:
             first = channels[0]
             self.stride2 = nn.Sequential(Cells(2), ConvBlock(4, first), ConvBlock(first, first))
             self.stride4 = nn.Sequential(Downsample(first, second), ResidualBlock(second))
@@ -42,14 +37,15 @@ class Stem(nn.Module):
         self.stride8 = nn.Sequential(Downsample(second, third), ResidualBlock(third))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, 1, H, W), H and W multiples of 8, or the first map -> maps (B, C, H/s, W/s), finest first."""
+        """(B, 1, H, W), H and W multiples of 8 -> maps (B, C, H/s, W/s), finest first."""
         if not self.channels:
             return ()
-        maps = [image] if self.given else []
-        for layers in (self.stride2, self.stride4, self.stride8):
-            if layers is not None:
-                maps.append(layers(maps[-1] if maps else image))
-        return tuple(maps)
+        if self.stride2 is None:
+            stride4 = self.stride4(image)
+            return stride4, self.stride8(stride4)
+        stride2 = self.stride2(image)
+        stride4 = self.stride4(stride2)
+        return stride2, stride4, self.stride8(stride4)
 
 
 class Context(nn.Module):

@@ -263,7 +263,7 @@ class StageLoop:
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
             semantic = None if self.feed is None else self.feed.training_views(batch)
-            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled, isolated=self.plan.isolated)
+            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled)
             guide = None if self.guide is None else (self.guide, self.guide.maps(images, _colors(batch)))
         return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
 

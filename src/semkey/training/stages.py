@@ -32,7 +32,6 @@ class StagePlan:
         config: its part of the configuration.
         parts: modules of the detector that learn; all others keep their weights and batch-norm statistics.
         decoupled: the detector's gradients do not enter the features that descriptors are made of.
-        isolated: descriptors learn nothing into the map that a detector by pixels shares with them.
         gradients: how the losses' gradients are combined.
         steps: of the optimiser.
         first_pair: index of the first training pair: stages do not see each other's pairs.
@@ -42,7 +41,6 @@ class StagePlan:
     config: StageConfig
     parts: tuple[str, ...]
     decoupled: bool
-    isolated: bool
     gradients: Gradients
     steps: int
     first_pair: int
@@ -64,26 +62,23 @@ def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
     losses = stage.active_losses
     extra = ("place",) if "place" in losses else ()
     extra = (*extra, "reliability") if any(loss in losses for loss in RELIABILITY_LOSSES) else extra
-    decoupled, isolated = True, False
+    decoupled = True
     gradients: Gradients = "sum"
     if isinstance(stage, DetectorStage):
         parts = DETECTION if stage.mode == "decoupled" else (*TRUNK, "descriptor", *DETECTION, *extra)
-        decoupled = isolated = stage.mode != "joint"
-        gradients = stage.gradients
+        decoupled, gradients = stage.mode != "joint", stage.gradients
     elif isinstance(stage, FinetuneStage):
         parts = (*TRUNK, "descriptor", *DETECTION, *extra)
         decoupled, gradients = False, stage.gradients
     elif name == "reliability":
         parts = ("reliability",)
     else:
-        # without cells the trunk's first map is the detail stem's; the other kind of detail stem is not read here
-        parts = (*TRUNK, *(("detail",) if config.model.detector == "pixels" else ()), "descriptor", *extra)
+        parts = (*TRUNK, "descriptor", *extra)
     return StagePlan(
         name=name,
         config=stage,
         parts=parts,
         decoupled=decoupled,
-        isolated=isolated,
         gradients=gradients,
         steps=config.steps(name),
         first_pair=STAGES.index(name) * _PAIRS_OF_A_STAGE,
