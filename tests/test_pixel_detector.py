@@ -56,26 +56,21 @@ def test_windows_follow_every_shift() -> None:
     torch.testing.assert_close(moved[..., 4:-4, 4:-4], whole[..., 9:-4, 7:-4])
 
 
-@pytest.mark.parametrize("stride", [2, 4])
-def test_coarse_evidence_is_interpolated_not_repeated(stride: int) -> None:
-    detector = PixelDetector(
-        8, 8, pixel_channels=4, mixed_channels=3, detail_channels=8, detail_stride=stride
-    ).requires_grad_(False)
-    ramp = torch.arange(12.0).repeat(3, 10, 1)[None]
-    wide = detector._enlarged(ramp)
-    assert wide.shape == (1, 3, 10 * stride, 12 * stride)
-    inner = wide[..., 2 * stride : -2 * stride, 2 * stride : -2 * stride]
+def test_context_is_interpolated_not_repeated() -> None:
+    detector = PixelDetector(8, 8, 3).requires_grad_(False)
+    wide = detector._doubled(torch.arange(12.0).repeat(3, 10, 1)[None])
+    assert wide.shape == (1, 3, 20, 24)
+    inner = wide[..., 4:-4, 4:-4]
     steps = inner[..., 1:] - inner[..., :-1]
-    torch.testing.assert_close(steps, torch.full_like(steps, 1.0 / stride))
+    torch.testing.assert_close(steps, torch.full_like(steps, 0.5))
 
 
-def test_the_stem_follows_shifts_by_its_stride_exactly() -> None:
-    stem = PixelStem(4, 8, 2).eval().requires_grad_(False)
-    image = torch.randn(1, 1, 64, 64)
-    detail, filtered = stem(image)
-    moved_detail, moved = stem(image[..., 2:, 4:])
-    torch.testing.assert_close(moved[..., 2:-2, 2:-2], filtered[..., 4:-2, 6:-2])
-    torch.testing.assert_close(moved_detail[..., 4:-4, 4:-4], detail[..., 5:-4, 6:-4], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("shift", [(1, 0), (0, 1), (3, 2), (7, 5)])
+def test_evidence_follows_every_shift_exactly(shift: tuple[int, int]) -> None:
+    stem = PixelStem(4, 3).eval().requires_grad_(False)
+    image, (x, y) = torch.randn(1, 1, 48, 48), shift
+    whole, moved = stem(image), stem(image[..., y:, x:])
+    torch.testing.assert_close(moved[..., 5:-5, 5:-5], whole[..., 5 + y : -5, 5 + x : -5], rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_offset_head_moves_nothing_and_a_trained_one_at_most_a_pixel() -> None:

@@ -30,10 +30,10 @@ class ModelConfig(Settings):
         detector: "pixels" gives each pixel a logit of its own from evidence at full resolution, and follows a picture
             that is moved; "cells" a softmax inside fixed 8 x 8 cells, the detector of 0.1.0; files without this key
             have the latter.
-        pixel_channels: of "pixels": filters of the image at full resolution.
-        mixed_channels: of "pixels": channels at full resolution where their answers and context are added.
-        detail_channels: channels of the detail stem's map, which the detector and reliability read.
-        detail_stride: its stride, 2 or 4 (faster).
+        pixel_channels: of "pixels": channels of the convolutions at full resolution.
+        mixed_channels: of "pixels": channels of what they find, where context is added.
+        detail_channels: of "cells": channels of the detail stem, which positions are read from.
+        detail_stride: of "cells": its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         detector_channels: channels of the score head.

@@ -24,96 +24,74 @@ LARGEST_LOGIT = 20.0
 
 
 class PixelStem(nn.Module):
-    """A few filters of the image at full resolution, and a strided map of them, which blurs as it reduces.
+    """Evidence of corners and blobs at full resolution: three convolutions of stride 1, the last one dilated.
+
+    Nothing here has a stride, so it follows every shift of the picture exactly. A branch at stride 2, blurred as it
+    reduces and interpolated bilinearly, was measured to be where such a detector loses its keypoints under a shift.
 
     Args:
-        pixel_channels: filters at full resolution.
-        detail_channels: of the strided map.
-        stride: of that map, 2 or 4 (faster).
+        channels: of the first two layers.
+        mixed: of the result.
     """
 
-    def __init__(self, pixel_channels: int, detail_channels: int, stride: int) -> None:
+    def __init__(self, channels: int, mixed: int) -> None:
         super().__init__()
-        self.filters = nn.Conv2d(1, pixel_channels, 3, padding=1)
-        # A kernel of twice the stride overlaps its neighbours: it can blur what the stride would alias.
-        down = nn.Conv2d(pixel_channels, detail_channels, 2 * stride, stride=stride, padding=stride // 2, bias=False)
-        self.detail = nn.Sequential(
-            down,
-            nn.BatchNorm2d(detail_channels),
-            nn.ReLU(inplace=True),
-            ConvBlock(detail_channels, detail_channels),
+        self.layers = nn.Sequential(
+            ConvBlock(1, channels),
+            ConvBlock(channels, channels),
+            nn.Conv2d(channels, mixed, 3, padding=2, dilation=2),
         )
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 1, H, W) normalised -> the map (B, D, H/s, W/s), and the filters' answers, at least 0, (B, P, H, W)."""
-        filtered = F.relu(self.filters(image))
-        return self.detail(filtered), filtered
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W), normalised -> (B, M, H, W); one place sees 9 x 9 pixels."""
+        return self.layers(image)
 
 
 class PixelDetector(nn.Module):
     """A keypoint's log-probability at every pixel.
 
-    The filters' answers at a pixel, what the strided map says of its surroundings and whether the grid takes the place
-    to be worth a keypoint are added, the latter two interpolated bilinearly; one 3 x 3 convolution makes the logit.
+    What the grid says of a place, brought to full resolution bilinearly, is added to the evidence there before the last
+    nonlinearity: it decides which evidence counts. One 3 x 3 convolution makes the logit.
 
     Args:
         grid_channels: of the fused pyramid map, stride 8.
         hidden: channels of the head on the grid.
-        pixel_channels: of the filters' answers.
-        mixed_channels: of the sum at full resolution.
-        detail_channels: of the strided map.
-        detail_stride: its stride, 2 or 4.
+        mixed: channels of the evidence.
     """
 
     bilinear: torch.Tensor
 
-    def __init__(
-        self,
-        grid_channels: int,
-        hidden: int,
-        *,
-        pixel_channels: int,
-        mixed_channels: int,
-        detail_channels: int,
-        detail_stride: int,
-    ) -> None:
+    def __init__(self, grid_channels: int, hidden: int, mixed: int) -> None:
         super().__init__()
-        self.stride = detail_stride
-        self.context = nn.Sequential(ConvBlock(grid_channels, hidden), nn.Conv2d(hidden, mixed_channels, 1))
-        self.detail = nn.Conv2d(detail_channels, mixed_channels, 1, bias=False)
-        self.pixels = nn.Conv2d(pixel_channels, mixed_channels, 1, bias=False)
-        self.logit = nn.Conv2d(mixed_channels, 1, 3, padding=1)
+        self.context = nn.Sequential(ConvBlock(grid_channels, hidden), nn.Conv2d(hidden, mixed, 1))
+        self.logit = nn.Conv2d(mixed, 1, 3, padding=1)
         assert self.logit.bias is not None
         nn.init.constant_(self.logit.bias, -4.0)  # few pixels are keypoints
-        centres = (torch.arange(2 * detail_stride) + 0.5) / detail_stride - 1.0
-        weights = 1.0 - centres.abs()
-        self.register_buffer("bilinear", weights[:, None] * weights, persistent=False)
+        steps = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        self.register_buffer("bilinear", steps[:, None] * steps, persistent=False)
 
-    def forward(self, grid: torch.Tensor, detail: torch.Tensor, filtered: torch.Tensor) -> torch.Tensor:
-        """Put the evidence together.
+    def forward(self, grid: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        """Weigh the evidence.
 
         Args:
             grid: (B, C, H/8, W/8) of the pyramid.
-            detail: (B, D, H/s, W/s) of the :class:`PixelStem`.
-            filtered: (B, P, H, W) of it.
+            evidence: (B, M, H, W) of the :class:`PixelStem`.
 
         Returns:
             Log-probabilities (B, 1, H, W), float32, at most 0.
         """
         context = self.context(grid).float()
-        context = F.interpolate(context, scale_factor=GRID_STRIDE // self.stride, mode="bilinear", align_corners=False)
-        coarse = self.detail(detail)
-        mixed = self.pixels(filtered) + self._enlarged(coarse + context.to(coarse.dtype))
-        return window_log_probability(self.logit(F.relu(mixed)).float())
+        context = F.interpolate(context, scale_factor=GRID_STRIDE // 2, mode="bilinear", align_corners=False)
+        mixed = F.relu(evidence + self._doubled(context.to(evidence.dtype)))
+        return window_log_probability(self.logit(mixed).float())
 
-    def _enlarged(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B, C, s h, s w) bilinearly, towards 0 beyond the edge.
+    def _doubled(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, C, 2h, 2w) bilinearly, towards 0 beyond the edge.
 
         A transposed convolution that mixes no channels: with channels last it is quicker than interpolation.
         """
         identity = torch.eye(maps.shape[1], dtype=maps.dtype, device=maps.device)
-        kernel = identity[:, :, None, None] * self.bilinear.to(maps.dtype)
-        return F.conv_transpose2d(maps, kernel, stride=self.stride, padding=self.stride // 2)
+        return F.conv_transpose2d(maps, identity[:, :, None, None] * self.bilinear.to(maps.dtype), stride=2, padding=1)
 
 
 def window_log_probability(logits: torch.Tensor) -> torch.Tensor:

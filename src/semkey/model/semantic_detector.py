@@ -51,7 +51,7 @@ class DenseMaps:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
-        detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s).
+        detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s); no channels by pixels.
         coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
     """
 
@@ -114,31 +114,25 @@ class SemanticKeypointDetector(nn.Module):
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
         self.detail: PixelStem | DetailStem
         self.detector: PixelDetector | ScoreHead
+        # what is read around a keypoint beside the score map; by pixels, the score map has all there is
+        detail_channels = 0 if by_pixels else self.config.detail_channels
         if by_pixels:
-            pixels, detail, stride = self.config.pixel_channels, self.config.detail_channels, self.config.detail_stride
-            self.detail = PixelStem(pixels, detail, stride)
-            self.detector = PixelDetector(
-                channels,
-                self.config.detector_channels,
-                pixel_channels=pixels,
-                mixed_channels=self.config.mixed_channels,
-                detail_channels=detail,
-                detail_stride=stride,
-            )
+            self.detail = PixelStem(self.config.pixel_channels, self.config.mixed_channels)
+            self.detector = PixelDetector(channels, self.config.detector_channels, self.config.mixed_channels)
         else:
-            self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
+            self.detail = DetailStem(detail_channels, self.config.detail_stride)
             self.detector = ScoreHead(channels, self.config.detector_channels)
         self.descriptor = SDDH(
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
         self.offset: OffsetHead | PeakOffsetHead = (
-            PeakOffsetHead() if by_pixels else OffsetHead(self.config.detail_channels, self.config.detail_stride)
+            PeakOffsetHead() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
         )
         self.reliability = (
             GridReliabilityHead(channels)
             if self.config.reliability == "grid"
             else KeypointReliabilityHead(
-                channels, self.config.descriptor_stride, self.config.detail_channels, self.config.detail_stride
+                channels, self.config.descriptor_stride, detail_channels, self.config.detail_stride
             )
         )
         self.covariance: CovarianceHead | None = None
@@ -187,12 +181,13 @@ class SemanticKeypointDetector(nn.Module):
                 raise InputError("a network with a backbone needs the images in colour as well")
             semantic = self.backbone(colors)
         grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
-        detail, evidence = self.detail(images)
         seen = grid.detach() if decoupled else grid
-        if isinstance(self.detector, PixelDetector):
-            log_probability = self.detector(seen, detail, evidence)
+        if isinstance(self.detail, PixelStem):
+            detail = images.new_zeros(len(images), 0, *grid.shape[-2:])
+            log_probability = self.detector(seen, self.detail(images))
         else:
-            log_probability = self.detector(seen, evidence)
+            detail, logits = self.detail(images)
+            log_probability = self.detector(seen, logits)
         if semantic is not None:
             coarse = (*coarse, *semantic.maps)
         return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
