@@ -10,10 +10,10 @@ SEMKEY_SHARED ?= $(abspath ../shared)
 export SEMKEY_SHARED PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test coverage lint format lock release-check clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from requirements.lock, with semkey installed editable
@@ -22,8 +22,12 @@ setup: ## Make .venv from requirements.lock, with semkey installed editable
 demo: setup ## Detect, match and run SLAM in a rendered room (no download, no data)
 	@$(BIN)/semkey demo $(ARGS)
 
+# One process a core, four at most: each needs up to 1.5 GB. Coverage has a floor, which only all tests together reach.
 test: lint ## Linter, formatter, type checker and all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(strip $(ARGS)),$(ARGS),--cov)
+
+coverage: ## What no test ran in the last whole make test, by file
+	$(BIN)/coverage report
 
 lint: setup ## Linter, formatter and type checker only
 	$(BIN)/ruff check .
@@ -37,6 +41,9 @@ format: setup ## Format and fix what the linter can fix
 lock: setup ## Pin the dependencies of pyproject.toml anew into requirements.lock
 	@scripts/lock.sh $(ARGS)
 
+release-check: setup ## Build wheel and sdist, install into an empty environment, run README's lines there
+	$(BIN)/python scripts/release_check.py
+
 clean: ## Remove .venv and everything generated
-	rm -rf .venv build dist out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist out .coverage .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,11 @@ import pytest
 from command_line import Outcome, Run
 from semkey.runtime import tune_process
 
-tune_process()  # before any test module imports torch: the tests run several times faster on a busy machine
+# Before any test module imports numpy or torch. Sums of another number of threads differ in the last digit, and several
+# workers (make test) share the cores anyway: one thread each, also in the processes that tests start.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+tune_process()  # the tests run several times faster on a busy machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

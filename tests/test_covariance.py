@@ -74,7 +74,7 @@ def test_an_untrained_head_says_the_same_of_every_keypoint() -> None:
 
 def test_covariance_needs_the_inputs_of_reliability() -> None:
     with pytest.raises(ConfigError, match="covariance"):
-        ModelConfig(reliability="grid")
+        ModelConfig(reliability="grid", covariance=True)
     assert not ModelConfig.from_stored({}).covariance
 
 

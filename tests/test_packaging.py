@@ -37,6 +37,7 @@ ORDER = (
     {"slam", "training"},
     {"evaluation"},
     {"cli"},
+    {"__main__"},
 )
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
@@ -131,6 +132,7 @@ def test_the_wheel_holds_the_library_and_its_weights(tmp_path: Path, monkeypatch
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"semkey/__init__.py", "semkey/py.typed", "semkey/cli/main.py"} <= names
+    assert {f"semkey/configs/{file.name}" for file in (ROOT / "configs").iterdir()} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     weights = [name for name in names if name.startswith("semkey/weights/") and name.endswith(".safetensors")]
     assert weights
@@ -232,7 +234,9 @@ ROOMS = {
         {"events"},
         {"loops", "mapping"},
         {"tracking"},
-        {"output", "system"},
+        {"output"},
+        {"system"},
+        {"runner"},
     ),
     "evaluation": ({"data"}, {"running"}, {"report"}, {"kinds", "slam"}),
     "datasets": ({"cameras", "sequence"}, {"readers"}, {"opening"}),

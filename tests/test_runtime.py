@@ -6,6 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from semkey.errors import ConfigError
+from semkey.runtime import select_device
+
 
 def settings(**environment: str) -> str:
     code = "from semkey.runtime import tune_process as t; t(); import os; print(os.environ.get('GOMP_SPINCOUNT'))"
@@ -26,3 +32,16 @@ def test_importing_the_library_changes_nothing() -> None:
     code = "import os; before = dict(os.environ); import semkey, semkey.runtime; print(before == dict(os.environ))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_devices_by_name() -> None:
+    assert select_device("cpu") == select_device(torch.device("cpu")) == torch.device("cpu")
+    assert select_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", ["tpu", "warp", "cuda:99", "mps:3", "", "cpu:x", "meta"])
+def test_a_device_that_is_not_here_is_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device '{name}' cannot be used here .*: use auto or cpu$") as raised:
+        select_device(name)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 160

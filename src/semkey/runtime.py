@@ -1,4 +1,6 @@
-"""Settings of the whole process that make extraction faster on a CPU; for programs, never set on import.
+"""Where and how the process computes: the device, and settings that make extraction faster on a CPU.
+
+The settings are for programs, and never made on import.
 
 OpenMP threads that wait at a barrier spin. On cores that other programs use as well, the spinning thread keeps the one
 it waits for from running. Measured for ``compact`` at 640x480 with 2 threads on 2 cores, in ms: idle machine 25 with
@@ -14,6 +16,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import TYPE_CHECKING
+
+from semkey.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _SWITCH_INTERVAL_S = 0.0005  # Python's default is ten times longer
 _SPIN_COUNT = 10_000  # some tens of microseconds; libgomp's default is 30 times longer
@@ -43,3 +51,26 @@ def tune_process() -> None:
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_M_TOP_PAD, 2**26)
+
+
+def select_device(device: str | torch.device) -> torch.device:
+    """The torch device for ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda:1"``, ...
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch  # after tune_process
+
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()  # "meta" has no values, and a GPU of another build fails only when used
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "device type at start" in reason or "device string" in reason:
+            reason = "no such name"
+        raise ConfigError(
+            f"device '{device}' cannot be used here ({reason.split('. ')[0][:90]}): use auto or cpu"
+        ) from None
+    return chosen

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +49,16 @@ class Settings:
     def to_mapping(self) -> dict[str, Any]:
         """A nested mapping of plain values that :meth:`from_mapping` reads back; ready for JSON and YAML."""
         return _plain(self)
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """What the docstrings of the class and its bases say of each field under ``Attributes``."""
+        found: dict[str, str] = {}
+        for kind in reversed(cls.__mro__):
+            section = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:\n")[2].partition("\n\n")[0]
+            for name, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+                found[name] = " ".join(text.split())
+        return found
 
     def with_changes(self, changes: Sequence[str]) -> Self:
         """A copy with changes such as ``tracking.min_inliers=20``, see :func:`override`.

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semkey.backbones.geometry import grid_size, pad_to_patches, resample, token_centers, token_of_pixel
+from semkey.backbones.geometry import grid_size, pad_to_patches, resample
 
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
 
@@ -32,16 +32,13 @@ def test_padding_moves_no_pixel_and_covers_them_all(height: int, width: int, pat
     assert padded.shape[-2:] == (rows * patch, columns * patch)
     assert torch.equal(padded[..., :height, :width], image)
     assert 0 <= padded.shape[-2] - height < patch
-    centers = token_centers(rows, columns, patch)
-    assert torch.equal(token_of_pixel(centers, patch)[..., 0], torch.arange(columns).expand(rows, -1))
-    last = torch.tensor([[width - 1.0, height - 1.0]])
-    assert token_of_pixel(last, patch).tolist() == [[columns - 1, rows - 1]]
 
 
-def test_centres_by_hand() -> None:
-    centers = token_centers(2, 3, 14)
-    assert centers[0, 0].tolist() == [6.5, 6.5]
-    assert centers[1, 2].tolist() == [34.5, 20.5]
+def token_centers(rows: int, columns: int, patch: int) -> torch.Tensor:
+    """Centres (rows, columns, 2) of tokens, pixels x y, pixel centres at integers."""
+    x = torch.arange(columns, dtype=torch.float32) * patch + (patch - 1) / 2
+    y = torch.arange(rows, dtype=torch.float32) * patch + (patch - 1) / 2
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 @pytest.mark.parametrize(("patch", "rows", "columns"), [(14, 7, 10), (16, 6, 8), (14, 8, 8)])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from command_line import Run
-from semkey.cli.inputs import InputFormat, open_input
+from semkey.cli.inputs import Format, InputOptions
 from semkey.datasets import FORMATS
 from semkey.errors import ConfigError
 from tum_folder import FOCAL, HEIGHT, WIDTH, write_tum
@@ -16,7 +17,7 @@ CALIBRATION = f"size: [{WIDTH}, {HEIGHT}]\nintrinsics: [{FOCAL}, {FOCAL}, {(WIDT
 
 
 def test_formats_are_those_of_the_library() -> None:
-    assert tuple(InputFormat) == FORMATS
+    assert get_args(Format) == FORMATS
 
 
 def test_a_calibration_file_is_the_camera(tmp_path: Path, run: Run) -> None:
@@ -40,4 +41,4 @@ def test_a_broken_calibration_is_one_line(tmp_path: Path, run: Run) -> None:
 
 def test_two_cameras_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give one of them"):
-        open_input(tmp_path, InputFormat.AUTO, "1,1,1,1", tmp_path / "camera.yaml")
+        InputOptions(camera="1,1,1,1", calibration=tmp_path / "camera.yaml").open(tmp_path)

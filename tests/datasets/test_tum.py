@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semkey.datasets import BrokenFrame, Frame, open_sequence
+from semkey.datasets import BrokenFrame, Calibration, Frame, Lens, open_sequence
 from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at, write_tum_trajectory
@@ -303,6 +303,34 @@ def test_published_camera_needs_the_published_size(folder: Path) -> None:
     plain = open_sequence(renamed, camera=(517.3, 516.5, 318.6, 255.3))
     assert plain.camera is not None
     assert plain.camera.fx == 517.3
+
+
+# As the benchmark publishes them (ROS default calibration, colour camera): fx fy cx cy, and k1 k2 p1 p2 k3.
+PUBLISHED = {
+    "freiburg1": ((517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+    "freiburg3": ((535.4, 539.2, 320.1, 247.6), ()),
+}
+
+
+@pytest.mark.parametrize("camera", PUBLISHED)
+def test_published_lenses_are_those_of_the_benchmark(folder: Path, camera: str, rng: np.random.Generator) -> None:
+    """Noise shows every fraction of a pixel by which an image was straightened differently."""
+    (folder / "camera.txt").unlink()
+    (folder / "depth.txt").unlink()
+    write_image(folder / "rgb/100.000000.png", rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    intrinsics, distortion = PUBLISHED[camera]
+    lens = Lens(
+        model="radial-tangential" if distortion else "pinhole",
+        intrinsics=intrinsics,
+        distortion=distortion,
+        size=(640, 480),
+    )
+    expected = open_sequence(folder, camera=Calibration(left=lens))
+    straightened = expected[0].image
+    found = open_sequence(folder.rename(folder.with_name(f"rgbd_dataset_{camera}_xyz")))
+    assert found.camera == expected.camera
+    np.testing.assert_array_equal(found[0].image, straightened)
 
 
 @given(

@@ -256,7 +256,7 @@ def test_rows_hold_until_what_is_executed_changes(tmp_path: Path) -> None:
 
 def test_files_that_do_not_count_are_not_imported_by_a_run() -> None:
     code = (
-        "import sys; import semkey.slam.system, semkey.evaluation.slam.child; "
+        "import sys; import semkey.slam.runner, semkey.evaluation.slam.child; "
         "print(*(name for name in sys.modules if name.startswith('semkey.')))"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -321,6 +321,7 @@ def test_submaps_are_those_of_the_map_at_the_end(room: Path, tmp_path: Path, mon
     request = {
         **dict.fromkeys(("camera", "sensor", "cache")),
         **dict.fromkeys(("realtime", "lines", "read_cache"), False),
+        "settings": [],
         **{"path": str(room), "format": "auto", "every": 1, "max_frames": 4, "features": "orb", "keypoints": 400},
         **{"device": "cpu", "weights": [], "seed": 0, "trajectory": str(tmp_path / "x.txt")},
     }
@@ -340,6 +341,19 @@ def test_opencv_is_left_out_where_there_is_no_depth(
     assert slam_pictures(evaluation, sets, tmp_path)
     with pytest.raises(ConfigError, match="nothing to run"):
         run_slam_evaluation(methods[1:], sets, mono, out=tmp_path)
+
+
+def test_runs_with_other_settings_are_other_runs(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="unknown key 'traking', did you mean 'tracking'"):
+        SlamRunConfig(settings=("traking.min_inliers=20",))
+    methods, sets = create_slam_methods(["orb"]), slam_sets([room])
+    asked: list[object] = []
+    monkeypatch.setattr(
+        slam, "measure_in_child", lambda request: asked.append(request["settings"]) or answering(request)
+    )
+    for settings in ((), ("tracking.min_inliers=20",), ("tracking.min_inliers=20",)):
+        run_slam_evaluation(methods, sets, SlamRunConfig(runs=1, settings=settings), out=tmp_path)
+    assert asked == [(), ("tracking.min_inliers=20",)]
 
 
 def test_a_run_that_fails_says_why(room: Path) -> None:
@@ -426,7 +440,7 @@ def test_the_command_prints_a_table_and_writes_a_report(run: Run, room: Path, tm
 
 def test_the_command_needs_something_to_run_on(run: Run, room: Path, tmp_path: Path) -> None:
     outcome = run("eval", "slam", "--out", tmp_path)
-    assert (outcome.code, outcome.err) == (2, "error: give sequences, or --rooms for the rendered ones\n")
+    assert (outcome.code, outcome.err) == (2, "error: give sequences, or --rooms for the rendered ones, or --torture\n")
     outcome = run("eval", "slam", room, "--features", "sfit", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "did you mean 'sift'" in outcome.err

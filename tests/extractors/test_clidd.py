@@ -107,6 +107,5 @@ def test_released_weights_find_whole_pixels_and_match_a_real_pair(
     H = np.loadtxt(folder / "H_1_2")
     mapped = np.c_[points0, np.ones(len(points0))] @ H.T
     right = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - points1, axis=1) <= 3
-    print(right.sum(), right.mean())
-    assert right.sum() > 150
-    assert right.mean() > 0.6
+    assert right.sum() > 220  # 281 measured
+    assert right.mean() > 0.8  # 0.875 measured

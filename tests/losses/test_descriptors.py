@@ -1,4 +1,4 @@
-"""Losses of descriptors: hardest-in-batch triplet and neural reprojection error."""
+"""Losses of descriptors: dual softmax, hardest-in-batch triplet and neural reprojection error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semkey.losses.description import triplet_loss
-from semkey.losses.nre import dense_nre_loss, sparse_nre_loss
+from semkey.losses.description import dual_softmax_loss, triplet_loss
+from semkey.losses.nre import sparse_nre_loss
 
 
 def random_tensor(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -23,6 +23,40 @@ def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Te
 def spread(count: int, batch: int = 1) -> torch.Tensor:
     """Points 100 pixels apart: none is near another."""
     return torch.stack([100.0 * torch.arange(count), torch.zeros(count)], dim=-1).double().expand(batch, -1, -1)
+
+
+# -- dual softmax --------------------------------------------------------------------------------------------------
+
+
+def test_dual_softmax_adds_both_directions() -> None:
+    """Cosines 1, 0.8 / 0.6, 0: rows and columns compete with other numbers, so neither direction stands for both."""
+    descriptors0 = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).double()
+    descriptors1 = torch.tensor([[[1.0, 0.6], [0.8, 0.0]]]).double()
+    found = dual_softmax_loss(descriptors0, descriptors1, spread(2), temperature=0.5)
+    cosines = [[1.0, 0.8], [0.6, 0.0]]
+    expected = [
+        math.log(1 + math.exp((cosines[0][1] - cosines[0][0]) / 0.5))
+        + math.log(1 + math.exp((cosines[1][0] - cosines[0][0]) / 0.5)),
+        math.log(1 + math.exp((cosines[1][0] - cosines[1][1]) / 0.5))
+        + math.log(1 + math.exp((cosines[0][1] - cosines[1][1]) / 0.5)),
+    ]
+    torch.testing.assert_close(found, torch.tensor([expected]).double())
+
+
+def test_dual_softmax_against_plain_loops_leaves_out_neighbours_of_the_true_match() -> None:
+    descriptors0, descriptors1 = unit(0, 2, 7, 16), unit(1, 2, 7, 16)
+    points1 = 12.0 * random_tensor(2, 2, 7, 2).abs()
+    found = dual_softmax_loss(descriptors0, descriptors1, points1, temperature=0.1, exclusion_px=5.0)
+    left_out = 0
+    for b in range(2):
+        for i in range(7):
+            far = [j for j in range(7) if j == i or float((points1[b, i] - points1[b, j]).norm()) >= 5.0]
+            left_out += 7 - len(far)
+            row = torch.stack([descriptors0[b, i] @ descriptors1[b, j] / 0.1 for j in far])
+            column = torch.stack([descriptors0[b, j] @ descriptors1[b, i] / 0.1 for j in far])
+            own = descriptors0[b, i] @ descriptors1[b, i] / 0.1
+            torch.testing.assert_close(found[b, i], row.logsumexp(0) + column.logsumexp(0) - 2 * own)
+    assert left_out > 4
 
 
 # -- triplet -------------------------------------------------------------------------------------------------------
@@ -151,61 +185,3 @@ def test_sparse_nre_gradient() -> None:
     inputs = (random_tensor(0, 2, 4, 3).requires_grad_(), random_tensor(1, 2, 5, 3).requires_grad_())
     target = torch.tensor([[0, 3, -1, 4], [-1, -1, 2, 2]])
     assert torch.autograd.gradcheck(lambda a, b: sparse_nre_loss(a, b, target, temperature=0.5), inputs)
-
-
-def test_dense_nre_by_hand() -> None:
-    """A map of two cells of stride 4, centres at x = 1.5 and 5.5."""
-    d0 = torch.tensor([[[1.0, 0.0]]])
-    cells = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T.reshape(1, 2, 1, 2)
-    q0 = 1 / (1 + math.exp(-1))
-    seen = torch.ones(1, 1, dtype=torch.bool)
-
-    def at(x: float, seen: torch.Tensor = seen) -> float:
-        return dense_nre_loss(d0, cells, torch.tensor([[[x, 1.5]]]), seen, stride=4, temperature=1.0).item()
-
-    assert at(1.5) == pytest.approx(-math.log(q0))
-    assert at(5.5) == pytest.approx(-math.log(1 - q0))
-    assert at(2.5) == pytest.approx(-math.log(0.75 * q0 + 0.25 * (1 - q0)))
-    assert at(float("nan"), ~seen) == pytest.approx(math.log(1 + 1 + math.exp(-1)))
-
-
-def test_dense_nre_against_an_interpolated_probability_map() -> None:
-    d0, cells = unit(0, 2, 6, 8), F.normalize(random_tensor(1, 2, 8, 5, 7), dim=1)
-    points = torch.rand(2, 6, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    points = points * torch.tensor([27.0, 19.0])  # the map covers 28 x 20 pixels
-    loss = dense_nre_loss(d0, cells, points, torch.ones(2, 6, dtype=torch.bool), stride=4, temperature=0.2)
-    similarity = torch.einsum("bnd,bdhw->bnhw", d0, cells) / 0.2
-    probability = similarity.flatten(2).softmax(dim=2).reshape(2, 6, 5, 7)
-    for b in range(2):
-        for n in range(6):
-            grid = (2 * points[b, n] + 1) / torch.tensor([28.0, 20.0]) - 1
-            read = F.grid_sample(
-                probability[b, n][None, None], grid[None, None, None], padding_mode="border", align_corners=False
-            )
-            assert loss[b, n].item() == pytest.approx(-math.log(read.item()), rel=1e-6)
-
-
-def test_dense_nre_is_finite_at_a_cold_temperature() -> None:
-    """The probability of a wrong place underflows in float32, its logarithm must not."""
-    d0 = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    cells = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).T.reshape(1, 2, 1, 2)
-    seen = torch.ones(1, 1, dtype=torch.bool)
-    loss = dense_nre_loss(d0, cells, torch.tensor([[[1.0, 0.0]]]), seen, stride=1, temperature=0.01)
-    loss.sum().backward()
-    assert 150.0 < loss.item() < 201.0  # log 1e-12 bounds what a corner of weight 0 can add
-    assert d0.grad is not None
-    assert torch.isfinite(d0.grad).all()
-
-
-def test_dense_nre_gradient_and_nothing() -> None:
-    inputs = (random_tensor(0, 1, 3, 4).requires_grad_(), random_tensor(1, 1, 4, 3, 3).requires_grad_())
-    points = torch.tensor([[[2.3, 4.1], [9.6, 0.2], [0.0, 0.0]]], dtype=torch.float64)
-    seen = torch.tensor([[True, True, False]])
-
-    def loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return dense_nre_loss(a, b, points, seen, stride=4, temperature=0.5)
-
-    assert torch.autograd.gradcheck(loss, inputs)
-    nothing = dense_nre_loss(inputs[0][:, :0], inputs[1], points[:, :0], seen[:, :0], stride=4)
-    assert nothing.shape == (1, 0)
-    nothing.sum().backward()

@@ -12,8 +12,8 @@ from torch import nn
 
 from semkey.losses.detection import success_loss
 from semkey.losses.peaks import coverage_loss, dispersity_loss, peakiness_loss
-from semkey.losses.repeatability import cosine_repeatability_loss, mutual_nearest, reprojection_loss
-from semkey.losses.warping import dense_warp, project_points
+from semkey.losses.repeatability import cosine_repeatability_loss, mutual_nearest
+from semkey.losses.warping import dense_warp
 from semkey.model.dkd import detect_peaks
 from semkey.model.heads import probability_from_score, score_from_log_probability
 
@@ -201,34 +201,18 @@ def test_coverage_gradient() -> None:
     assert torch.autograd.gradcheck(lambda p: coverage_loss(p, cell=2), probability)
 
 
-# -- reprojection --------------------------------------------------------------------------------------------------
+# -- pairs of keypoints ------------------------------------------------------------------------------------------------
 
 
-def test_reprojection_by_hand() -> None:
+def test_mutually_nearest_by_hand() -> None:
     projected = torch.tensor([[10.0, 10.0], [11.0, 10.0], [50.0, 50.0], [90.0, 9.0]])
     keypoints = torch.tensor([[10.3, 9.6], [54.0, 53.5], [91.0, 7.0]])
     index0, index1 = mutual_nearest(projected, keypoints, 5.0)
     # (11, 10) is nearest to the same keypoint but not the nearest; (50, 50) is 5.3 px away
     assert index0.tolist() == [0, 3]
     assert index1.tolist() == [0, 2]
-    assert reprojection_loss(projected, keypoints).item() == pytest.approx((0.7 + 3.0) / 2, abs=1e-5)
-
-
-def test_reprojection_without_pairs_is_zero() -> None:
-    some = torch.tensor([[10.0, 10.0]], requires_grad=True)
-    none = torch.zeros(0, 2, requires_grad=True)
-    for a, b in ((some, some + 50.0), (some, none), (none, some), (none, none)):
-        loss = reprojection_loss(a, b)
-        loss.backward()
-        assert loss.item() == 0.0
-    assert some.grad is not None
-    assert (some.grad == 0).all()
-
-
-def test_reprojection_gradient() -> None:
-    points = 20 * torch.rand(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    inputs = (points.requires_grad_(), (points.detach() + 0.3).requires_grad_())
-    assert torch.autograd.gradcheck(reprojection_loss, inputs)
+    nobody = torch.zeros(0, 2)
+    assert [len(part) for part in mutual_nearest(projected, nobody, 5.0)] == [0, 0]
 
 
 # -- collapse ------------------------------------------------------------------------------------------------------
@@ -261,10 +245,6 @@ def train_from_constant(terms: Collection[str]) -> torch.Tensor:
         loss = cosine_repeatability_loss(scores[0], scores[1], warp)
         if "peakiness" in terms:
             loss = loss + 0.5 * sum(peakiness_loss(s) for s in scores)
-        if "reprojection" in terms:
-            peaks = [detect_peaks(s[0], radius=2, window=5, temperature=0.1, count=60) for s in scores]
-            projected, seen = project_points(peaks[0].keypoints, SHIFT, warp[0])
-            loss = loss + reprojection_loss(projected[seen], peaks[1].keypoints)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -283,9 +263,8 @@ def test_repeatability_alone_leaves_a_constant_map_constant() -> None:
     assert contrast(scores) < 0.02
 
 
-@pytest.mark.parametrize("term", ["peakiness", "reprojection"])
-def test_peakiness_or_reprojection_leads_out_of_a_constant_map(term: str) -> None:
-    scores = train_from_constant([term])
+def test_peakiness_leads_out_of_a_constant_map() -> None:
+    scores = train_from_constant(["peakiness"])
     assert contrast(scores) > 0.4
 
 

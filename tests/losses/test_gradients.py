@@ -14,7 +14,6 @@ from semkey.errors import ConfigError
 from semkey.losses.gradients import (
     KendallWeighting,
     cagrad,
-    cosine_matrix,
     flat_gradients,
     pcgrad,
     set_gradient,
@@ -49,13 +48,6 @@ def test_flat_gradients_are_those_of_autograd_and_can_be_written_back() -> None:
     torch.testing.assert_close(collected[0], network.weight.grad)
     torch.testing.assert_close(collected[1], network.bias.grad)
     assert collected[2].shape == (2, 2)
-
-
-def test_cosine_matrix_by_hand() -> None:
-    gradients = torch.tensor([[2.0, 0.0], [0.0, 1e-20], [-3.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
-    r = math.sqrt(0.5)
-    expected = torch.tensor([[1, 0, -r, 0], [0, 1, r, 0], [-r, r, 1, 0], [0, 0, 0, 0]], dtype=torch.float64)
-    torch.testing.assert_close(cosine_matrix(gradients), expected)
 
 
 # -- PCGrad --------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from semkey.errors import CheckpointError, ConfigError
+from semkey.errors import CheckpointError
 from semkey.model.checkpoint import FORMAT, load_checkpoint, load_weights, save_checkpoint
 from semkey.model.config import ModelConfig
-from semkey.model.presets import load, presets, select_device
+from semkey.model.presets import load, presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
@@ -92,11 +92,9 @@ def test_other_architecture_is_refused(checkpoint: Path) -> None:
         load_weights(SemanticKeypointDetector(ModelConfig(descriptor_dim=32)), checkpoint)
 
 
-def test_unknown_preset_and_device() -> None:
+def test_unknown_preset() -> None:
     with pytest.raises(CheckpointError, match="unknown preset 'compct', did you mean 'compact'"):
         load("compct")
-    with pytest.raises(ConfigError, match="device 'tpu'"):
-        select_device("tpu")
 
 
 def test_shipped_weights_are_whole() -> None:

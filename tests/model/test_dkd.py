@@ -106,9 +106,41 @@ def test_min_score_drops_weak_peaks() -> None:
     assert len(detect_peaks(scores, radius=3, window=5, temperature=0.1, count=9, min_score=0.5).scores) == 1
 
 
+@pytest.mark.parametrize(("border", "window", "nearest"), [(0, 5, 2), (4, 5, 4), (1, 7, 3)])
+def test_no_peak_lies_closer_to_the_edge_than_asked_or_than_its_window_needs(
+    border: int, window: int, nearest: int
+) -> None:
+    scores = torch.rand(60, 80, generator=torch.Generator().manual_seed(2))
+    peaks = detect_peaks(scores, radius=1, window=window, temperature=0.1, count=10_000, border=border)
+    low, high = peaks.pixels.amin(dim=0).tolist(), peaks.pixels.amax(dim=0).tolist()
+    assert low == [nearest, nearest]
+    assert high == [79 - nearest, 59 - nearest]
+
+
 def test_only_the_strongest_of_many_maxima_are_sorted_and_the_result_is_the_same() -> None:
     torch.manual_seed(0)
     levels = torch.randint(0, 40, (120, 160)).float() / 40  # many exact ties
     few, all_of_them = local_maxima(levels, 1, 0, 30), local_maxima(levels, 1, 0, 10_000)
     assert len(all_of_them) > 2 * (30 + 64)
     torch.testing.assert_close(few, all_of_them[:30], rtol=0, atol=0)
+
+
+def test_a_plateau_among_the_strongest_does_not_use_up_the_places_of_other_maxima() -> None:
+    """Hundreds of equal pixels are one maximum: the next strongest are to be looked for behind them all."""
+    scores = torch.zeros(140, 160)
+    scores[10:50, 10:50] = 1.0  # 1600 pixels, more than a shortcut of the strongest would hold
+    for k, (y, x) in enumerate((y, x) for y in range(60, 136, 5) for x in range(10, 150, 5)):
+        scores[y, x] = 0.9 - 0.002 * k
+    strongest = local_maxima(scores, 2, 2, 40)
+    assert len(strongest) == 40
+    assert strongest[0].tolist() == [10, 10], "of equal ones the first in row order"
+    assert strongest[1].tolist() == [10, 60]
+    torch.testing.assert_close(strongest, local_maxima(scores, 2, 2, 10_000)[:40], rtol=0, atol=0)
+
+
+def test_of_equal_maxima_at_the_end_of_the_list_the_first_in_row_order_are_kept() -> None:
+    scores = torch.zeros(100, 100)
+    scores[2:98:3, 2:98:3] = 0.5  # 1024 equal maxima
+    found = local_maxima(scores, 1, 0, 40)
+    rows = [(x, y) for y in range(2, 98, 3) for x in range(2, 98, 3)]
+    assert [tuple(pixel) for pixel in found.tolist()] == rows[:40]

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pictures import block_tensor, blocks
 from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.features import Features
@@ -28,7 +29,7 @@ def detector() -> SemanticKeypointDetector:
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return blocks(height, width, seed)
 
 
 def check_promises(features: Features, width: int, height: int, most: int) -> None:
@@ -310,7 +311,7 @@ def test_a_model_without_stride_2_maps_extracts_and_trains() -> None:
     assert maps.fine.shape[-2:] == (16, 24)
     maps.log_probability.sum().backward()
     assert all(parameter.grad is not None for parameter in model.detail.parameters())
-    features = model.eval().extract(torch.rand(3, 70, 99))
+    features = model.eval().extract(block_tensor(70, 99))
     assert len(features) > 0
     assert features.descriptors.shape == (len(features), 64)
     assert (features.keypoints <= torch.tensor([98.0, 69.0])).all()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pictures import block_tensor
 from semkey.errors import CheckpointError, ConfigError
 from semkey.losses.reliability import reliability_bce_loss
 from semkey.model.checkpoint import FORMAT, load_checkpoint, load_weights, read_config, save_checkpoint
@@ -77,7 +78,7 @@ def test_no_keypoint_and_one(model: SemanticKeypointDetector) -> None:
 
 def test_keypoints_at_the_edge_are_rated(model: SemanticKeypointDetector) -> None:
     """The window reaches over the edge of a small image, where keypoints lie 2 px from it."""
-    features = model.extract(torch.rand(3, 31, 29))
+    features = model.extract(block_tensor(31, 29))
     assert len(features) > 0
     assert float(features.keypoints.min()) < 6
     assert bool(torch.isfinite(features.reliability).all())
@@ -85,7 +86,7 @@ def test_keypoints_at_the_edge_are_rated(model: SemanticKeypointDetector) -> Non
 
 def test_an_untrained_head_claims_nothing() -> None:
     torch.manual_seed(0)
-    features = SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)).eval().extract(torch.rand(3, 64, 64))
+    features = SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)).eval().extract(block_tensor(64, 64))
     assert features.reliability.unique().tolist() == [0.5]
 
 
@@ -102,7 +103,7 @@ def test_windows_are_read_at_the_peak() -> None:
 
 def test_training_leaves_extraction_as_it_was() -> None:
     model = detector().eval()
-    image = torch.rand(3, 96, 128)
+    image = block_tensor(96, 128)
     before = model.extract(image)
     model.requires_grad_(False)
     model.reliability.train().requires_grad_(True)
@@ -125,7 +126,7 @@ def test_training_leaves_extraction_as_it_was() -> None:
 
 def test_extraction_claims_what_training_rates(model: SemanticKeypointDetector) -> None:
     """With gradients on, as in training, and without; the image needs no padding, so that the maps are the same."""
-    image = torch.rand(1, 96, 128)
+    image = block_tensor(96, 128)[:1]
     features = model.extract(image)
     normalized = (image[None] - image.mean()) / image.std(correction=0)
     maps = model(normalized)
@@ -182,7 +183,7 @@ def old_file(tmp_path: Path) -> Path:
 def test_an_old_file_keeps_its_head(old_file: Path, tmp_path: Path) -> None:
     model = load_checkpoint(old_file).eval()
     assert isinstance(model.reliability, GridReliabilityHead)
-    image = torch.rand(3, 64, 96)
+    image = block_tensor(64, 96)
     expected = detector("grid").eval().extract(image)
     model.extraction = ExtractionConfig(precision="float32")
     assert torch.equal(model.extract(image).reliability, expected.reliability)
@@ -219,7 +220,7 @@ def test_shipped_weights_load(name: str, request: pytest.FixtureRequest) -> None
     preset = presets()[name]
     if read_config(preset.path).uses_backbone:
         request.getfixturevalue("shared")  # has the backbone's weights; skips where it is absent
-    assert len(load_checkpoint(preset.path, preset.sha256).eval().extract(torch.rand(3, 64, 64))) > 0
+    assert len(load_checkpoint(preset.path, preset.sha256).eval().extract(block_tensor(64, 64))) > 0
 
 
 def test_an_unknown_head_is_an_error() -> None:

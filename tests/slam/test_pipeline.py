@@ -112,16 +112,23 @@ def test_nobody_runs_further_ahead_than_the_queues_hold() -> None:
 
 
 def test_reading_and_observing_overlap_with_the_caller() -> None:
-    def slow(frame: Frame, timer: StageTimer) -> int:
-        time.sleep(0.03)
+    """The caller holds frame 0, frame 1 is being observed and frame 2 read: each waits for the other two."""
+    together = threading.Barrier(3)
+
+    def read(index: int) -> None:
+        if index == 2:
+            together.wait(timeout=30)
+
+    def observe(frame: Frame, timer: StageTimer) -> int:
+        if frame.index == 1:
+            together.wait(timeout=30)
         return frame.index
 
-    start = time.perf_counter()
-    with FramePipeline(Numbers(12, on_read=lambda index: time.sleep(0.03)), slow) as frames:
-        for _ in frames:
-            time.sleep(0.03)
-    # One after the other would take 1.08 s.
-    assert time.perf_counter() - start < 0.75
+    with FramePipeline(Numbers(12, on_read=read), observe) as frames:
+        for index, _ in enumerate(frames):
+            if index == 0:
+                together.wait(timeout=30)
+    assert not together.broken
 
 
 def test_leaving_early_stops_the_threads_although_they_wait() -> None:

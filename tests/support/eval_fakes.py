@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,10 +21,15 @@ def no_image() -> np.ndarray:
     raise AssertionError("a protocol measures features and reads no image")
 
 
-def pair(truth: HomographyTruth | PoseTruth | ArrayLike, name: str = "pair", group: str = "") -> ImagePair:
+def pair(
+    truth: HomographyTruth | PoseTruth | ArrayLike,
+    name: str = "pair",
+    group: str = "",
+    read: Callable[[], np.ndarray] = no_image,
+) -> ImagePair:
     """A pair with a truth, or with the homography given as a matrix."""
     known = truth if isinstance(truth, HomographyTruth | PoseTruth) else HomographyTruth(H10=np.array(truth, float))
-    images = [ImageSource(key=f"{name}-{side}", read=no_image) for side in "01"]
+    images = [ImageSource(key=f"{name}-{side}", read=read) for side in "01"]
     return ImagePair(name=name, image0=images[0], image1=images[1], truth=known, group=group)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 
 
-class StopAt(SlamObserver):
+class StopAt(SlamListener):
     """Interrupts a run behind a frame."""
 
     def __init__(self, index: int) -> None:

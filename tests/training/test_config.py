@@ -8,7 +8,7 @@ import pytest
 
 from semkey.errors import ConfigError
 from semkey.settings import override, read_yaml
-from semkey.training.config import TrainConfig
+from semkey.training.config import TrainConfig, shipped_configs
 from semkey.training.stage_config import STAGES
 
 
@@ -97,3 +97,13 @@ def test_changes_lie_on_top_and_leave_the_original() -> None:
 def test_steps_follow_from_epochs_and_batch() -> None:
     config = TrainConfig.from_mapping({"pairs_per_epoch": 100, "optimizer": {"batch_pairs": 8}})
     assert config.steps("descriptor") == 62
+
+
+def test_a_configuration_of_semkey_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"compact", "compact-small", "nano"} <= shipped_configs().keys()
+    assert TrainConfig.load("compact-small") == TrainConfig.load(shipped_configs()["compact-small"])
+    with pytest.raises(ConfigError, match="no configuration 'compact-smal', did you mean 'compact-small'"):
+        TrainConfig.load("compact-smal")
+    (tmp_path / "nano").write_text("name: mine")  # a file of the user comes first
+    assert TrainConfig.load("nano").name == "mine"

@@ -24,18 +24,6 @@ def pad_to_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
-def token_centers(rows: int, columns: int, patch: int) -> torch.Tensor:
-    """Centres (rows, columns, 2) of tokens, pixels x y, pixel centres at integers."""
-    x = torch.arange(columns, dtype=torch.float32) * patch + (patch - 1) / 2
-    y = torch.arange(rows, dtype=torch.float32) * patch + (patch - 1) / 2
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-
-
-def token_of_pixel(points: torch.Tensor, patch: int) -> torch.Tensor:
-    """Column and row (..., 2), whole numbers, of the tokens that cover pixels (..., 2) x y."""
-    return torch.floor((points + 0.5) / patch).long()
-
-
 def resample(tokens: torch.Tensor, patch: int, stride: int, size: tuple[int, int]) -> torch.Tensor:
     """Read a map of tokens bilinearly at the centres of another grid over the same image.
 

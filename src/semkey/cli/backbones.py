@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
-from semkey.cli.console import DeviceOption
-from semkey.cli.evaluate.common import progress_bar
+from semkey.cli.console import progress_bar
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import field_option
 
 BackboneArgument = typer.Argument(
     ...,
@@ -33,7 +34,7 @@ def cache_features(
         None, metavar="N,...", help="Layers that give maps, from 1 (default: four at equal distances)."
     ),
     accept_license: bool = LicenceOption,
-    device: str = DeviceOption,
+    device: str = field_option(FeatureOptions, "device"),
 ) -> None:
     """Compute a frozen backbone's features of all images of a folder once, and keep them in half precision.
 
@@ -49,7 +50,7 @@ def cache_features(
     from semkey.cli.evaluate.common import split_integers
     from semkey.cli.evaluate.other import parse_sizes
     from semkey.errors import ConfigError
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
     from semkey.training.data.config import DataConfig
     from semkey.training.data.opening import cache_folder
     from semkey.training.feature_folder import cache_features as fill
@@ -86,7 +87,7 @@ def vocabulary(
     layer: int | None = typer.Option(None, help="Layer whose tokens are clustered (default: the last but one given)."),
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     accept_license: bool = LicenceOption,
-    device: str = DeviceOption,
+    device: str = field_option(FeatureOptions, "device"),
 ) -> None:
     """Train a small VLAD vocabulary over a frozen backbone's tokens, for recognising places.
 
@@ -99,7 +100,7 @@ def vocabulary(
     from semkey.backbones.global_descriptors import train_vlad
     from semkey.backbones.loading import load_backbone
     from semkey.model.precision import uses_bfloat16
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
     from semkey.training.feature_folder import some_images
 
     target = select_device(device)

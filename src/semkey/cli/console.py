@@ -5,26 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import typer
-
 Item = TypeVar("Item")
-
-FeaturesOption = typer.Option(
-    "compact",
-    "--features",
-    "-f",
-    metavar="compact|orb|sift|NAME|FILE",
-    help="Which features: [bold]compact[/] (learned), [bold]orb[/], [bold]sift[/] (RootSIFT), a semkey checkpoint "
-    "(.safetensors), your own module:function, or a peer (aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, "
-    "disk, clidd-n64, clidd-s64, clidd-m64, clidd-l64).",
-)
-MaxKeypointsOption = typer.Option(1024, "--max-keypoints", "-n", min=1, help="Largest number of keypoints per image.")
-DeviceOption = typer.Option(
-    "auto", help="Where the network runs: auto (the GPU if there is one), cpu, cuda or cuda:N.", metavar="DEVICE"
-)
 
 
 def print_error(error: Exception | str) -> None:
@@ -72,6 +57,25 @@ def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     from rich.progress import track as rich_track
 
     yield from rich_track(items, description, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def progress_bar(description: str = "") -> Generator[Callable[..., None] | None]:
+    """A bar on stderr for ``progress(done, total, what=description)``, or nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+
+        def advance(done: int, total: int, what: str = description) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield advance
 
 
 class DownloadBar:

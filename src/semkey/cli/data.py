@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import typer
 
-from semkey.cli.console import print_table
-from semkey.cli.evaluate.common import progress_bar
+from semkey.cli.console import print_table, progress_bar
+from semkey.cli.options import changes_option
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Look at training data before training on them.")
 
@@ -18,22 +18,18 @@ def _data() -> None:
     """Keeps ``show`` a command with a name of its own."""
 
 
-class DataSplit(StrEnum):
-    """Which pairs."""
-
-    TRAIN = "train"
-    VAL = "val"
+DataSplit = Literal["train", "val"]
 
 
 @app.command("show")
 def show(
-    config: Path = typer.Argument(..., metavar="CONFIG", help="A training configuration (.yaml)."),
-    out: Path = typer.Option(Path("pairs.html"), "--out", "-o", metavar="HTML", help="The report to write."),
-    changes: list[str] = typer.Option(
-        [], "--set", metavar="KEY=VALUE", help="Change a value of the configuration, e.g. data.photos=DIR; repeatable."
+    config: Path = typer.Argument(
+        ..., metavar="CONFIG", help="A training configuration: a YAML file, or a name such as compact-small."
     ),
+    out: Path = typer.Option(Path("pairs.html"), "--out", "-o", metavar="HTML", help="The report to write."),
+    changes: list[str] = changes_option("TrainConfig", "data.photos=DIR"),
     pairs: int = typer.Option(4, min=1, max=200, help="Pairs of each source."),
-    split: DataSplit = typer.Option(DataSplit.TRAIN, help="Pairs for training, or those kept for validation."),
+    split: DataSplit = typer.Option("train", help="Pairs for training, or those kept for validation."),
     seed: int | None = typer.Option(None, min=0, help="Other pairs; by default the configuration's."),
     png: Path | None = typer.Option(None, "--png", metavar="DIR", help="Also write the pictures as PNG files."),
 ) -> None:
@@ -45,9 +41,9 @@ def show(
 
     [bold]Examples[/]
 
-        semkey data show configs/compact-small.yaml --set data.photos=photos
+        semkey data show compact-small --set data.photos=photos
 
-        semkey data show configs/compact.yaml --set data.photos=photos --split val --pairs 8 --png pictures
+        semkey data show compact --set data.photos=photos --split val --pairs 8 --png pictures
     """
     from semkey.errors import InputError
     from semkey.files import atomic_write_bytes, atomic_write_text
@@ -59,10 +55,10 @@ def show(
     settings = TrainConfig.load(config, changes)
     seed = settings.seed if seed is None else seed
     with progress_bar() as progress:
-        shown = collect_pairs(settings.data, split=split.value, seed=seed, count=pairs, progress=progress)
-    subtitle = f"{split.value} pairs, seed {seed}"
+        shown = collect_pairs(settings.data, split=split, seed=seed, count=pairs, progress=progress)
+    subtitle = f"{split} pairs, seed {seed}"
     atomic_write_text(
-        out, data_report(shown, settings.data, title=f"Training data of {config.name}", subtitle=subtitle)
+        out, data_report(shown, settings.data, title=f"Training data of {settings.name}", subtitle=subtitle)
     )
     if png is not None:
         for item in shown:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
-from semkey.cli.render_room import RoomTexture, count_progress
+from semkey.cli.console import print_table, progress_bar
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import configured, field_option
+from semkey.rendering.config import RoomConfig, Texture
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -54,14 +56,14 @@ class _Run:
         self.pictures[name] = (self.out / name).read_bytes()
 
 
+@configured
 def demo(
+    *,
     out: Path = typer.Option(Path("semkey-demo"), "--out", "-o", metavar="DIR", help="Where everything goes."),
     frames: int = typer.Option(75, min=5, help="Number of rendered frames."),
-    seed: int = typer.Option(0, min=0, help="Another seed, another room."),
-    texture: RoomTexture = typer.Option(RoomTexture.NORMAL, help="low: plain walls and few things, much harder."),
-    features: str = FeaturesOption,
-    max_keypoints: int = MaxKeypointsOption,
-    device: str = DeviceOption,
+    seed: int = field_option(RoomConfig, "seed", min=0),
+    texture: Texture = field_option(RoomConfig, "texture"),
+    features: FeatureOptions,
 ) -> None:
     """See semkey work: render a room, detect, match, track the camera, and compare with the truth.
 
@@ -78,7 +80,6 @@ def demo(
         semkey demo --features orb --out orb
     """
     from semkey.datasets import open_sequence
-    from semkey.extractors import create_extractor
     from semkey.rendering import RoomConfig, write_room
     from semkey.rendering.dataset import check_room_dir
     from semkey.slam.output.report import check_out_dir
@@ -87,9 +88,9 @@ def demo(
     room = out / "room"
     check_room_dir(room, replace=True)
     start = time.perf_counter()
-    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
-    config = RoomConfig(seed=seed, frames=frames, fps=_FPS, texture=texture.value)
-    with run.step("render", f"rendering {frames} frames of a room"), count_progress("Rendering") as progress:
+    extractor = features.create()
+    config = RoomConfig(seed=seed, frames=frames, fps=_FPS, texture=texture)
+    with run.step("render", f"rendering {frames} frames of a room"), progress_bar("Rendering") as progress:
         write_room(room, config, progress, replace=True)
     sequence = open_sequence(room, format="tum")
     first, second = _choose_pair(sequence)
@@ -99,7 +100,7 @@ def demo(
     with run.step("track", "tracking the camera"):
         _track(run, extractor, sequence, seed)
     run.figures["seconds"] = round(time.perf_counter() - start, 3)
-    run.figures |= {"step_seconds": run.seconds, "features": extractor.name, "seed": seed, "texture": texture.value}
+    run.figures |= {"step_seconds": run.seconds, "features": extractor.name, "seed": seed, "texture": texture}
     _write_report(run)
     print_table(["figure", "value"], list(_readable(run.figures).items()))
     typer.echo(f"look at {out / 'report.html'} (or {', '.join(_PICTURES)} in {out})")
@@ -203,13 +204,13 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
     from semkey.slam import FrameRecord, SlamConfig, run_slam
     from semkey.slam.output.report import write_report
 
-    with count_progress("Tracking") as progress:
+    with progress_bar("Tracking") as progress:
 
         def advance(record: FrameRecord) -> None:
             if progress is not None:
                 progress(record.index + 1, len(sequence))
 
-        result = run_slam(sequence, extractor, SlamConfig(seed=seed), advance)
+        result = run_slam(sequence, extractor, SlamConfig(seed=seed), progress=advance)
     figures = write_report(result, run.out / "slam")
     names = ("frames", "tracked", "tracked_percent", "lost_events", "keyframes", "fps")
     run.figures |= {name: figures[name] for name in (*names, "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg")}

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from semkey.cli.console import (
-    DeviceOption,
-    FeaturesOption,
-    MaxKeypointsOption,
     check_json_path,
     print_error,
     print_table,
     track,
     write_json,
 )
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import configured
 
 if TYPE_CHECKING:
     from semkey.extractors import Extractor
     from semkey.model.features import Features
 
 
-class ColorBy(StrEnum):
-    """What the colour of a drawn keypoint tells."""
-
-    SCORES = "scores"
-    RELIABILITY = "reliability"
+ColorBy = Literal["scores", "reliability"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +36,9 @@ class Detection:
     seconds: float
 
 
+@configured
 def detect(
+    *,
     images: list[Path] = typer.Argument(..., metavar="IMAGE", help="Image files (PNG, JPEG, WebP, TIFF, BMP, ...)."),
     out: Path | None = typer.Option(
         None, "--out", "-o", metavar="DIR", help="Draw the keypoints into DIR/<name>_keypoints.png."
@@ -50,10 +46,8 @@ def detect(
     json_file: str | None = typer.Option(
         None, "--json", metavar="FILE", help="Write keypoints, scores and reliabilities as JSON; - for stdout."
     ),
-    color_by: ColorBy = typer.Option(ColorBy.SCORES, help="What the colours of the drawing show, blue 0 to red 1."),
-    max_keypoints: int = MaxKeypointsOption,
-    features: str = FeaturesOption,
-    device: str = DeviceOption,
+    color_by: ColorBy = typer.Option("scores", help="What the colours of the drawing show, blue 0 to red 1."),
+    features: FeatureOptions,
 ) -> None:
     """Find keypoints in images: list them, draw them, or write them as JSON.
 
@@ -70,12 +64,11 @@ def detect(
         semkey detect photo.jpg --features sift --json - | jq '.images[0].keypoints | length'
     """
     from semkey.errors import InputError
-    from semkey.extractors import create_extractor
 
     check_json_path(json_file)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"cannot write drawings to {out}: it is a file, not a folder")
-    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    extractor = features.create()
     detections, errors = _detect_all(extractor, images)
     if errors:
         for error in errors:
@@ -85,7 +78,9 @@ def detect(
     drawings = {} if out is None else _drawing_paths(out, images)
     _draw_all(detections, drawings, color_by)
     if json_file is not None:
-        write_json(json_file, {"features": features, "images": [_to_json(detection) for detection in detections]})
+        write_json(
+            json_file, {"features": features.features, "images": [_to_json(detection) for detection in detections]}
+        )
     rows = [_table_row(detection) for detection in detections]
     columns = ["image", "size", "keypoints", "score", "reliability", "ms"]
     print_table(columns, rows, to_stderr=json_file == "-")
@@ -132,7 +127,7 @@ def _draw_all(detections: list[Detection], drawings: dict[int, Path], color_by: 
     for index in track(list(drawings), "Drawing"):
         # Read again: holding every image of a long list would not fit into memory.
         image = read_image(detections[index].path)
-        write_image(drawings[index], draw_keypoints(image, detections[index].features, color_by=color_by.value))
+        write_image(drawings[index], draw_keypoints(image, detections[index].features, color_by=color_by))
 
 
 def _to_json(detection: Detection) -> dict[str, Any]:

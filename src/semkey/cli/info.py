@@ -25,7 +25,8 @@ def info() -> None:
     import cv2
     import torch
 
-    from semkey.model.presets import presets, select_device
+    from semkey.model.presets import presets
+    from semkey.runtime import select_device
 
     device = select_device("auto")
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"

@@ -1,68 +1,83 @@
-"""Options of commands that read a sequence: its kind and its camera."""
+"""Options that several commands share: which features, and what a sequence is and which camera took it."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import typer
+from semkey.cli.options import option
+from semkey.model.config import ExtractionConfig
+from semkey.settings import Settings
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence
+    from semkey.extractors import Extractor
+
+# semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
+Format = Literal[
+    "auto", "tum", "euroc", "kitti", "7scenes", "scannet", "tartanair", "icl-nuim", "video", "folder", "webcam"
+]
+SensorChoice = Literal["rgbd", "stereo", "mono"]
 
 
-class InputFormat(StrEnum):
-    """Kinds of input: ``semkey.datasets.FORMATS``, which are not imported here so that ``--help`` stays quick."""
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(Settings):
+    """Which features.
 
-    AUTO = "auto"
-    TUM = "tum"
-    EUROC = "euroc"
-    KITTI = "kitti"
-    SEVEN_SCENES = "7scenes"
-    SCANNET = "scannet"
-    TARTANAIR = "tartanair"
-    ICL_NUIM = "icl-nuim"
-    VIDEO = "video"
-    FOLDER = "folder"
-    WEBCAM = "webcam"
-
-
-class SensorChoice(StrEnum):
-    """What a camera is tracked with."""
-
-    RGBD = "rgbd"
-    STEREO = "stereo"
-    MONO = "mono"
-
-
-FormatOption = typer.Option(InputFormat.AUTO, "--format", help="Kind of input; auto looks at what is there.")
-CameraOption = typer.Option(
-    None, "--camera", metavar="FX,FY,CX,CY", help="Pinhole camera of the images as stored, instead of the input's own."
-)
-CalibrationOption = typer.Option(
-    None,
-    "--calibration",
-    metavar="FILE.yaml",
-    help="Camera with its lens, or a stereo pair: images are undistorted and rectified (docs/datasets.md).",
-)
-
-
-def open_input(path: Path, format: InputFormat, camera: str | None, calibration: Path | None) -> FrameSequence:
-    """The sequence that these options ask for; missing and broken files in mid-sequence are reported, not fatal.
-
-    Raises:
-        ConfigError: both ``--camera`` and ``--calibration`` are given, or the former is not ``fx,fy,cx,cy``.
-        DatasetError: the calibration or the input is broken.
+    Attributes:
+        features: which features: ``compact`` (learned), ``orb``, ``sift`` (RootSIFT), a semkey checkpoint
+            (.safetensors), your own module:function, or a peer (aliked-t16, aliked-n16, aliked-n16rot, aliked-n32,
+            xfeat, disk).
+        max_keypoints: largest number of keypoints per image.
+        device: where the network runs: auto (the GPU if there is one), cpu, cuda or cuda:N.
     """
-    from semkey.datasets import CameraArgument, open_sequence, parse_camera, read_calibration
-    from semkey.errors import ConfigError
 
-    if camera is not None and calibration is not None:
-        raise ConfigError("--camera and --calibration are two descriptions of one camera; give one of them")
-    argument: CameraArgument | None = None
-    if camera is not None:
-        argument = parse_camera(camera)
-    elif calibration is not None:
-        argument = read_calibration(calibration)
-    return open_sequence(path, format=format.value, camera=argument)
+    features: str = option("compact", "--features", "-f", metavar="compact|orb|sift|NAME|FILE")
+    max_keypoints: int = option(ExtractionConfig.max_keypoints, "--max-keypoints", "-n")
+    device: str = option("auto", metavar="DEVICE")
+
+    def create(self) -> Extractor:
+        """The extractor.
+
+        Raises:
+            ConfigError: unknown features or device, or no keypoints.
+            CheckpointError: weights are missing or broken.
+        """
+        from semkey.extractors import create_extractor
+
+        return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(Settings):
+    """What a sequence is, and its camera.
+
+    Attributes:
+        format: kind of input; auto looks at what is there.
+        camera: pinhole camera of the images as stored, instead of the input's own.
+        calibration: camera with its lens, or a stereo pair: images are undistorted and rectified (docs/datasets.md).
+    """
+
+    format: Format = "auto"
+    camera: str | None = option(None, metavar="FX,FY,CX,CY")
+    calibration: Path | None = option(None, metavar="FILE.yaml")
+
+    def open(self, path: Path) -> FrameSequence:
+        """The sequence; missing and broken files in mid-sequence are reported, not fatal.
+
+        Raises:
+            ConfigError: both ``--camera`` and ``--calibration`` are given, or the former is not ``fx,fy,cx,cy``.
+            DatasetError: the calibration or the input is broken.
+        """
+        from semkey.datasets import CameraArgument, open_sequence, parse_camera, read_calibration
+        from semkey.errors import ConfigError
+
+        if self.camera is not None and self.calibration is not None:
+            raise ConfigError("--camera and --calibration are two descriptions of one camera; give one of them")
+        argument: CameraArgument | None = None
+        if self.camera is not None:
+            argument = parse_camera(self.camera)
+        elif self.calibration is not None:
+            argument = read_calibration(self.calibration)
+        return open_sequence(path, format=self.format, camera=argument)

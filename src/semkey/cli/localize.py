@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import DeviceOption, MaxKeypointsOption, print_table, track
+from semkey.cli.console import print_table, track
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import changes_option, field_option
 
 if TYPE_CHECKING:
     from semkey.slam.output.session import Session
@@ -33,8 +35,9 @@ def localize(
         help="Where the map's features are now; else by the name that it was made with. A map made with your own "
         "module:function needs it again: a file never says which code is run.",
     ),
-    max_keypoints: int = MaxKeypointsOption,
-    device: str = DeviceOption,
+    max_keypoints: int = field_option(FeatureOptions, "max_keypoints"),
+    device: str = field_option(FeatureOptions, "device"),
+    changes: list[str] = changes_option("SlamConfig", "tracking.min_relocalisation_inliers=40"),
     pictures: bool = typer.Option(True, help="Draw every found image with the landmarks that agree with its pose."),
 ) -> None:
     """Find images in a saved map: their poses as text, JSON and pictures.
@@ -70,7 +73,7 @@ def localize(
         extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_features(session, map_file, extractor.name, getattr(extractor, "settings", {}))
     check_out_dir(out)
-    localizer = Localizer(session.slam_map, session.result.config)
+    localizer = Localizer(session.slam_map, session.result.config.with_changes(changes))
     found: list[Localization] = []
     for number, path in enumerate(track(paths, "Localising")):
         image = read_image(path)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from semkey.cli.console import (
-    DeviceOption,
-    FeaturesOption,
-    MaxKeypointsOption,
     check_json_path,
     print_error,
     print_table,
     write_json,
 )
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import configured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +25,14 @@ if TYPE_CHECKING:
     from semkey.model.features import Features
 
 
-class Geometry(StrEnum):
-    """The model that tells inliers from outliers."""
+Geometry = Literal["fundamental", "homography"]
 
-    FUNDAMENTAL = "fundamental"
-    HOMOGRAPHY = "homography"
+DEFAULT_MAX_ERROR_PX: dict[Geometry, float] = {"fundamental": 1.0, "homography": 3.0}
 
 
-DEFAULT_MAX_ERROR_PX = {Geometry.FUNDAMENTAL: 1.0, Geometry.HOMOGRAPHY: 3.0}
-
-
+@configured
 def match(
+    *,
     image_a: Path = typer.Argument(..., metavar="A", help="First image."),
     image_b: Path = typer.Argument(..., metavar="B", help="Second image."),
     out: Path | None = typer.Option(
@@ -47,7 +42,7 @@ def match(
         None, "--json", metavar="FILE", help="Write matches, inliers and the model as JSON; - for stdout."
     ),
     geometry: Geometry = typer.Option(
-        Geometry.FUNDAMENTAL,
+        "fundamental",
         "--geometry",
         "-g",
         help="fundamental: any rigid scene seen from two places; homography: a plane, or a camera that only turned.",
@@ -62,9 +57,7 @@ def match(
         None, metavar="0..1", help="Lowe's ratio test, for example 0.9 (default: none)."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
-    max_keypoints: int = MaxKeypointsOption,
-    features: str = FeaturesOption,
-    device: str = DeviceOption,
+    features: FeatureOptions,
 ) -> None:
     """Match two images: mutual nearest neighbours, then the geometry most of them agree on.
 
@@ -80,7 +73,6 @@ def match(
         semkey match left.jpg right.jpg --features orb --ratio 0.9
     """
     from semkey.errors import InputError
-    from semkey.extractors import create_extractor
     from semkey.images import read_image
     from semkey.images.writing import check_image_path
     from semkey.matching import match as match_features
@@ -102,7 +94,7 @@ def match(
     if failed:
         raise typer.Exit(2)
 
-    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
+    extractor = features.create()
     start = time.perf_counter()
     features0, features1 = (extractor.extract(image) for image in images)
     extracted = time.perf_counter()
@@ -115,12 +107,12 @@ def match(
         _draw(out, images, features0, features1, matches, estimate)
     if json_file is not None:
         value = {
-            "features": features,
+            "features": features.features,
             "image0": _image_json(image_a, features0),
             "image1": _image_json(image_b, features1),
             "matches": _matches_json(features0, features1, matches, estimate),
             "geometry": {
-                "kind": geometry.value,
+                "kind": geometry,
                 "matrix": None if estimate.model is None else estimate.model.tolist(),
                 "inliers": estimate.inlier_count,
                 "max_error_px": limit,
@@ -132,7 +124,7 @@ def match(
     rows = [
         ["keypoints", f"{len(features0)} and {len(features1)}", f"{(extracted - start) * 1000:.0f}"],
         ["matches", str(len(matches)), f"{(matched - extracted) * 1000:.0f}"],
-        [f"inliers ({geometry.value})", f"{estimate.inlier_count}{share}", f"{(verified - matched) * 1000:.0f}"],
+        [f"inliers ({geometry})", f"{estimate.inlier_count}{share}", f"{(verified - matched) * 1000:.0f}"],
     ]
     print_table(["", "count", "ms"], rows, to_stderr=json_file == "-")
     if out is not None:
@@ -144,7 +136,7 @@ def _estimate(
 ) -> RobustEstimate:
     from semkey.matching.robust import estimate_fundamental, estimate_homography
 
-    estimate = estimate_homography if geometry is Geometry.HOMOGRAPHY else estimate_fundamental
+    estimate = estimate_homography if geometry == "homography" else estimate_fundamental
     points0 = features0.keypoints[matches.indices[:, 0]]
     points1 = features1.keypoints[matches.indices[:, 1]]
     return estimate(points0, points1, max_error_px=max_error_px, seed=seed)

@@ -10,26 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import DeviceOption, FeaturesOption, MaxKeypointsOption, print_table
-from semkey.cli.inputs import (
-    CalibrationOption,
-    CameraOption,
-    FormatOption,
-    InputFormat,
-    SensorChoice,
-    open_input,
-)
-from semkey.cli.slam_session import (
-    AutosaveOption,
-    LoadMapOption,
-    PlyOption,
-    RecordOption,
-    ResumeOption,
-    SaveMapOption,
-    SessionOptions,
-    ViewerOption,
-    prepare_session,
-)
+from semkey.cli.console import print_table
+from semkey.cli.inputs import FeatureOptions, InputOptions
+from semkey.cli.options import changes_option, configured, field_option
+from semkey.cli.slam_session import RunOptions, SessionOptions, prepare_session
+from semkey.slam.config import LineConfig, SlamConfig
 
 if TYPE_CHECKING:
     from semkey.slam import FrameRecord
@@ -38,34 +23,19 @@ EXIT_INTERRUPTED = 130
 _SHOWN_PROBLEMS = 5
 
 
+@configured
 def slam(
+    *,
     path: Path = typer.Argument(
         ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
     ),
-    out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
-    format: InputFormat = FormatOption,
-    camera: str | None = CameraOption,
-    calibration: Path | None = CalibrationOption,
-    features: str = FeaturesOption,
-    max_keypoints: int = MaxKeypointsOption,
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
-    every: int = typer.Option(1, min=1, help="Use every n-th frame."),
-    max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
-    sensor: SensorChoice | None = typer.Option(
-        None, help="What to track with (default: the best that the input has); mono has no absolute scale."
-    ),
-    lines: bool = typer.Option(False, "--lines", help="Use line segments beside keypoints."),
-    realtime: bool = typer.Option(
-        False, "--realtime", help="Play the input by its timestamps; frames that would come too late are dropped."
-    ),
-    device: str = DeviceOption,
-    save_map: Path | None = SaveMapOption,
-    load_map: Path | None = LoadMapOption,
-    resume: bool = ResumeOption,
-    autosave: float = AutosaveOption,
-    viewer: bool = ViewerOption,
-    record: Path | None = RecordOption,
-    ply: Path | None = PlyOption,
+    source: InputOptions,
+    features: FeatureOptions,
+    seed: int = field_option(SlamConfig, "seed", min=0),
+    run: RunOptions,
+    lines: bool = typer.Option(LineConfig.enabled, "--lines", help="Use line segments beside keypoints."),
+    changes: list[str] = changes_option("SlamConfig", "tracking.min_inliers=20"),
+    session: SessionOptions,
 ) -> None:
     """Track an RGB-D camera, a stereo pair or a single camera: poses, a report and a picture of the trajectory.
 
@@ -83,46 +53,36 @@ def slam(
 
         semkey slam my_recording --out run --camera 525,525,319.5,239.5
 
+        semkey slam my_recording --out run --set loops.enabled=false --set tracking.max_depth=4
+
         semkey slam my_recording --out run --save-map room.semkey --record run.rrd
     """
-    from semkey.extractors import create_extractor
-    from semkey.slam import SlamConfig, SlamInterrupted, choose_sensor, run_slam
-    from semkey.slam.config import LineConfig
+    from semkey.slam import SlamInterrupted, choose_sensor, run_slam
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.saving import save_run
 
-    options = SessionOptions(
-        out=out,
-        save_map=save_map,
-        load_map=load_map,
-        resume=resume,
-        autosave=autosave,
-        viewer=viewer,
-        record=record,
-        ply=ply,
-    )
-    options.check()
-    sequence = open_input(path, format, camera, calibration)
-    chosen, _ = choose_sensor(sequence, None if sensor is None else sensor.value)
-    extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
-    config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines))
-    check_out_dir(out)
-    session = prepare_session(options, sequence, extractor, config, every=every, sensor=chosen)
-    total = sum(index > session.last_frame for index in range(0, len(sequence), every)[:max_frames])
+    config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines)).with_changes(changes)
+    session.check()
+    sequence = source.open(path)
+    sensor, _ = choose_sensor(sequence, run.sensor)
+    extractor = features.create()
+    check_out_dir(session.out)
+    prepared = prepare_session(session, sequence, extractor, config, every=run.every, sensor=sensor)
+    used = range(0, len(sequence), run.every)[: run.max_frames]
     try:
-        with _progress(total) as progress:
+        with _progress(sum(index > prepared.last_frame for index in used)) as progress:
             result = run_slam(
                 sequence,
                 extractor,
                 config,
-                progress,
-                every=every,
-                max_frames=max_frames,
-                sensor=chosen,
-                realtime=realtime,
-                observers=session.observers,
-                slam_map=session.slam_map,
-                resume=session.resume,
+                progress=progress,
+                every=run.every,
+                max_frames=run.max_frames,
+                sensor=sensor,
+                realtime=run.realtime,
+                listeners=prepared.listeners,
+                slam_map=prepared.slam_map,
+                resume=prepared.resume,
             )
     except SlamInterrupted as interruption:
         result = interruption.result
@@ -130,10 +90,11 @@ def slam(
         typer.echo(f"warning: {problem}", err=True)
     if len(result.problems) > _SHOWN_PROBLEMS:
         typer.echo(f"warning: {len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report", err=True)
-    figures = save_run(result, out, lost_pictures=session.lost_pictures.pictures)
+    figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
-    session.finish(result)
-    typer.echo(f"written to {out}: {', '.join(sorted(file.name for file in out.iterdir() if file.is_file()))}")
+    prepared.finish(result)
+    names = sorted(file.name for file in session.out.iterdir() if file.is_file())
+    typer.echo(f"written to {session.out}: {', '.join(names)}")
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -3,54 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.settings import Settings
+from semkey.cli.inputs import SensorChoice
+from semkey.cli.options import option
+from semkey.settings import Settings, require_within
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence, Sensor
     from semkey.extractors import Extractor
-    from semkey.slam import SlamConfig, SlamMap, SlamObserver, SlamResult
+    from semkey.slam import SlamConfig, SlamListener, SlamMap, SlamResult
     from semkey.slam.output.colors import LandmarkColors
     from semkey.slam.output.lost_pictures import LostFramePictures
 
 AUTOSAVE_FILE = "autosave.semkey"
 
-SaveMapOption = typer.Option(
-    None, "--save-map", metavar="FILE", help="Write the map, for semkey localize and --load-map (room.semkey)."
-)
-LoadMapOption = typer.Option(
-    None, "--load-map", metavar="FILE", help="Continue this map: the camera is found in it first."
-)
-ResumeOption = typer.Option(
-    False, "--resume", help="Go on where a crashed or interrupted run stopped, from DIR's automatic save."
-)
-AutosaveOption = typer.Option(
-    30.0, "--autosave", min=0.0, metavar="SECONDS", help="Save the run so far every so often; 0 for never."
-)
-ViewerOption = typer.Option(False, "--viewer", help="Show the run live in Rerun (needs the extra 'viewer').")
-RecordOption = typer.Option(
-    None, "--record", metavar="FILE", help="Write a Rerun recording (.rrd), also without a screen."
-)
-PlyOption = typer.Option(None, "--ply", metavar="FILE", help="Write the landmarks as a coloured point cloud.")
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Settings):
+    """Which frames of the input are tracked, and with what.
+
+    Attributes:
+        every: use every n-th frame.
+        max_frames: stop after so many used frames.
+        sensor: what to track with (default: the best that the input has); mono has no absolute scale.
+        realtime: play the input by its timestamps; frames that would come too late are dropped.
+    """
+
+    every: int = 1
+    max_frames: int | None = None
+    sensor: SensorChoice | None = None
+    realtime: bool = option(False, "--realtime")
+
+    def __post_init__(self) -> None:
+        require_within(self, "[1, inf)", "every")
+        if self.max_frames is not None:
+            require_within(self, "[1, inf)", "max_frames")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions(Settings):
-    """The options of this file, as given; ``out`` is the folder of the results."""
+    """What a run writes, and what it goes on from.
 
-    out: Path
-    save_map: Path | None
-    load_map: Path | None
-    resume: bool
-    autosave: float
-    viewer: bool
-    record: Path | None
-    ply: Path | None
+    Attributes:
+        out: where the results go; made if missing.
+        save_map: write the map, for semkey localize and --load-map (room.semkey).
+        load_map: continue this map: the camera is found in it first.
+        resume: go on where a crashed or interrupted run stopped, from DIR's automatic save.
+        autosave: save the run so far every so often; 0 for never.
+        viewer: show the run live in Rerun (needs the extra ``viewer``).
+        record: write a Rerun recording (.rrd), also without a screen.
+        ply: write the landmarks as a coloured point cloud.
+    """
+
+    out: Path = option(MISSING, "--out", "-o", metavar="DIR")
+    save_map: Path | None = option(None, metavar="FILE")
+    load_map: Path | None = option(None, metavar="FILE")
+    resume: bool = option(False, "--resume")
+    autosave: float = option(30.0, metavar="SECONDS")
+    viewer: bool = option(False, "--viewer")
+    record: Path | None = option(None, metavar="FILE")
+    ply: Path | None = option(None, metavar="FILE")
+
+    def __post_init__(self) -> None:
+        require_within(self, "[0, inf)", "autosave")
 
     @property
     def autosave_path(self) -> Path:
@@ -85,7 +105,7 @@ class PreparedSession:
         feature_settings: of the extractor.
         slam_map: a map to continue, or None.
         resume: an earlier part of the run, or None.
-        observers: told what happens.
+        listeners: hear what happens.
         colors: colours of the landmarks.
         lost_pictures: of frames where tracking was lost.
     """
@@ -97,7 +117,7 @@ class PreparedSession:
     resume: SlamResult | None
     colors: LandmarkColors
     lost_pictures: LostFramePictures
-    observers: Sequence[SlamObserver] = field(default_factory=tuple)
+    listeners: Sequence[SlamListener] = field(default_factory=tuple)
 
     @property
     def last_frame(self) -> int:
@@ -166,14 +186,14 @@ def prepare_session(
         slam_map = loaded.slam_map
     colors = LandmarkColors(None if loaded is None else loaded.colors)
     lost_pictures = LostFramePictures()
-    observers: list[SlamObserver] = [colors, lost_pictures]
+    listeners: list[SlamListener] = [colors, lost_pictures]
     if options.viewer or options.record is not None:
-        from semkey.slam.output.viewer import RerunObserver
+        from semkey.slam.output.viewer import RerunListener
 
         known = None if loaded is None else loaded.colors
-        observers.append(RerunObserver(record=options.record, live=options.viewer, colors=known))
+        listeners.append(RerunListener(record=options.record, live=options.viewer, colors=known))
     if options.autosave > 0:
-        observers.append(
+        listeners.append(
             Autosave(
                 options.autosave_path,
                 seconds=options.autosave,
@@ -190,5 +210,5 @@ def prepare_session(
         resume=resume,
         colors=colors,
         lost_pictures=lost_pictures,
-        observers=observers,
+        listeners=listeners,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from semkey.cli.console import print_table
+from semkey.cli.options import changes_option
 
 if TYPE_CHECKING:
     from semkey.training import TrainingEvents
@@ -19,23 +19,18 @@ EXIT_INTERRUPTED = 130
 _SHOWN = ("descriptor_accuracy", "matching_score", "precision", "repeatability", "error_px", "reliability_auroc")
 
 
-class Stage(StrEnum):
-    """Stages of training."""
-
-    DESCRIPTOR = "descriptor"
-    DETECTOR = "detector"
-    RELIABILITY = "reliability"
-    FINETUNE = "finetune"
-    ALL = "all"
+Stage = Literal["descriptor", "detector", "reliability", "finetune", "all"]
 
 
 def train(
-    config: Path = typer.Argument(..., metavar="CONFIG.yaml", help="What to train on what, e.g. configs/compact.yaml."),
-    stage: Stage = typer.Option(Stage.ALL, help="Train one stage alone, on top of those that RUN already has."),
-    resume: bool = typer.Option(False, "--resume", help="Go on where the run in RUN stopped."),
-    changes: list[str] = typer.Option(
-        [], "--set", metavar="KEY=VALUE", help="Change a setting, e.g. data.photos=DIR; may be given several times."
+    config: Path = typer.Argument(
+        ...,
+        metavar="CONFIG",
+        help="What to train on what: a YAML file, or compact, compact-small, nano, ... of semkey.",
     ),
+    stage: Stage = typer.Option("all", help="Train one stage alone, on top of those that RUN already has."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where the run in RUN stopped."),
+    changes: list[str] = changes_option("TrainConfig", "data.photos=DIR"),
     out: Path | None = typer.Option(
         None, "--out", "-o", metavar="RUN", help="Folder of the run; default runs/NAME, after the configuration's name."
     ),
@@ -47,9 +42,9 @@ def train(
 
     [bold]Examples[/]
 
-        semkey train configs/compact-small.yaml --set data.photos=my_photos
+        semkey train compact-small --set data.photos=my_photos
 
-        semkey train configs/compact.yaml --set data.photos=my_photos --out runs/first --resume
+        semkey train compact --set data.photos=my_photos --out runs/first --resume
 
         semkey train my.yaml --stage reliability --set stages.reliability.epochs=1
     """
@@ -60,7 +55,7 @@ def train(
     reporter = _Reporter()
     try:
         with reporter:
-            result = fit(settings, run, stage=stage.value, resume=resume, events=reporter.events())
+            result = fit(settings, run, stage=stage, resume=resume, events=reporter.events())
     except TrainingInterrupted as interruption:
         if interruption.is_first_process:
             print(f"stopped: {interruption.stage}, step {interruption.step}; --resume goes on", file=sys.stderr)

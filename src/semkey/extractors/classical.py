@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError
 from semkey.geometry.pixels import resize_keypoints
 from semkey.model.features import Features
+from semkey.model.gate import has_structure
 from semkey.model.preprocess import ImageLike, to_gray
 
 MAX_PIXELS = 8_000_000
@@ -88,7 +89,10 @@ class ClassicalExtractor(ABC):
         # Sub-pixel fits and upscaling may leave the image by part of a pixel.
         keypoints = np.clip(keypoints, 0, np.array([width - 1, height - 1], dtype=np.float32))
         descriptors = None if raw_descriptors is None else raw_descriptors[order]
-        return self._features(keypoints, responses[order], descriptors, (width, height))
+        features = self._features(keypoints, responses[order], descriptors, (width, height))
+        places = features.keypoints * shrink if shrink < 1 else features.keypoints
+        kept = has_structure(torch.from_numpy(gray), places)
+        return features.select(kept)
 
     def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
         """Features of one image, and descriptors of points in it.

@@ -17,7 +17,8 @@ from semkey.extractors.plugins import create_from_entry_point, create_from_funct
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike
-from semkey.model.presets import load, load_random, preset_names, presets, select_device
+from semkey.model.presets import load, load_random, preset_names, presets
+from semkey.runtime import select_device
 from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}

@@ -44,13 +44,6 @@ def set_gradient(parameters: Iterable[torch.Tensor], flat: torch.Tensor) -> None
         parameter.grad = part.reshape(parameter.shape).to(parameter.dtype).clone()
 
 
-def cosine_matrix(gradients: torch.Tensor) -> torch.Tensor:
-    """Cosine between the gradients of every two losses, (L, P) -> (L, L); 0 where one has no length."""
-    length = gradients.norm(dim=1, keepdim=True)
-    unit = torch.where(length > 0, gradients / torch.where(length > 0, length, 1.0), 0.0)
-    return unit @ unit.T
-
-
 def pcgrad(gradients: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Sum of gradients without the parts that oppose another loss (PCGrad, Yu et al. 2020, algorithm 1).
 

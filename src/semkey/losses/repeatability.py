@@ -68,25 +68,3 @@ def mutual_nearest(
     itself = torch.arange(len(points0), device=points0.device)
     kept = torch.nonzero((distance.argmin(dim=0)[nearest] == itself) & (nearest_distance < max_distance))[:, 0]
     return kept, nearest[kept]
-
-
-def reprojection_loss(projected0: torch.Tensor, keypoints1: torch.Tensor, *, max_distance: float = 5.0) -> torch.Tensor:
-    """Mean distance between keypoints of both views that show the same point.
-
-    ALIKE's reprojection loss (Zhao et al. 2022) with p = 1 and 5 pixels: keypoints of view 0 projected into view 1 and
-    keypoints of view 1 that are mutually nearest and closer than ``max_distance``. Gradients reach the score map
-    through both keypoints' soft-argmax. ALIKE averages both directions; call it twice for that, where the inverse map
-    is known. Alone it would allow all keypoints to drift the same way in both views.
-
-    Args:
-        projected0: (N, 2) pixels of view 1; those of points that view 1 shows.
-        keypoints1: (M, 2) pixels of view 1.
-        max_distance: pixels.
-
-    Returns:
-        Scalar, L1 distance in pixels; 0 without pairs.
-    """
-    index0, index1 = mutual_nearest(projected0, keypoints1, max_distance)
-    if len(index0) == 0:
-        return projected0.sum() * 0.0 + keypoints1.sum() * 0.0
-    return (projected0[index0] - keypoints1[index1]).abs().sum(dim=1).mean()

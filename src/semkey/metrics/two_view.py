@@ -1,13 +1,14 @@
-"""Error measures of two-view geometry: recall curves and relative pose errors."""
+"""Error measures of two-view geometry: recall curves, relative pose errors and distances from epipolar lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
+from semkey.geometry.transforms import skew
 
 
 def area_under_curve(errors: Iterable[float], thresholds: Sequence[float]) -> list[float]:
@@ -77,3 +78,34 @@ def relative_pose_error(T_est: ArrayLike | None, T_true: ArrayLike) -> tuple[flo
     if cosine == 0 and sine == 0:
         return float(rotation), float("inf")
     return float(rotation), float(np.degrees(np.arctan2(sine, cosine)))
+
+
+def epipolar_distances(
+    points0: ArrayLike, points1: ArrayLike, K0: ArrayLike, K1: ArrayLike, T_cam1_cam0: ArrayLike
+) -> NDArray[np.float64]:
+    """How far matched points lie from each other's epipolar lines, pixels, the mean of both images.
+
+    Args:
+        points0: (N, 2) pixels x y of image 0, without lens distortion.
+        points1: (N, 2) the same of image 1.
+        K0: (3, 3) calibration of image 0.
+        K1: (3, 3) calibration of image 1.
+        T_cam1_cam0: (4, 4) true motion, translation of any length.
+
+    Returns:
+        (N,) float64; NaN throughout where the motion has no translation, and so no epipolar lines.
+    """
+    motion = np.asarray(T_cam1_cam0, dtype=np.float64)
+    first, second = (np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in (points0, points1))
+    if not motion[:3, 3].any():
+        return np.full(len(first), np.nan)
+    direction = motion[:3, 3] / np.linalg.norm(motion[:3, 3])
+    inverse0, inverse1 = (np.linalg.inv(np.asarray(K, dtype=np.float64)) for K in (K0, K1))
+    F10 = inverse1.T @ skew(direction) @ motion[:3, :3] @ inverse0
+    ones = np.ones((len(first), 1))
+    first, second = np.hstack([first, ones]), np.hstack([second, ones])
+    lines1, lines0 = first @ F10.T, second @ F10
+    residuals = np.abs((second * lines1).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distances = [residuals / np.linalg.norm(lines[:, :2], axis=1) for lines in (lines0, lines1)]
+    return (distances[0] + distances[1]) / 2

@@ -51,20 +51,20 @@ class ModelConfig(Settings):
     backbone_layers: tuple[int, ...] = ()
     branches: Branches = "hybrid"
     stem_channels: tuple[int, ...] = (16, 32, 64)
-    detector: Detector = "pixels"
+    detector: Detector = "cells"
     pixel_channels: int = 8
     mixed_channels: int = 4
     detail_channels: int = 16
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
     grid_channels: int = 64
-    detector_channels: int = 32
+    detector_channels: int = 64
     descriptor_dim: int = 64
     descriptor_positions: int = 16
     descriptor_stride: int = 4
     global_dim: int = 256
     reliability: Reliability = "keypoint"
-    covariance: bool = True
+    covariance: bool = False
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> Self:

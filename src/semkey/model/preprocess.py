@@ -26,11 +26,13 @@ class PreparedImage:
         tensor: (1, 1, H, W) float32, zero mean and unit variance over the valid part; H and W multiples of 32.
         valid_size: (width, height) of the part that is image; the rest, right and below, is padding.
         original_size: (width, height) of the image as given.
+        contrast: grey levels, of 255, that 1 in ``tensor`` stands for.
     """
 
     tensor: torch.Tensor
     valid_size: tuple[int, int]
     original_size: tuple[int, int]
+    contrast: float = 255.0
 
 
 def to_gray(image: ImageLike) -> torch.Tensor:
@@ -134,10 +136,16 @@ def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
         # antialias=True averages over the pixels a target pixel covers, with the half-pixel convention
         image = F.interpolate(image, (valid_height, valid_width), mode="bilinear", align_corners=False, antialias=True)
     # unit variance makes exposure and contrast irrelevant; the floor keeps sensor noise of a blank image small
-    image = (image - image.mean()) / image.std(correction=0).clamp(min=0.02)
+    contrast = image.std(correction=0).clamp(min=0.02)
+    image = (image - image.mean()) / contrast
     pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
     image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
-    return PreparedImage(tensor=image, valid_size=(valid_width, valid_height), original_size=(width, height))
+    return PreparedImage(
+        tensor=image,
+        valid_size=(valid_width, valid_height),
+        original_size=(width, height),
+        contrast=255.0 * float(contrast),
+    )
 
 
 def prepare_colors(rgb: torch.Tensor, prepared: PreparedImage) -> torch.Tensor:

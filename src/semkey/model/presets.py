@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from semkey.backbones.specs import BACKBONES
-from semkey.errors import CheckpointError, ConfigError
+from semkey.errors import CheckpointError
 from semkey.model.building import random_detector
 from semkey.model.checkpoint import load_checkpoint, read_config
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.precision import uses_bfloat16
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.runtime import select_device
 from semkey.settings import did_you_mean
 
 _CONFIGURED = ("vit-tiny", "dinov2-small")
@@ -49,23 +50,6 @@ def presets() -> dict[str, Preset]:
     """The detectors that ship with the package, by name (from ``weights/manifest.json``)."""
     manifest = json.loads(files("semkey").joinpath("weights", "manifest.json").read_text(encoding="utf-8"))
     return {name: Preset(name=name, summary=row["summary"], sha256=row["sha256"]) for name, row in manifest.items()}
-
-
-def select_device(device: str | torch.device) -> torch.device:
-    """The torch device for ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda:1"``, ...
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device '{device}' cannot be used here ({reason}): use auto or cpu") from None
-    return chosen
 
 
 def load(

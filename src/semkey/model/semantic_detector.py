@@ -16,6 +16,7 @@ from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.covariance import CovarianceHead
 from semkey.model.dkd import Peaks, detect_peaks
 from semkey.model.features import Features
+from semkey.model.gate import has_structure
 from semkey.model.heads import (
     SDDH,
     GlobalHead,
@@ -354,7 +355,7 @@ class SemanticKeypointDetector(nn.Module):
             descriptors=descriptors,
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
-        )
+        ).select(has_structure(image.tensor[0, 0, :height, :width] * image.contrast, keypoints))
 
 
 def _matching_backbone(config: ModelConfig, backbone: Backbone | None) -> Backbone | None:

@@ -23,10 +23,10 @@ class RoomConfig(Settings):
 
     Attributes:
         seed: room, textures, trajectory and noise all follow from it.
-        frames: number of frames, >= 1.
-        width: image width in pixels, >= 16.
-        height: image height in pixels, >= 16.
-        fps: frames per second, > 0; the camera's speed in m/s does not depend on it, except that ``loop`` fits one
+        frames: number of frames, at least 1.
+        width: image width in pixels, 16 to 8192.
+        height: image height in pixels, 16 to 8192.
+        fps: frames per second; the camera's speed in m/s does not depend on it, except that ``loop`` fits one
             closed round into ``frames``.
         texture: ``normal`` (wallpaper, bricks, pictures, much furniture) or ``low`` (plain walls, few things).
         motion: ``hand-held`` (slow walk), ``loop`` (one closed round, last pose next to the first), ``fast`` (quick

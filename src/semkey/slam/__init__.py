@@ -11,36 +11,43 @@ from semkey.lazy import lazy_names
 
 if TYPE_CHECKING:
     from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
-    from semkey.slam.events import SlamObserver
+    from semkey.slam.events import SlamListener
     from semkey.slam.frames.sensing import choose_sensor
     from semkey.slam.map.slam_map import SlamMap
-    from semkey.slam.records import FrameRecord
+    from semkey.slam.records import FrameRecord, KeyframePose, TrackedFrame
     from semkey.slam.result import LostEvent, SlamInterrupted, SlamResult
-    from semkey.slam.system import run_slam
+    from semkey.slam.runner import run_slam
+    from semkey.slam.system import Slam
 
 _LAZY = {
     "FrameRecord": "semkey.slam.records",
+    "KeyframePose": "semkey.slam.records",
     "LostEvent": "semkey.slam.result",
     "MapConfig": "semkey.slam.config",
+    "Slam": "semkey.slam.system",
     "SlamConfig": "semkey.slam.config",
     "SlamInterrupted": "semkey.slam.result",
     "SlamMap": "semkey.slam.map.slam_map",
-    "SlamObserver": "semkey.slam.events",
+    "SlamListener": "semkey.slam.events",
     "SlamResult": "semkey.slam.result",
+    "TrackedFrame": "semkey.slam.records",
     "TrackingConfig": "semkey.slam.config",
     "choose_sensor": "semkey.slam.frames.sensing",
-    "run_slam": "semkey.slam.system",
+    "run_slam": "semkey.slam.runner",
 }
 
 __all__ = [
     "FrameRecord",
+    "KeyframePose",
     "LostEvent",
     "MapConfig",
+    "Slam",
     "SlamConfig",
     "SlamInterrupted",
+    "SlamListener",
     "SlamMap",
-    "SlamObserver",
     "SlamResult",
+    "TrackedFrame",
     "TrackingConfig",
     "choose_sensor",
     "run_slam",

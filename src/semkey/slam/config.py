@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from semkey.geometry.camera import PinholeCamera
 from semkey.settings import Settings, require, require_choice, require_within
+
+if TYPE_CHECKING:
+    from semkey.geometry.camera import PinholeCamera
 
 # The width for which the configuration's pixel values are meant.
 _REFERENCE_WIDTH = 640

@@ -1,4 +1,4 @@
-"""What happens during a run, told to whoever wants to know: viewers, recordings, automatic saving."""
+"""What happens during a run, for whoever listens: viewers, recordings, automatic saving."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LoopEvent:
     slam_map: SlamMap
 
 
-class SlamObserver:
+class SlamListener:
     """Receives what happens in a run, in the thread of the run and in the order in which it happens.
 
     A subclass overrides what it wants to know. An exception ends the run, and comes out of it, after ``on_end``.
@@ -86,33 +86,33 @@ class SlamObserver:
         """The run is over, also when it was interrupted or failed; ``result`` covers the frames until then."""
 
 
-class ObserverGroup(SlamObserver):
-    """Passes every event on to several observers, in their order."""
+class ListenerGroup(SlamListener):
+    """Passes every event on to several listeners, in their order."""
 
-    def __init__(self, observers: Iterable[SlamObserver]) -> None:
-        self._observers = tuple(observers)
+    def __init__(self, listeners: Iterable[SlamListener]) -> None:
+        self._listeners = tuple(listeners)
 
     def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
-        for observer in self._observers:
-            observer.on_start(result, slam_map)
+        """See :class:`SlamListener`."""
+        for listener in self._listeners:
+            listener.on_start(result, slam_map)
 
     def on_keyframe(self, event: KeyframeEvent) -> None:
-        """See :class:`SlamObserver`."""
-        for observer in self._observers:
-            observer.on_keyframe(event)
+        """See :class:`SlamListener`."""
+        for listener in self._listeners:
+            listener.on_keyframe(event)
 
     def on_loop(self, event: LoopEvent) -> None:
-        """See :class:`SlamObserver`."""
-        for observer in self._observers:
-            observer.on_loop(event)
+        """See :class:`SlamListener`."""
+        for listener in self._listeners:
+            listener.on_loop(event)
 
     def on_frame(self, event: FrameEvent) -> None:
-        """See :class:`SlamObserver`."""
-        for observer in self._observers:
-            observer.on_frame(event)
+        """See :class:`SlamListener`."""
+        for listener in self._listeners:
+            listener.on_frame(event)
 
     def on_end(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
-        for observer in self._observers:
-            observer.on_end(result, slam_map)
+        """See :class:`SlamListener`."""
+        for listener in self._listeners:
+            listener.on_end(result, slam_map)

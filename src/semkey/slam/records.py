@@ -1,4 +1,4 @@
-"""What became of each frame, and which loops were closed: plain numbers."""
+"""What became of each frame and keyframe, and which loops were closed: plain numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+#: What a frame is to somebody who moves the camera: ``tracking`` (it has a pose), ``relocalised`` (it has one again,
+#: after a loss or in a loaded map), ``lost`` or ``initialising`` (there is no map yet, and no pose).
+FrameStatus = Literal["tracking", "relocalised", "lost", "initialising"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +72,72 @@ class LoopRecord:
     correction_m: float = 0.0
     correction_deg: float = 0.0
     scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackedFrame:
+    """What :meth:`semkey.slam.system.Slam.track` found out about one frame.
+
+    Attributes:
+        record: what is kept of the frame, in plain numbers.
+        status: whether the frame has a pose, and if not, why.
+        landmark_ids: (N,) int64, the landmark of the map that each keypoint was tracked by, -1 for none; empty where
+            there are no keypoints.
+        loop: the loop that the frame closed, or the submaps that it joined; None for most frames.
+        late: records of earlier frames, without a pose until then, that this frame has made it possible to place.
+    """
+
+    record: FrameRecord
+    status: FrameStatus
+    landmark_ids: NDArray[np.int64]
+    loop: LoopRecord | None = None
+    late: tuple[FrameRecord, ...] = ()
+
+    @property
+    def T_world_cam(self) -> Array | None:
+        """Pose (4, 4) as it is known now, camera to world, metres (map units for ``mono``); None where there is none.
+
+        The world is the camera of the first tracked frame, or that of the map that was loaded.
+        """
+        return self.record.T_world_cam
+
+    @property
+    def index(self) -> int:
+        """Number of the frame, from 0."""
+        return self.record.index
+
+    @property
+    def timestamp(self) -> float:
+        """Seconds, as given."""
+        return self.record.timestamp
+
+    @property
+    def inliers(self) -> int:
+        """Landmarks and lines that agree with the pose; 0 where there is none."""
+        return self.record.inliers
+
+    @property
+    def is_keyframe(self) -> bool:
+        """Whether the frame was kept in the map."""
+        return self.record.is_keyframe
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeyframePose:
+    """A frame that was kept, and where the map says now that it was taken.
+
+    Attributes:
+        id: number of the keyframe; they increase with time.
+        index: number of the frame.
+        timestamp: seconds.
+        T_world_cam: (4, 4) pose after all corrections of the map.
+        landmarks: how many landmarks it sees.
+        submap: keyframes of one submap share one world frame; the pose between submaps is not known.
+    """
+
+    id: int
+    index: int
+    timestamp: float
+    T_world_cam: Array
+    landmarks: int
+    submap: int

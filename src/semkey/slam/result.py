@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from semkey.geometry.trajectories import Trajectory
 from semkey.metrics.trajectory import Alignment
 from semkey.slam.config import SlamConfig
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.records import FrameRecord, LoopRecord
+from semkey.slam.records import FrameRecord, LoopRecord, TrackedFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,29 @@ class SlamResult:
     loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
+
+    def copy(self) -> SlamResult:
+        """The same run, to be gone on with: lists, figures and the map are copies, images' features are shared."""
+        return replace(
+            self,
+            frames=list(self.frames),
+            ground_truth=dict(self.ground_truth),
+            stage_seconds=dict(self.stage_seconds),
+            stage_samples={name: list(samples) for name, samples in self.stage_samples.items()},
+            slam_map=None if self.slam_map is None else self.slam_map.copy(),
+            loops=list(self.loops),
+            problems=list(self.problems),
+        )
+
+    def add(self, tracked: TrackedFrame) -> None:
+        """Take in a frame that was tracked, and what it has changed about earlier ones."""
+        self.frames.append(tracked.record)
+        if tracked.late:
+            positions = {record.index: k for k, record in enumerate(self.frames)}
+            for late in tracked.late:
+                self.frames[positions[late.index]] = late
+        if tracked.loop is not None:
+            self.loops.append(tracked.loop)
 
     @property
     def alignment(self) -> Alignment:

@@ -1,205 +1,395 @@
-"""SLAM over a whole sequence."""
+"""The algorithm: one frame after the other is located in a map, which grows."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semkey.datasets import BrokenFrame, Frame, FrameSequence
+from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
-from semkey.errors import ConfigError
-from semkey.extractors import Extractor
+from semkey.errors import ConfigError, InputError
+from semkey.extractors import Extractor, create_extractor
+from semkey.geometry.camera import PinholeCamera
+from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import SlamConfig, image_scale
-from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, ObserverGroup, SlamObserver
 from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.frames.given import checked_mask, given_frame, unmasked
 from semkey.slam.frames.segments import SegmentExtractor
-from semkey.slam.frames.sensing import Observe, choose_sensor, make_observer
+from semkey.slam.frames.sensing import make_sensor
+from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.local_mapping import LocalMapping
-from semkey.slam.pipeline import FramePipeline, PreparedFrame
-from semkey.slam.records import FrameRecord
-from semkey.slam.result import SlamInterrupted, SlamResult
+from semkey.slam.records import FrameRecord, FrameStatus, KeyframePose, LoopRecord, TrackedFrame
+from semkey.slam.result import SlamResult
 from semkey.slam.timing import StageTimer
-from semkey.slam.tracking.tracker import Tracker
+from semkey.slam.tracking.outcomes import (
+    kept_record,
+    landmarks_of_keypoints,
+    located_record,
+    lost_record,
+    start_record,
+)
+from semkey.slam.tracking.starting import make_starter
+from semkey.slam.tracking.tracker import Location, Tracker
 
-logger = logging.getLogger(__name__)
-
-# Frames that may wait between two stages: enough that a slow keyframe holds nobody up at once.
-_FRAMES_AHEAD = 2
+Array = NDArray[np.float64]
 
 
-def run_slam(
-    sequence: FrameSequence,
-    extractor: Extractor,
-    config: SlamConfig | None = None,
-    progress: Callable[[FrameRecord], None] | None = None,
-    *,
-    every: int = 1,
-    max_frames: int | None = None,
-    sensor: Sensor | None = None,
-    observers: Sequence[SlamObserver] = (),
-    slam_map: SlamMap | None = None,
-    resume: SlamResult | None = None,
-    overlap: bool = True,
-    realtime: bool = False,
-) -> SlamResult:
-    """Track a camera through a sequence and map what it sees.
+class Slam:
+    """Tracks a camera frame by frame, from anybody's own loop, and maps what it sees.
 
-    Every frame is matched to landmarks of nearby keyframes, guided by the predicted pose, and placed by PnP-RANSAC and
-    a robust refinement over pixels and depths. The world frame is the camera frame of the first tracked frame.
-    Deterministic for a seed, given a deterministic extractor, unless ``realtime``.
+        with Slam(PinholeCamera(fx=525, fy=525, cx=319.5, cy=239.5, width=640, height=480), "nano") as slam:
+            for timestamp, image, depth in camera:
+                frame = slam.track(image, depth, timestamp=timestamp)
+                print(frame.status, frame.T_world_cam)
+            slam.save("room.semkey")
 
-    A frame that cannot be read has no pose, and the run goes on; ``SlamResult.problems`` says so. So it does of a frame
-    whose timestamp does not increase, which is left out.
+    Bundle adjustment runs in a process of its own, which :meth:`close` or the end of the ``with`` block ends. The same
+    frames give the same poses as with :func:`semkey.slam.run_slam`, which also reads ahead, reports and saves.
 
     Args:
-        sequence: frames, and their camera.
-        extractor: features of each frame.
+        camera: of the images, without lens distortion (rectified, for a stereo pair).
+        detector: features of each image: an extractor, or the name of one, as in ``semkey.load``.
+        sensor: ``rgbd`` (every frame has depth), ``stereo`` (a right image) or ``mono``, whose map has no absolute
+            scale: a unit is the median depth of the first landmarks.
+        baseline: metres between the cameras of a stereo pair.
         config: settings; None for the defaults.
-        progress: called with the record of every frame when it is done.
-        every: use every n-th frame.
-        max_frames: stop after so many used frames; None for all.
-        sensor: what to track with: depth images, stereo pairs or single images (whose map has no absolute scale: a unit
-            is the median depth of the first landmarks); None takes the best that the input has.
-        observers: told what happens, see :mod:`semkey.slam.events`.
-        slam_map: a map to be found in and to continue, of the same kind of features; None starts with an empty one.
-        resume: the result of an earlier part of the same run, with its map: goes on behind its last frame, and the
-            returned result covers both parts.
-        overlap: read and extract frames, in threads, while earlier ones are tracked. The poses are the same without.
-        realtime: play the sequence by its timestamps, and drop frames that would come too late.
+        result: a run to go on with: its frames, its map, in which the camera is found first if there are no frames,
+            and its settings instead of ``config``. Both grow here.
+        realtime: take over what is computed in the background as soon as it is there; runs do not repeat then.
+
+    Attributes:
+        result: the run so far.
 
     Raises:
-        DatasetError: the sequence has not what ``sensor`` needs.
-        ConfigError: it has no camera, or ``every`` or ``max_frames`` is not positive.
-        SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
+        ConfigError: an unknown detector or sensor, or a stereo pair without baseline.
     """
-    config = config or SlamConfig()
-    chosen, camera = choose_sensor(sequence, sensor)
-    sequence = sequence.limited_to(chosen)
-    observe = make_observer(sequence, chosen, config)
-    if every < 1 or (max_frames is not None and max_frames < 1):
-        raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
-    if resume is not None:
-        slam_map = resume.slam_map
-    if slam_map is None:
-        slam_map = SlamMap(camera, config.map, pixel_sigma=config.tracking.pixel_sigma * image_scale(camera))
-    result = resume or SlamResult(
-        sequence_name=sequence.name,
-        sequence_format=sequence.format,
-        features=extractor.name,
-        camera=camera,
-        config=config,
-        sensor=chosen,
-        slam_map=slam_map,
-        problems=[fault.message for fault in sequence.faults],
-    )
-    if config.lines.enabled and not isinstance(extractor, SegmentExtractor):
-        extractor = SegmentExtractor(extractor, config.lines)
-    result.interrupted = False
-    timer = StageTimer(result.stage_seconds, result.stage_samples)
-    map_config, distortion_sigma = config.map, 0.0
-    if chosen == "mono":
-        mono = config.mono
-        counts = {"adjusted_landmarks": mono.adjusted_landmarks, "adjustment_iterations": mono.adjustment_iterations}
-        map_config, distortion_sigma = replace(config.map, **counts), mono.distortion_sigma
-    mapping = LocalMapping(slam_map, map_config, timer, realtime=realtime, distortion_sigma=distortion_sigma)
-    tracker = Tracker(slam_map, mapping, config, timer, sensor=chosen)
-    tracker.follow(result.frames)
-    told = ObserverGroup(observers)
-    done = result.frames[-1].index if result.frames else -1
-    indices = [index for index in range(0, len(sequence), every)[:max_frames] if index > done]
-    start = time.perf_counter() - result.seconds
-    told.on_start(result, slam_map)
-    try:
-        with _frames(sequence, extractor, observe, indices, overlap=overlap, realtime=realtime) as frames:
-            for prepared in _timed(frames, timer):
-                frame, observed = prepared.frame, prepared.observed
-                result.dropped += prepared.dropped
-                last = result.frames[-1].timestamp if result.frames else -np.inf
-                if not last < frame.timestamp < np.inf:
-                    problem = f"its time {frame.timestamp:.6f} s is not after that of the last one, {last:.6f} s"
-                    result.problems.append(f"frame {frame.index}: left out, {problem}")
-                    continue
-                if isinstance(frame, BrokenFrame):
-                    result.problems.append(f"frame {frame.index}: {frame.error}")
-                    logger.warning("frame %d: %s", frame.index, frame.error)
-                record = tracker.skip(frame.index, frame.timestamp) if observed is None else tracker.track(observed)
-                if record.T_world_cam is None:
-                    logger.info("frame %d: %s (%d keypoints)", frame.index, record.method, record.keypoints)
-                result.frames.append(record)
-                for late in tracker.take_late_records():
-                    positions = {known.index: k for k, known in enumerate(result.frames)}
-                    result.frames[positions[late.index]] = late
-                if frame.T_world_cam is not None:
-                    result.ground_truth[frame.index] = frame.T_world_cam
-                if tracker.loop is not None:
-                    result.loops.append(tracker.loop)
-                with timer.stage("observers"):
-                    if record.is_keyframe:
-                        told.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
-                    if tracker.loop is not None:
-                        told.on_loop(LoopEvent(loop=tracker.loop, slam_map=slam_map))
-                    told.on_frame(
-                        FrameEvent(
-                            record=record,
-                            frame=frame if isinstance(frame, Frame) else None,
-                            observed=observed,
-                            landmark_ids=tracker.tracked_landmarks,
-                            slam_map=slam_map,
-                        )
-                    )
-                timer.end_frame()
-                if progress is not None:
-                    progress(record)
-                result.tracking_seconds = time.perf_counter() - start
-        mapping.finish()
-    except KeyboardInterrupt:
-        result.interrupted = True
-    finally:
-        mapping.close()
-        result.seconds = time.perf_counter() - start
-        told.on_end(result, slam_map)
-    if result.interrupted:
-        raise SlamInterrupted(result)
-    return result
 
+    def __init__(
+        self,
+        camera: PinholeCamera,
+        detector: Extractor | str,
+        sensor: Sensor = "rgbd",
+        baseline: float | None = None,
+        config: SlamConfig | None = None,
+        *,
+        result: SlamResult | None = None,
+        realtime: bool = False,
+    ) -> None:
+        if not isinstance(camera, PinholeCamera):
+            raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
+        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        self.result = result or SlamResult(
+            sequence_name="camera",
+            sequence_format="frames",
+            features=feature_name(extractor),
+            camera=camera,
+            config=config or SlamConfig(),
+            sensor=sensor,
+        )
+        config = self.result.config
+        if config.lines.enabled and not isinstance(extractor, SegmentExtractor):
+            extractor = SegmentExtractor(extractor, config.lines)
+        self._camera, self._extractor = camera, extractor
+        self._sensor = make_sensor(sensor, camera, config, baseline=baseline)
+        if self.result.slam_map is None:
+            pixel_sigma = config.tracking.pixel_sigma * image_scale(camera)
+            self.result.slam_map = SlamMap(camera, config.map, pixel_sigma=pixel_sigma)
+        self._map = self.result.slam_map
+        self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
+        self._places = LoopCloser(self._map, config.loops, with_scale=not self._sensor.is_metric, seed=config.seed)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
+        self._tracker = Tracker(self._map, self._places, config, self._sensor, self._timer)
+        self._tracker.resume(self.result.frames)
+        self._mapping = LocalMapping(
+            self._map,
+            self._sensor.map_config,
+            self._timer,
+            realtime=realtime,
+            triangulation=config.mono if self._sensor.triangulates else None,
+            distortion_sigma=self._sensor.distortion_sigma,
+        )
+        self._starter = make_starter(self._map, self._mapping, config, self._sensor, self._timer)
+        self._is_open = True
 
-def _frames(
-    sequence: FrameSequence,
-    extractor: Extractor,
-    observe: Observe,
-    indices: Sequence[int],
-    *,
-    overlap: bool,
-    realtime: bool,
-) -> FramePipeline[ObservedFrame]:
-    """The frames with their features and depths, prepared ahead of tracking if ``overlap``."""
+    # -- one frame -----------------------------------------------------------------------------------------------
 
-    def prepare(frame: Frame, timer: StageTimer) -> ObservedFrame:
+    def track(
+        self,
+        image: str | Path | NDArray[np.uint8],
+        depth: NDArray[np.floating] | None = None,
+        *,
+        timestamp: float,
+        right: str | Path | NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
+    ) -> TrackedFrame:
+        """Locate the camera by the next frame, and map what it shows.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, (H, W) grey, or a path.
+            depth: (H, W) float metres along the optical axis, 0 or NaN where unknown; for ``rgbd``, and only for it.
+            timestamp: seconds, after that of the frame before.
+            right: the right image; for ``stereo``, and only for it.
+            mask: (H, W) uint8 or bool, 0 for pixels to ignore: no keypoint, landmark or line comes from there.
+
+        Raises:
+            InputError: an image is missing, superfluous, or of another type or size; a timestamp that is negative, not
+                a number, or not after the last one. Nothing has changed then, and the next frame can be given.
+        """
+        if not self._is_open:
+            raise InputError("this Slam is closed: make a new one, or load its map with Slam.load")
+        frames = self.result.frames
+        frame = given_frame(
+            frames[-1].index + 1 if frames else 0,
+            timestamp,
+            image,
+            depth,
+            right,
+            camera=self._camera,
+            sensor=self._sensor,
+            after=frames[-1].timestamp if frames else -np.inf,
+        )
+        observed = self.observe(frame, None if mask is None else checked_mask(mask, self._camera))
+        tracked = self.track_observed(observed)
+        self._timer.end_frame()
+        return tracked
+
+    def observe(
+        self, frame: Frame, mask: NDArray[np.uint8] | None = None, timer: StageTimer | None = None
+    ) -> ObservedFrame:
+        """The features of a frame with their depth; needs nothing of other frames, so that it may run ahead.
+
+        Args:
+            frame: images as :meth:`track` takes them, checked.
+            mask: (H, W) uint8, 0 for pixels to ignore.
+            timer: where the time is added up; None for that of the run.
+        """
+        timer = timer or self._timer
         with timer.stage("extract"):
-            features = extractor.extract(frame.image)
+            features = self._extractor.extract(frame.image)
+            if mask is not None:
+                features = unmasked(features, mask)
         with timer.stage("depth"):
-            return observe(frame, features)
+            return self._sensor.observe(frame, features)
 
-    return FramePipeline(sequence, prepare, indices, ahead=_FRAMES_AHEAD if overlap else 0, realtime=realtime)
+    def track_observed(self, frame: ObservedFrame) -> TrackedFrame:
+        """The pipeline: predict, locate, decide on a keyframe, map, adjust, close loops.
+
+        What :meth:`track` does with a frame once it is observed.
+        """
+        tracker, mapping = self._tracker, self._mapping
+        if not self._map.keyframes:
+            return self._start(frame, np.eye(4), tracker.submap)
+        mapping.before_frame()
+        tracker.follow_map()
+
+        prediction = tracker.predict(frame.timestamp)
+        location = tracker.locate(frame, prediction)
+        if location is None:
+            return self._lose(frame)
+        self._starter.reset()
+
+        keyframe: Keyframe | None = None
+        loop: LoopRecord | None = None
+        if tracker.wants_keyframe(frame, location):
+            mapping.before_keyframe()
+            pose = tracker.place_again(frame, location)
+            parent = tracker.last_reference
+            keyframe = mapping.add_keyframe(frame, pose, location.found, submap=location.submap, parent=parent)
+            tracker.take_keyframe(keyframe, location)
+            mapping.after_keyframe(keyframe.id)
+        tracker.advance(frame, location, keyframe)
+        if keyframe is not None:
+            loop = self._close_loop(keyframe)
+        return self._tell_located(frame, location, keyframe, loop)
+
+    def skip(self, index: int, timestamp: float) -> TrackedFrame:
+        """Take in that a frame could not be read; the camera is taken to have moved on as before."""
+        return self._tell_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    @property
+    def slam_map(self) -> SlamMap:
+        """The map; to look at, not to change."""
+        return self._map
+
+    @property
+    def timer(self) -> StageTimer:
+        """Where the wall time of every stage is added up."""
+        return self._timer
+
+    def trajectory(self) -> Trajectory:
+        """The poses of all tracked frames, after all corrections of the map."""
+        return self.result.trajectory()
+
+    def points(self) -> Array:
+        """The landmarks of the map (N, 3) in the world, metres (map units for ``mono``)."""
+        if not self._map.keyframes:
+            return np.zeros((0, 3))
+        return self._map.landmarks.positions[self._map.landmarks.ids]
+
+    def keyframes(self) -> list[KeyframePose]:
+        """The frames that the map keeps, in order of time."""
+        return [
+            KeyframePose(
+                id=keyframe.id,
+                index=keyframe.frame.index,
+                timestamp=keyframe.frame.timestamp,
+                T_world_cam=keyframe.T_world_cam.copy(),
+                landmarks=len(keyframe.observed),
+                submap=keyframe.submap,
+            )
+            for keyframe in self._map.keyframes.values()
+        ]
+
+    # -- beginning and end ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        detector: Extractor | str,
+        *,
+        baseline: float | None = None,
+        config: SlamConfig | None = None,
+    ) -> Self:
+        """Go on in a map that was saved: the camera is found in it first, then the map grows.
+
+        Frames and their times begin anew; :meth:`trajectory` has the new frames only, in the world of the map.
+
+        Args:
+            path: a map file, of :meth:`save` or ``semkey slam --save-map``.
+            detector: as in :class:`Slam`; the features must be those of the map.
+            baseline: metres between the cameras of a stereo pair.
+            config: settings; None for those of the map.
+
+        Raises:
+            InputError: missing, no map, of a newer version, or damaged.
+            ConfigError: other features than the map's, or a stereo map without baseline.
+        """
+        from semkey.slam.output.session import check_features, load_session
+
+        session = load_session(path)
+        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        check_features(session, path, feature_name(extractor), feature_settings(extractor))
+        old = session.result
+        result = SlamResult(
+            sequence_name=old.sequence_name,
+            sequence_format=old.sequence_format,
+            features=old.features,
+            camera=old.camera,
+            config=config or old.config,
+            sensor=old.sensor,
+            slam_map=session.slam_map,
+        )
+        return cls(old.camera, extractor, old.sensor, baseline, result=result)
+
+    def save(self, path: str | Path) -> None:
+        """Write the map with the frames so far, for :meth:`load`, ``semkey localize`` and ``semkey slam --load-map``.
+
+        Raises:
+            InputError: there is no map yet, or the file cannot be written; one that was there stays as it was.
+        """
+        from semkey.slam.output.session import Session, save_session
+
+        save_session(path, Session(result=self.result, feature_settings=feature_settings(self._extractor)))
+
+    def finish(self) -> None:
+        """Adjust the whole map once more, as :func:`semkey.slam.run_slam` does at its end; takes up to seconds."""
+        self._mapping.finish()
+
+    def close(self) -> None:
+        """End the process for bundle adjustment; what is known stays, and no frame can be tracked any more."""
+        self._is_open = False
+        self._mapping.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- parts of the pipeline -----------------------------------------------------------------------------------
+
+    def _start(self, frame: ObservedFrame, T_world_cam: Array, submap: int) -> TrackedFrame:
+        """Begin a submap, if the frame is enough for that."""
+        keyframes = self._starter.begin(frame, T_world_cam, submap)
+        if not keyframes:
+            return self._tell_lost(frame)
+        tracker, last = self._tracker, keyframes[-1]
+        tracker.start(keyframes)
+        late = [start_record(keyframe) for keyframe in keyframes[:-1]]
+        for earlier in self._starter.between:
+            location = tracker.locate_between(earlier, keyframes)
+            if location is not None:
+                late.append(located_record(earlier, location))
+        record, landmark_ids = start_record(last), last.landmark_ids.copy()
+        self._mapping.after_keyframe(last.id)
+        return self._tell(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
+
+    def _close_loop(self, keyframe: Keyframe) -> LoopRecord | None:
+        """See whether a new keyframe shows a place again, and correct the map if it does."""
+        with self._timer.stage("loops"):
+            match = self._places.find(keyframe)
+        if match is None:
+            return None
+        scale = keyframe.scale
+        self._mapping.settle()
+        with self._timer.stage("loops"):
+            loop = self._places.correct(match)
+        self._tracker.follow_correction(keyframe, keyframe.scale / scale)
+        self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        return loop
+
+    def _lose(self, frame: ObservedFrame) -> TrackedFrame:
+        """Go on without a pose, or with a new submap where the camera was last seen if that lasts too long."""
+        self._tracker.lose(frame.timestamp)
+        if self._tracker.gives_up(frame.timestamp):
+            return self._start(frame, self._tracker.last_pose, self._map.next_submap)
+        return self._tell_lost(frame)
+
+    # -- what is told of a frame ---------------------------------------------------------------------------------
+
+    def _tell_located(
+        self, frame: ObservedFrame, location: Location, keyframe: Keyframe | None, loop: LoopRecord | None
+    ) -> TrackedFrame:
+        status: FrameStatus = "relocalised" if location.method == "relocalised" else "tracking"
+        if keyframe is None:
+            record, landmark_ids = located_record(frame, location), landmarks_of_keypoints(frame, location)
+        else:
+            T_keyframe_cam = self._map.relative_pose(keyframe.id, keyframe.T_world_cam)
+            record, landmark_ids = kept_record(keyframe, location, T_keyframe_cam), keyframe.landmark_ids.copy()
+        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
+
+    def _tell_lost(self, frame: ObservedFrame) -> TrackedFrame:
+        keypoints = len(frame)
+        return self._tell_without_pose(
+            lost_record(frame.index, frame.timestamp, self._tracker.submap, keypoints=keypoints), keypoints
+        )
+
+    def _tell_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
+        status: FrameStatus = "lost" if self._map.keyframes else "initialising"
+        landmark_ids = np.full(keypoints, -1, dtype=np.int64)
+        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
+
+    def _tell(self, tracked: TrackedFrame) -> TrackedFrame:
+        self.result.add(tracked)
+        return tracked
 
 
-def _timed(
-    frames: Iterable[PreparedFrame[ObservedFrame]], timer: StageTimer
-) -> Generator[PreparedFrame[ObservedFrame]]:
-    """The frames, with the time that they took and that was waited for them counted."""
-    waiting = iter(frames)
-    while True:
-        start = time.perf_counter()
-        prepared = next(waiting, None)
-        if prepared is None:
-            return
-        waited = time.perf_counter() - start
-        for stage, seconds in prepared.stage_seconds.items():
-            timer.add(stage, seconds)
-        timer.add("wait", waited)
-        yield prepared
+def feature_name(extractor: Extractor) -> str:
+    """What files call the features of an extractor."""
+    return str(getattr(extractor, "name", type(extractor).__name__))
+
+
+def feature_settings(extractor: Extractor) -> dict[str, Any]:
+    """Everything that the features depend on, as far as the extractor states it."""
+    return dict(getattr(extractor, "settings", {}))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
 from semkey.errors import ConfigError
 from semkey.model.config import ModelConfig, Precision
-from semkey.settings import Settings, override, read_yaml, require, require_within
+from semkey.settings import Settings, did_you_mean, override, read_yaml, require, require_within
 from semkey.training.data.config import DataConfig
 from semkey.training.stage_config import IMITATION_LOSSES, STAGES, ObjectiveOptions, StageName, StagesConfig
 
@@ -154,9 +155,14 @@ class TrainConfig(Settings):
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Self:
         """Read a YAML file, with changes such as ``data.photos=DIR`` on top.
 
+        Args:
+            path: of the file, or the name of a configuration that comes with semkey, such as ``compact-small``.
+            changes: see :func:`semkey.settings.override`.
+
         Raises:
             ConfigError: the file cannot be read, an unknown key or a value that cannot be; the message has the file.
         """
+        path = find_config(path)
         values = override(read_yaml(path), changes)
         try:
             return cls.from_mapping(values)
@@ -166,3 +172,28 @@ class TrainConfig(Settings):
     def steps(self, stage: StageName) -> int:
         """Steps of a stage."""
         return round(self.stages.get(stage).epochs * self.pairs_per_epoch / self.optimizer.batch_pairs)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configurations that come with semkey, by name; in a checkout they lie beside the sources."""
+    package = Path(str(files("semkey")))
+    folder = next((one for one in (package / "configs", package.parents[1] / "configs") if one.is_dir()), None)
+    return {} if folder is None else {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a configuration: a path as it is, a bare name among those that come with semkey.
+
+    Raises:
+        ConfigError: a bare name that none has.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = shipped_configs()
+    if str(name) not in shipped:
+        hint = did_you_mean(name, shipped)
+        raise ConfigError(
+            f"no configuration '{name}'{hint and ', '}{hint} (a YAML file, or one of {', '.join(shipped)})"
+        )
+    return shipped[str(name)]

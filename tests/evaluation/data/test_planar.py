@@ -160,9 +160,11 @@ def test_folders_without_planar_data(tmp_path: Path) -> None:
 
 
 def test_the_shared_planar_data(shared: Path) -> None:
-    graf, homogr = planar_sets(shared / "data" / "planar")
-    assert (graf.name, len(graf.pairs), homogr.name, len(homogr.pairs)) == ("graf", 5, "homogr", 6)
-    for pair in (*graf.pairs, *homogr.pairs):
+    sets = {found.name: found for found in planar_sets(shared / "data" / "planar")}
+    counts = {"graf": 5, "homogr": 6, "v_dogman": 5, "hpatches": 5}
+    assert {"graf", "homogr"} <= set(sets)
+    assert {name: len(found.pairs) for name, found in sets.items()} == {name: counts[name] for name in sets}
+    for pair in (pair for found in sets.values() for pair in found.pairs):
         size0, size1 = pair.image0.size, pair.image1.size
         assert size0 is not None
         assert size1 is not None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from eval_fakes import SIZE, diagonal, features, matches, pair, through_json
+from semkey.datasets.cameras.lens import Lens
 from semkey.errors import ConfigError
 from semkey.evaluation.data.pairs import HomographyTruth, PoseTruth
 from semkey.evaluation.kinds.posed import PosedProtocol
@@ -44,6 +46,12 @@ def wall(shift_m: float = 0.2, metres: float = 2.0) -> PoseTruth:
         read_depth0=lambda: depth0,
         read_depth1=lambda: depth1,
     )
+
+
+def stripes(period: int = 40) -> np.ndarray:
+    """An image whose only edges are vertical, so that along is y and across is x."""
+    wave = 127.5 + 100 * np.sin(2 * np.pi * np.arange(SIZE[0]) / period)
+    return np.broadcast_to(wave.astype(np.uint8)[None, :, None], (SIZE[1], SIZE[0], 3)).copy()
 
 
 @pytest.mark.parametrize("estimator", ["poselib", "opencv"])
@@ -111,7 +119,7 @@ def test_with_depth_matches_are_judged() -> None:
     points0 = np.array([[200, 100], [300, 100], [400, 100], [500, 100], [110, 100], [20, 100]], dtype=float)
     errors = np.array([[0.5, 0], [0, 1.5], [3, 0], [0, 99], [0, 0], [0, 0]])
     points1 = np.clip(points0 - [50, 0] + errors, 0, None)
-    row = PROTOCOL.measure(pair(wall()), features(points0), features(points1), diagonal(6))
+    row = PROTOCOL.measure(pair(wall(), read=stripes), features(points0), features(points1), diagonal(6))
     # The one at the hole cannot be judged; the last one should be at x = -30 and is at 0.
     assert row["precision"] == [1 / 5, 2 / 5, 3 / 5]
     assert row["correct"] == [1, 2, 3]
@@ -131,7 +139,7 @@ def test_a_match_to_what_hides_the_point_is_judged_by_its_place() -> None:
         read_depth0=hidden.read_depth0,
         read_depth1=lambda: depth1,
     )
-    row = PROTOCOL.measure(pair(occluded), features([[400, 100]]), features([[300, 100]]), diagonal(1))
+    row = PROTOCOL.measure(pair(occluded, read=stripes), features([[400, 100]]), features([[300, 100]]), diagonal(1))
     assert row["precision"] == [0.0, 0.0, 0.0]
     assert row["repeatability"] == 0.0
 
@@ -168,3 +176,72 @@ def test_options_out_of_range_are_refused(options: dict) -> None:
 def test_pairs_with_a_homography_are_refused() -> None:
     with pytest.raises(ConfigError, match="wall has no camera poses"):
         PROTOCOL.measure(pair(HomographyTruth(H10=np.eye(3)), "wall"), features([]), features([]), matches([]))
+
+
+# -- position noise and epipolar lines -----------------------------------------------------------------------------
+
+
+def test_position_noise_is_split_along_and_across_the_edges(rng: np.random.Generator) -> None:
+    """Errors of sigma 1.2 px along the stripes and 0.3 px across them, beside wrong matches that do not count."""
+    points0 = np.stack([rng.uniform(160, 600, 2000), rng.uniform(20, 460, 2000)], axis=1)
+    errors = rng.normal(0, 1, (2000, 2)) * [0.3, 1.2]
+    errors[:200] = 20.0
+    row = PROTOCOL.measure(
+        pair(wall(), read=stripes), features(points0), features(points0 - [50, 0] + errors), diagonal(2000)
+    )
+    lengths = np.linalg.norm(errors, axis=1)
+    right = lengths <= 3
+    metrics = PROTOCOL.summarise(through_json([row])).metrics
+    assert metrics["noise_px"] == pytest.approx(np.median(lengths[right]), abs=0.01)
+    assert metrics["noise_p90_px"] == pytest.approx(np.quantile(lengths[right], 0.9), abs=0.02)
+    assert metrics["noise_along_px"] == pytest.approx(np.median(np.abs(errors[right, 1])), abs=0.01)
+    assert metrics["noise_across_px"] == pytest.approx(np.median(np.abs(errors[right, 0])), abs=0.01)
+    assert metrics["on_edges"] == 1.0
+    assert math.isnan(metrics["noise_corners_px"])
+
+
+def test_position_noise_pools_matches_not_pairs() -> None:
+    """1 match off by 2 px and 9 in place: the median is 0, not the 1 px that the mean of two medians would be."""
+    pairs = [([[300.0, 100.0]], [[2.0, 0.0]]), ([[200.0 + 30 * i, 100.0] for i in range(9)], [[0.0, 0.0]] * 9)]
+    rows = []
+    for index, (points, errors) in enumerate(pairs):
+        moved = np.array(points) - [50, 0] + np.array(errors)
+        one = pair(wall(), f"{index}", read=stripes)
+        rows.append(PROTOCOL.measure(one, features(points), features(moved), diagonal(len(points))))
+    result = PROTOCOL.summarise(rows)
+    assert result.metrics["noise_px"] < 0.02
+    assert result.metrics["noise_p90_px"] < 0.02
+    assert not any(key.startswith("noise_") for row in result.rows for key in row)
+
+
+def test_without_depth_there_is_no_noise_but_an_epipolar_distance(rng: np.random.Generator) -> None:
+    """Points moved across their epipolar lines by 0.5 px; the camera moves sideways, so lines are rows."""
+    T = make_transform(np.eye(3), [-0.2, 0.0, 0.0])
+    pixels0, pixels1 = room(rng, T=T)
+    moved = pixels1 + np.array([0.0, 0.5])
+    moved[:50, 1] += 40
+    row = PROTOCOL.measure(pair(truth(T)), features(pixels0), features(moved), diagonal(200))
+    metrics = PROTOCOL.summarise(through_json([row])).metrics
+    assert metrics["epipolar@1"] == metrics["epipolar@3"] == 0.75
+    assert metrics["epipolar_px"] == pytest.approx(0.5, abs=1e-3)
+    assert math.isnan(metrics["noise_px"])
+
+
+def test_points_are_straightened_before_the_pose_is_estimated(rng: np.random.Generator) -> None:
+    lens = Lens(
+        model="radial-tangential",
+        intrinsics=(CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy),
+        distortion=(-0.2, 0.05, 0.001, -0.002),
+        size=SIZE,
+    )
+    pixels0, pixels1 = room(rng)
+    bent0, bent1 = (lens.project(np.c_[CAMERA.normalize(pixels), np.ones(200)]) for pixels in (pixels0, pixels1))
+    assert np.abs(bent0 - pixels0).max() > 5
+    known = replace(truth(), lens0=lens, lens1=lens)
+    straight = PROTOCOL.measure(pair(known), features(bent0), features(bent1), diagonal(200))
+    assert straight["error"] < 0.05
+    assert straight["epipolar_px"] < 1e-3
+    bent = PROTOCOL.measure(pair(truth()), features(bent0), features(bent1), diagonal(200))
+    assert bent["epipolar_px"] > 0.05
+    other = replace(lens, distortion=(0.0, 0.0, 0.0, 0.0))
+    assert replace(known, lens1=other).swapped().lens0 == other

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from semkey.errors import ConfigError, DatasetError, InputError
-from semkey.evaluation.data.speed_images import find_speed_images, fitted, speed_images, synthetic_views
+from semkey.evaluation.data.photo_folders import find_photos
+from semkey.evaluation.data.speed_images import MAX_IMAGES, fitted, speed_images, synthetic_views
 from semkey.evaluation.kinds.speed import SpeedConfig, run_speed
 from semkey.evaluation.running.memory import MemoryMeasurementError, MemoryUse, measure_memory
 from semkey.evaluation.running.methods import Method, create_method
@@ -252,16 +253,16 @@ def test_fitted_takes_the_middle_with_the_right_aspect() -> None:
 def test_a_folder_gives_eight_images_evenly_spaced(tmp_path: Path) -> None:
     for index in range(15):
         write_image(tmp_path / f"{index}.png", np.zeros((40, 40, 3), np.uint8))
-    assert [path.name for path in find_speed_images([tmp_path])] == [f"{index}.png" for index in range(0, 15, 2)]
-    assert find_speed_images([tmp_path / "3.png"]) == [tmp_path / "3.png"]
+    assert [path.name for path in find_photos([tmp_path], MAX_IMAGES)] == [f"{index}.png" for index in range(0, 15, 2)]
+    assert find_photos([tmp_path / "3.png"], MAX_IMAGES) == [tmp_path / "3.png"]
 
 
 def test_missing_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.png: no such file"):
-        find_speed_images([tmp_path / "none.png"])
+        find_photos([tmp_path / "none.png"], MAX_IMAGES)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty: no images"):
-        find_speed_images([tmp_path / "empty"])
+        find_photos([tmp_path / "empty"], MAX_IMAGES)
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"broken\.png"):
         speed_images([tmp_path / "broken.png"], (64, 48))

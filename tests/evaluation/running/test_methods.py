@@ -14,7 +14,7 @@ import torch
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.evaluation.running import methods
 from semkey.evaluation.running.feature_cache import FeatureCache, feature_key
-from semkey.evaluation.running.methods import Method, check_features, create_method, method_names
+from semkey.evaluation.running.methods import Method, create_method
 from semkey.matching import match
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.model.features import Features
@@ -144,10 +144,6 @@ def test_options_are_checked_before_anything_is_loaded() -> None:
             create_method("orb", **options)  # ty: ignore[invalid-argument-type]
 
 
-def test_names_include_lightglue() -> None:
-    assert {"compact", "sift", "xfeat", "aliked-n16+lightglue", "disk+lightglue"} <= set(method_names())
-
-
 def test_mutual_matching_takes_the_options() -> None:
     features0, features1 = some_features(seed=1, width=256), some_features(seed=2, width=256)
     method = create_method("orb", min_similarity=0.1, ratio=0.95)
@@ -156,35 +152,12 @@ def test_mutual_matching_takes_the_options() -> None:
     assert len(expected) < len(create_method("orb").match(features0, features1))
 
 
-# -- promises of extractors ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"image_size": (60, 80)}, r"image_size is \(60, 80\), the image has \(80, 60\)"),
-        ({"keypoints": torch.tensor([[0.0, 59.6]])}, "leave the image"),
-        ({"keypoints": torch.tensor([[-0.6, 3.0]])}, "leave the image"),
-        ({"keypoints": torch.tensor([[float("nan"), 3.0]])}, "keypoints hold NaN"),
-        ({"keypoints": torch.tensor([[1.0, 3.0]], dtype=torch.float64)}, "keypoints are torch.float64"),
-        ({"descriptors": torch.full((1, 4), 1.0)}, "descriptors have norms from 2.0000"),
-        ({"descriptors": torch.full((1, 4), float("inf"))}, "descriptors hold NaN or infinite"),
-    ],
-)
-def test_broken_features_are_refused(changes: dict[str, object], words: str) -> None:
-    good = some_features(1, width=4)
-    check_features("mine", good, (80, 60), 1)
-    with pytest.raises(InputError, match=f"method 'mine': .*{words}"):
-        check_features("mine", dataclasses.replace(good, **changes), (80, 60), 1)
-
-
-def test_order_and_number_are_checked_and_none_is_fine() -> None:
+def test_broken_promises_of_an_extractor_name_it() -> None:
     features = some_features(5)
-    with pytest.raises(InputError, match="scores increase"):
-        check_features("mine", features.select(torch.arange(4, -1, -1)), (80, 60), 5)
-    with pytest.raises(InputError, match="5 keypoints where at most 4"):
-        check_features("mine", features, (80, 60), 4)
-    check_features("mine", features.select(torch.arange(0)), (80, 60), 4)
+    with pytest.raises(InputError, match="method 'fake': image_size is"):
+        Method(name="fake", extractor=Fake(dataclasses.replace(features, image_size=(60, 80)))).extract(IMAGE)
+    with pytest.raises(InputError, match="method 'fake': 5 keypoints where at most 4"):
+        Method(name="fake", extractor=Fake(features), max_keypoints=4).extract(IMAGE)
 
 
 # -- cache ---------------------------------------------------------------------------------------------------------

@@ -198,6 +198,14 @@ def test_loops_can_be_switched_off_and_wait_for_consistency() -> None:
     assert patient.close(last) is not None
 
 
+def test_after_a_loop_consistency_is_waited_for_anew() -> None:
+    """Two keyframes in a row must find a place: the second does, and the third is the first of a new row."""
+    _, slam_map = fresh_round_trip()
+    patient = LoopCloser(slam_map, replace(EAGER, consistency=2))
+    found = [patient.find(slam_map.newest) is not None for _ in range(6)]
+    assert found == [False, True] * 3
+
+
 def test_a_loop_during_a_run_is_reported() -> None:
     world = PointWorld(turn(45, 10.0), pixel_noise=0.3, depth_noise=1.0)
     told = []
@@ -210,7 +218,7 @@ def test_a_loop_during_a_run_is_reported() -> None:
         def on_loop(self, event) -> None:
             told.append(event.loop)
 
-    result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, consistency=2)), observers=[Listener()])
+    result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, consistency=2)), listeners=[Listener()])
     assert result.tracked == 45
     assert result.loops
     assert told == result.loops

@@ -257,6 +257,21 @@ def test_lines_that_are_not_seen_again_are_forgotten() -> None:
     assert len(lines) == 0
 
 
+def test_lines_that_are_in_view_and_hardly_ever_found_are_forgotten() -> None:
+    """All are seen by a second keyframe; then half of them are missed in eight frames in which they should be seen."""
+    world = WireWorld(walk(3))
+    slam_map, lines = new_map(world)
+    add(world, slam_map, lines, 1)
+    seen_twice = np.flatnonzero(lines._keyframe_counts >= 2)
+    missed, found = lines._serials[seen_twice[::2]], lines._serials[seen_twice[1::2]]
+    assert len(missed) > 3
+    for _ in range(16):
+        lines.count_views(seen_twice, seen_twice[1::2])
+    add(world, slam_map, lines, 2)
+    assert not np.isin(missed, lines._serials).any()
+    assert np.isin(found, lines._serials).all()
+
+
 # -- the pose -----------------------------------------------------------------------------------------------------
 
 

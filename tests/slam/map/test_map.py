@@ -2,89 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-import torch
 
+from grid_map import COUNT, POINTS, check_consistent, empty_map, grow, ids, observe
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
-from semkey.model.features import Features
 from semkey.slam.config import MapConfig, SlamConfig
-from semkey.slam.frames.frame import ObservedFrame, observe_frame
-from semkey.slam.map.association import Associations
 from semkey.slam.map.sightings import ObservationTable
-from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.culling import covered_share, cull_keyframes
-from synthetic_world import CAMERA, HEIGHT, WIDTH
-
-# A grid of points that every camera in these tests sees whole.
-POINTS = np.stack(np.meshgrid(np.linspace(-0.6, 0.6, 6), np.linspace(-0.4, 0.4, 5)), axis=-1).reshape(-1, 2)
-POINTS = np.concatenate([POINTS, 2.0 + 0.3 * np.sin(7 * POINTS[:, :1])], axis=1)
-COUNT = len(POINTS)
-
-
-def ids(*values: int) -> np.ndarray:
-    return np.array(values, dtype=np.int64)
-
-
-def observe(pose: np.ndarray, points: Sequence[int] = range(COUNT), *, index: int = 0) -> ObservedFrame:
-    """The frame of a camera that sees some of the points, with exact pixels and depths."""
-    seen = transform_points(inverse(pose), POINTS[list(points)])
-    count = len(seen)
-    features = Features(
-        keypoints=torch.from_numpy(CAMERA.project(seen)).float(),
-        scores=torch.ones(count),
-        reliability=torch.ones(count),
-        descriptors=torch.eye(COUNT)[list(points)],
-        global_descriptor=torch.zeros(0),
-        image_size=(WIDTH, HEIGHT),
-    )
-    frame = observe_frame(index, 0.1 * index, features, np.ones((HEIGHT, WIDTH), np.float32), min_depth=0, max_depth=9)
-    frame.keypoints[:] = CAMERA.project(seen)
-    frame.depth[:] = seen[:, 2]
-    return frame
-
-
-def grow(slam_map: SlamMap, pose: np.ndarray, points: Sequence[int] = range(COUNT), submap: int = 0) -> int:
-    """Add a keyframe that recognises every point that a keyframe of its submap has seen before."""
-    frame = observe(pose, points, index=len(slam_map.keyframes))
-    known: dict[int, int] = {}
-    for keyframe in slam_map.keyframes.values():
-        if keyframe.submap == submap:
-            names = keyframe.frame.descriptors[keyframe.observed].argmax(axis=1)
-            known |= dict(zip(names.tolist(), keyframe.landmark_ids[keyframe.observed].tolist(), strict=True))
-    pairs = [(known[name], row) for row, name in enumerate(points) if name in known]
-    found = None
-    if pairs:
-        landmark_ids, rows = np.array(pairs, dtype=np.int64).T
-        found = Associations(landmark_ids=landmark_ids, keypoint_indices=rows, similarity=np.ones(len(rows)))
-    return slam_map.add_keyframe(frame, pose, found, submap).id
-
-
-def empty_map(**settings) -> SlamMap:
-    return SlamMap(CAMERA, MapConfig(**settings), pixel_sigma=1.0)
-
-
-def check_consistent(slam_map: SlamMap) -> None:
-    """Keyframes and the observation table say the same, and only of landmarks that are alive."""
-    landmarks = slam_map.landmarks
-    seen = {
-        (keyframe.id, int(landmark), int(row))
-        for keyframe in slam_map.keyframes.values()
-        for row, landmark in enumerate(keyframe.landmark_ids)
-        if landmark >= 0
-    }
-    rows, keyframes, keypoints = landmarks.observations.lookup(np.arange(len(landmarks)))
-    assert {(int(k), int(r), int(p)) for k, r, p in zip(keyframes, rows, keypoints, strict=True)} == seen
-    assert landmarks.alive[[landmark for _, landmark, _ in seen]].all()
-    np.testing.assert_array_equal(landmarks.observations.counts[: len(landmarks)] > 0, landmarks.alive)
-    for landmark in landmarks.ids.tolist():
-        assert landmarks.references[landmark] in slam_map.keyframes
-    for keyframe in slam_map.keyframes.values():
-        assert keyframe.parent is None or keyframe.parent in slam_map.keyframes
-
+from synthetic_world import CAMERA
 
 # -- who sees what -------------------------------------------------------------------------------------------------
 
@@ -199,6 +126,20 @@ def test_a_scaled_keyframe_sees_its_landmarks_where_it_saw_them() -> None:
     # A pose that is taken now is in present units already.
     now = moved @ se3_exp([0.2, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(slam_map.absolute_pose(first, slam_map.relative_pose(first, now)), now, atol=1e-12)
+
+
+def test_how_far_a_keyframe_sees_grows_with_it() -> None:
+    slam_map = empty_map()
+    first, second = grow(slam_map, np.eye(4)), grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]))
+    other = grow(slam_map, np.eye(4), submap=1)
+    depth = float(np.median(POINTS[:, 2]))
+    assert slam_map.keyframes[first].median_depth == pytest.approx(depth)
+    slam_map.set_poses({first: np.eye(4), second: np.eye(4)}, {second: 1.5})
+    assert slam_map.keyframes[first].median_depth == pytest.approx(depth)
+    assert slam_map.keyframes[second].median_depth == pytest.approx(1.5 * depth)
+    slam_map.join_submaps(0, 1, np.eye(4), 0.5)
+    assert slam_map.keyframes[other].median_depth == pytest.approx(0.5 * depth)
+    assert slam_map.keyframes[other].scale == 0.5
 
 
 def test_joined_submaps_share_one_world() -> None:

@@ -184,6 +184,28 @@ def test_outliers_of_a_keyframe_removed_meanwhile_are_left_out() -> None:
     assert np.isin(ids[0], slam_map.keyframes[3].landmark_ids)
 
 
+def test_a_landmark_in_the_row_of_one_removed_meanwhile_stays_where_it_is() -> None:
+    """Rows are used again: what an adjustment found out about the old landmark says nothing about the new one."""
+    slam_map = grown_map(3)
+    first = slam_map.landmarks.ids[:2].copy()
+    result = replace(
+        result_for(slam_map, {1: slam_map.keyframes[1].T_world_cam}, newest=2),
+        landmark_ids=first,
+        landmark_serials=slam_map.landmarks.serials[first].copy(),
+        positions=np.array([[7.0, 7.0, 7.0], [9.0, 9.0, 9.0]]),
+        outlier_keyframe_ids=np.array([0]),
+        outlier_landmark_ids=first[:1],
+    )
+    slam_map.remove_landmarks(first[:1])
+    keyframe = slam_map.keyframes[0]
+    free = np.flatnonzero(keyframe.landmark_ids < 0)
+    reused = slam_map.add_landmarks(0, free, np.array([[1.0, 2.0, 3.0]]), 1e4 * np.eye(3)[None])
+    np.testing.assert_array_equal(reused, first[:1])
+    apply_bundle(slam_map, result)
+    np.testing.assert_array_equal(slam_map.landmarks.positions[first], [[1.0, 2.0, 3.0], [9.0, 9.0, 9.0]])
+    assert np.isin(reused, keyframe.landmark_ids), "the outlier was a sighting of the old one"
+
+
 # -- when ----------------------------------------------------------------------------------------------------------
 
 

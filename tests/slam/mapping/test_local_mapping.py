@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from semkey.geometry.transforms import compose, se3_exp, transform_points
-from semkey.slam import MapConfig, SlamConfig, SlamObserver, SlamResult, run_slam
+from semkey.slam import MapConfig, SlamConfig, SlamListener, SlamResult, run_slam
 from semkey.slam.events import FrameEvent
 from semkey.slam.mapping import local_mapping
 from semkey.slam.mapping.background import BackgroundProcess
@@ -31,7 +31,7 @@ def orbit(count: int, period: int) -> list[np.ndarray]:
     ]
 
 
-class MapSize(SlamObserver):
+class MapSize(SlamListener):
     """Rows of landmarks and number of keyframes after every frame."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def run(world: PointWorld, adjustment: str, **settings) -> SlamResult:
 def check_memory(frames: int, period: int) -> None:
     world = PointWorld(orbit(frames, period), pixel_noise=0.5, depth_noise=1.0, outlier_share=0.1, points=900)
     size = MapSize()
-    result = run_slam(world, PointExtractor(world), SlamConfig(map=MapConfig(adjustment="none")), observers=[size])
+    result = run_slam(world, PointExtractor(world), SlamConfig(map=MapConfig(adjustment="none")), listeners=[size])
     assert result.tracked == frames
     assert centre_errors(result, world).max() < 0.05
     known = 3 * period // 2  # by then everything has been seen, from everywhere

@@ -11,7 +11,7 @@ import pytest
 from semkey.errors import InputError
 from semkey.slam import SlamConfig, SlamInterrupted, SlamResult, run_slam
 from semkey.slam.config import LineConfig
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 from semkey.slam.output.line_arrays import LINE_SPECS
 from semkey.slam.output.map_arrays import SPECS
 from semkey.slam.output.map_file import read_map_file, write_map_file
@@ -65,7 +65,7 @@ def test_what_was_saved_is_not_changed_by_the_run_going_on(session: Session) -> 
     np.testing.assert_array_equal(content.arrays["lines/visible"], kept)
 
 
-class StopAt(SlamObserver):
+class StopAt(SlamListener):
     """Interrupts a run behind a frame."""
 
     def __init__(self, index: int) -> None:
@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_with_its_lines(tmp_path: Path) -> None:
     whole = run(wire_world())
     path = tmp_path / "autosave.semkey"
     with pytest.raises(SlamInterrupted):
-        run(wire_world(), observers=[StopAt(9), Autosave(path)])
+        run(wire_world(), listeners=[StopAt(9), Autosave(path)])
     part = load_session(path).result
     assert part.slam_map is not None
     assert part.slam_map.lines is not None

@@ -24,7 +24,7 @@ PNG = b"\x89PNG"
 
 def run(**options) -> tuple[SlamResult, LostFramePictures]:
     world, pictures = PointWorld(walk(16), **options), LostFramePictures()
-    return run_slam(world, PointExtractor(world), observers=[pictures]), pictures
+    return run_slam(world, PointExtractor(world), listeners=[pictures]), pictures
 
 
 def test_the_report_follows_corrections_and_keeps_what_was_estimated_first(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_losses_have_their_pictures(tmp_path: Path) -> None:
 
 def test_only_the_first_losses_have_pictures() -> None:
     world, pictures = PointWorld(walk(60), blank=range(2, 60, 4)), LostFramePictures()
-    run_slam(world, PointExtractor(world), observers=[pictures])
+    run_slam(world, PointExtractor(world), listeners=[pictures])
     assert len({picture.first_lost for picture in pictures.pictures}) == 12
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from semkey.errors import ConfigError, InputError
 from semkey.slam import SlamConfig, SlamInterrupted, SlamResult, run_slam
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
 from semkey.slam.output.line_arrays import LINE_SPECS
 from semkey.slam.output.map_arrays import SPECS
@@ -130,7 +130,7 @@ def test_a_run_resumed_from_its_last_save_ends_like_one_in_a_piece(tmp_path: Pat
     whole = run(noisy_world(blank=[13, 14]))
     path = tmp_path / "autosave.semkey"
     with pytest.raises(SlamInterrupted):
-        run(noisy_world(blank=[13, 14]), observers=[StopAt(stop), Autosave(path)])
+        run(noisy_world(blank=[13, 14]), listeners=[StopAt(stop), Autosave(path)])
     part = load_session(path).result
     assert [record.index for record in part.frames] == list(range(stop + 1))
     seconds, reading = part.seconds, len(part.stage_samples["read"])
@@ -149,17 +149,17 @@ def test_automatic_saves_come_by_keyframes_and_by_time(tmp_path: Path) -> None:
     path = tmp_path / "a.semkey"
     seen: list[int] = []
 
-    class Look(SlamObserver):
+    class Look(SlamListener):
         def on_frame(self, event: FrameEvent) -> None:
             if path.exists():
                 seen.append(event.record.index)
 
-    run(noisy_world(), observers=[Autosave(path, seconds=1e6, keyframes=2), Look()])
+    run(noisy_world(), listeners=[Autosave(path, seconds=1e6, keyframes=2), Look()])
     assert seen
     assert len(load_session(path).result.frames) == 24, "the last save covers all"
     seen.clear()
     path.unlink()
-    run(noisy_world(), observers=[Autosave(path, seconds=1e6), Look()])
+    run(noisy_world(), listeners=[Autosave(path, seconds=1e6), Look()])
     assert not seen
     assert path.exists()
     with pytest.raises(ConfigError, match="positive"):
@@ -171,13 +171,13 @@ def test_an_automatic_save_that_fails_is_logged_and_the_run_goes_on(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     with caplog.at_level(logging.WARNING):
-        result = run(noisy_world(6), observers=[Autosave(tmp_path / "file" / "a.semkey", keyframes=1)])
+        result = run(noisy_world(6), listeners=[Autosave(tmp_path / "file" / "a.semkey", keyframes=1)])
     assert result.tracked == 6
     assert "automatic save failed, the run goes on: cannot write" in caplog.text
 
 
 def test_nothing_tracked_is_nothing_to_save(tmp_path: Path) -> None:
-    result = run(noisy_world(3, blank=range(3)), observers=[Autosave(tmp_path / "a.semkey")])
+    result = run(noisy_world(3, blank=range(3)), listeners=[Autosave(tmp_path / "a.semkey")])
     assert not (tmp_path / "a.semkey").exists()
     with pytest.raises(InputError, match="no frame was tracked"):
         save_session(tmp_path / "room.semkey", Session(result=result))

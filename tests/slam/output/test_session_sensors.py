@@ -115,7 +115,7 @@ def test_a_resumed_run_ends_like_one_in_a_piece(slide: Path, tmp_path: Path, sen
     whole = run(sequence, sensor)
     path = tmp_path / "autosave.semkey"
     with pytest.raises(SlamInterrupted):
-        run(sequence, sensor, observers=[StopAt(stop), Autosave(path)])
+        run(sequence, sensor, listeners=[StopAt(stop), Autosave(path)])
     session = load_session(path)
     part = session.result
     assert part.sensor == sensor

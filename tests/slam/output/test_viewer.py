@@ -13,19 +13,19 @@ from semkey.errors import ConfigError, InputError
 from semkey.extractors import create_extractor
 from semkey.slam import SlamConfig, run_slam
 from semkey.slam.config import LineConfig
-from semkey.slam.events import FrameEvent, LoopEvent, SlamObserver
+from semkey.slam.events import FrameEvent, LoopEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
-from semkey.slam.output.viewer import RerunObserver, frustum_lines
+from semkey.slam.output.viewer import RerunListener, frustum_lines
 from semkey.slam.records import LoopRecord
 from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
 
 rerun = pytest.importorskip("rerun", reason="needs the extra 'viewer'")
 
 
-class PretendLoop(SlamObserver):
+class PretendLoop(SlamListener):
     """Reports a loop between the first and the newest keyframe at a frame."""
 
-    def __init__(self, told: SlamObserver, index: int) -> None:
+    def __init__(self, told: SlamListener, index: int) -> None:
         self._told, self._index = told, index
 
     def on_start(self, result, slam_map) -> None:
@@ -60,8 +60,8 @@ def rows(path: Path, entity: str, component: str) -> dict[int, list]:
 def test_a_recording_has_all_that_happened(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.rrd"
     world = PointWorld(walk(16), blank=[7, 8])
-    observer = RerunObserver(record=path)
-    result = run_slam(world, PointExtractor(world), observers=[observer, PretendLoop(observer, 12)])
+    observer = RerunListener(record=path)
+    result = run_slam(world, PointExtractor(world), listeners=[observer, PretendLoop(observer, 12)])
     assert result.slam_map is not None
 
     poses = rows(path, "/world/camera", "Transform3D:translation")
@@ -114,7 +114,7 @@ def test_lines_are_shown_where_they_are_used(tmp_path: Path) -> None:
     world = OnePicture(image)
     config = SlamConfig(lines=LineConfig(enabled=True))
     extractor = create_extractor("orb", max_keypoints=500, device="cpu")
-    result = run_slam(world, extractor, config, observers=[RerunObserver(record=tmp_path / "run.rrd")])
+    result = run_slam(world, extractor, config, listeners=[RerunListener(record=tmp_path / "run.rrd")])
     assert result.slam_map is not None
     assert result.slam_map.lines is not None
     segments = rows(tmp_path / "run.rrd", "/world/camera/image/lines", "LineStrips2D:strips")
@@ -149,7 +149,7 @@ class BrokenWorld(PointWorld):
 
 def test_a_frame_that_cannot_be_read_is_shown_as_lost(tmp_path: Path) -> None:
     world = BrokenWorld(walk(6))
-    run_slam(world, PointExtractor(world), observers=[RerunObserver(record=tmp_path / "run.rrd"), LandmarkColors()])
+    run_slam(world, PointExtractor(world), listeners=[RerunListener(record=tmp_path / "run.rrd"), LandmarkColors()])
     assert sorted(rows(tmp_path / "run.rrd", "/world/camera/image", "EncodedImage:blob")) == [0, 1, 2, 4, 5]
     assert rows(tmp_path / "run.rrd", "/world/camera/image/tracked", "Points2D:positions")[3] == []
     assert int(rows(tmp_path / "run.rrd", "/plots/inliers", "Scalars:scalars")[3][0]) == 0
@@ -167,12 +167,12 @@ def test_frustums_are_the_image_at_the_given_depth() -> None:
 def test_what_cannot_be_shown_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        RerunObserver(record=tmp_path / "file" / "run.rrd")
+        RerunListener(record=tmp_path / "file" / "run.rrd")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match=r"no screen.*--record"):
-        RerunObserver(live=True)
+        RerunListener(live=True)
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(ConfigError, match="rerun-sdk"):
-        RerunObserver(record=tmp_path / "run.rrd")
+        RerunListener(record=tmp_path / "run.rrd")

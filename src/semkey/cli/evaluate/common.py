@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import print_table
+from semkey.cli.console import print_table, progress_bar
+from semkey.cli.inputs import FeatureOptions
+from semkey.cli.options import option
+from semkey.settings import Settings, require_within
 
 if TYPE_CHECKING:
     from semkey.evaluation.data.pairs import PairSet
@@ -24,36 +27,111 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 DEFAULT_METHODS = "compact,sift,orb"
 
-MethodsOption = typer.Option(
-    DEFAULT_METHODS,
-    "--methods",
-    "-m",
-    metavar="NAME,NAME,...",
-    help="compact, sift, orb, aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, disk, "
-    "clidd-n64, clidd-s64, clidd-m64, clidd-l64, aliked-n16+lightglue, disk+lightglue, a checkpoint (.safetensors), "
-    "or your own: module:function or an entry point.",
-)
-KeypointsOption = typer.Option(1024, "--keypoints", "-n", min=1, help="Largest number of keypoints per image.")
-WeightsOption = typer.Option(
-    None, "--weights", metavar="DIR", help="Where released weights of peers are looked for first; may be repeated."
-)
-DeviceOption = typer.Option("auto", metavar="DEVICE", help="auto (the GPU if there is one), cpu, cuda or cuda:N.")
-SeedOption = typer.Option(0, min=0, help="Seed of every random choice.")
-MinSimilarityOption = typer.Option(
-    None, min=-1.0, max=1.0, help="Drop mutual nearest neighbours of a smaller cosine similarity."
-)
-RatioOption = typer.Option(None, metavar="0..1", help="Lowe's ratio test on mutual nearest neighbours (default: none).")
-CacheOption = typer.Option(
-    None, "--cache", metavar="DIR", help="Where features are kept, to share between runs (default: OUT/cache)."
-)
-NoCacheOption = typer.Option(False, "--no-cache", help="Keep no features on disk.")
 ResizeOption = typer.Option(
     None, "--resize", metavar="SIDE|WxH", help="Resize images to this longest side, or to this size (default: as is)."
 )
 TogetherOption = typer.Option(
     False, "--together", help="Average all sets as one; each set becomes a part that is also reported on its own."
 )
-PicturesOption = typer.Option(True, "--pictures/--no-pictures", help="Draw the worst and best pairs in the report.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Settings):
+    """Which methods are measured.
+
+    Attributes:
+        methods: compact, sift, orb, aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, disk,
+            aliked-n16+lightglue, disk+lightglue, a checkpoint (.safetensors), or your own: module:function or an entry
+            point.
+        keypoints: largest number of keypoints per image.
+        weights: where released weights of peers are looked for first; may be repeated.
+        device: auto (the GPU if there is one), cpu, cuda or cuda:N.
+        seed: seed of every random choice.
+    """
+
+    methods: str = option(DEFAULT_METHODS, "--methods", "-m", metavar="NAME,NAME,...")
+    keypoints: int = option(FeatureOptions.max_keypoints, "--keypoints", "-n")
+    weights: list[Path] | None = option(None, metavar="DIR")
+    device: str = option("auto", metavar="DEVICE")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_within(self, "[1, inf)", "keypoints")
+        require_within(self, "[0, inf)", "seed")
+
+    def create(self, matching: MatchOptions | None = None, *, random_weights: bool = False) -> list[Method]:
+        """All methods, before any work: an unknown name or missing weights end the run at once.
+
+        ``presets`` stands for all presets of semkey.
+        """
+        from semkey.errors import ConfigError
+        from semkey.evaluation.running.methods import create_method
+        from semkey.model.presets import preset_names
+
+        given = split_names(self.methods, "--methods")
+        names = [name for one in given for name in (preset_names() if one == "presets" else [one])]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"--methods names '{twice}' twice")
+        matching = matching or MatchOptions()
+        return [
+            create_method(
+                name,
+                keypoints=self.keypoints,
+                device=self.device,
+                weights=self.weights or [],
+                min_similarity=matching.min_similarity,
+                ratio=matching.ratio,
+                random_weights=random_weights,
+            )
+            for name in names
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions(Settings):
+    """Which mutual nearest neighbours are matches.
+
+    Attributes:
+        min_similarity: drop mutual nearest neighbours of a smaller cosine similarity.
+        ratio: Lowe's ratio test on mutual nearest neighbours (default: none).
+    """
+
+    min_similarity: float | None = None
+    ratio: float | None = option(None, metavar="0..1")
+
+    def __post_init__(self) -> None:
+        if self.min_similarity is not None:
+            require_within(self, "[-1, 1]", "min_similarity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptOptions(Settings):
+    """What a run over pairs keeps beside its figures.
+
+    Attributes:
+        cache: where features are kept, to share between runs (default: OUT/cache).
+        no_cache: keep no features on disk.
+        pictures: draw the worst and best pairs in the report.
+    """
+
+    cache: Path | None = option(None, metavar="DIR")
+    no_cache: bool = option(False, "--no-cache")
+    pictures: bool = True
+
+    def open_cache(self, out: Path) -> FeatureCache:
+        """The feature cache.
+
+        Raises:
+            ConfigError: a folder and none are asked for.
+        """
+        from semkey.errors import ConfigError
+        from semkey.evaluation.running.feature_cache import FeatureCache
+        from semkey.evaluation.running.pair_runner import CACHE_FOLDER
+
+        if self.no_cache and self.cache is not None:
+            raise ConfigError("--cache and --no-cache exclude each other")
+        return FeatureCache(None if self.no_cache else self.cache or out / CACHE_FOLDER)
 
 
 def out_option(kind: str) -> Any:
@@ -105,58 +183,6 @@ def split_integers(text: str, option: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} takes whole numbers between commas, got '{text}'") from None
 
 
-def create_methods(
-    text: str,
-    *,
-    keypoints: int,
-    device: str,
-    weights: Sequence[Path] | None,
-    min_similarity: float | None = None,
-    ratio: float | None = None,
-    random_weights: bool = False,
-) -> list[Method]:
-    """All methods, before any work: an unknown name or missing weights end the run at once.
-
-    ``presets`` stands for all presets of semkey.
-    """
-    from semkey.errors import ConfigError
-    from semkey.evaluation.running.methods import create_method
-    from semkey.model.presets import preset_names
-
-    given = split_names(text, "--methods")
-    names = [name for one in given for name in (preset_names() if one == "presets" else [one])]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"--methods names '{twice}' twice")
-    return [
-        create_method(
-            name,
-            keypoints=keypoints,
-            device=device,
-            weights=list(weights or ()),
-            min_similarity=min_similarity,
-            ratio=ratio,
-            random_weights=random_weights,
-        )
-        for name in names
-    ]
-
-
-def open_cache(out: Path, cache: Path | None, no_cache: bool) -> FeatureCache:
-    """The feature cache that the options ask for.
-
-    Raises:
-        ConfigError: a folder and none are asked for.
-    """
-    from semkey.errors import ConfigError
-    from semkey.evaluation.running.feature_cache import FeatureCache
-    from semkey.evaluation.running.pair_runner import CACHE_FOLDER
-
-    if no_cache and cache is not None:
-        raise ConfigError("--cache and --no-cache exclude each other")
-    return FeatureCache(None if no_cache else cache or out / CACHE_FOLDER)
-
-
 def environment(context: typer.Context, device: str) -> dict[str, Any]:
     """Versions and machine, with the command line as it was typed."""
     from semkey.evaluation.running.environment import describe_environment
@@ -171,16 +197,16 @@ def run_pair_kind(
     methods: Sequence[Method],
     *,
     out: Path,
-    cache: FeatureCache,
+    kept: KeptOptions,
     environment: Mapping[str, Any],
     options: Mapping[str, Any],
     unit: str,
-    pictures: bool,
 ) -> None:
     """Run a protocol over pairs, and write and show the results."""
     from semkey.evaluation.report.pair_pictures import pair_pictures
     from semkey.evaluation.running.pair_runner import run_pairs
 
+    cache = kept.open_cache(out)
     check_out(out)
     with resumable(), progress_bar() as progress:
         evaluation = run_pairs(
@@ -193,7 +219,7 @@ def run_pair_kind(
             environment=environment,
             progress=progress,
         )
-        drawn = pair_pictures(evaluation, sets, methods, cache, unit=unit) if pictures else []
+        drawn = pair_pictures(evaluation, sets, methods, cache, unit=unit) if kept.pictures else []
     finish(evaluation, out, drawn)
 
 
@@ -241,22 +267,3 @@ def resumable() -> Generator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to go on from here", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-@contextmanager
-def progress_bar() -> Generator[Callable[[int, int, str], None] | None]:
-    """A bar on stderr for ``progress(done, total, what)``, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def advance(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
-
-        yield advance

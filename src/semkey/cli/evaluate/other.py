@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from semkey.cli.evaluate.common import (
-    DeviceOption,
-    KeypointsOption,
-    MethodsOption,
-    SeedOption,
-    WeightsOption,
+    MethodOptions,
     check_out,
-    create_methods,
     environment,
     finish,
     out_option,
     progress_bar,
     split_names,
 )
+from semkey.cli.options import configured
+
+AlignmentChoice = Literal["se3", "sim3", "none"]
+DeltaUnitChoice = Literal["frames", "s", "m"]
 
 
-class AlignmentChoice(StrEnum):
-    """How the estimate is laid on the ground truth."""
-
-    SE3 = "se3"
-    SIM3 = "sim3"
-    NONE = "none"
-
-
-class DeltaUnitChoice(StrEnum):
-    """What the distance of two poses is counted in."""
-
-    FRAMES = "frames"
-    SECONDS = "s"
-    METRES = "m"
-
-
+@configured
 def localisation(
+    *,
     context: typer.Context,
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("localisation"),
     corners: int = typer.Option(500, min=1, help="Corners per pattern."),
     patterns: str | None = typer.Option(
         None, metavar="NAME,...", help="Some of l-corner, x-junction, y-junction, blob (default: all)."
     ),
     radius: float = typer.Option(3.0, metavar="PX", help="A corner is found if a keypoint is nearer than this."),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
 ) -> None:
     """Error and bias of keypoints on synthetic corners and blobs whose sub-pixel positions are known.
 
@@ -61,25 +43,26 @@ def localisation(
     """
     from semkey.evaluation.kinds.corners import LocalisationConfig, run_localisation
 
-    config = LocalisationConfig(corners=corners, seed=seed, radius_px=radius)
+    config = LocalisationConfig(corners=corners, seed=methods.seed, radius_px=radius)
     if patterns is not None:
-        config = LocalisationConfig(
-            corners=corners, seed=seed, radius_px=radius, patterns=tuple(split_names(patterns, "--patterns"))
-        )
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+        config = replace(config, patterns=tuple(split_names(patterns, "--patterns")))
+    chosen = methods.create()
     check_out(out)
     with progress_bar() as progress:
-        evaluation = run_localisation(chosen, config, environment=environment(context, device), progress=progress)
-    finish(evaluation, out, options={"keypoints": keypoints})
+        evaluation = run_localisation(
+            chosen, config, environment=environment(context, methods.device), progress=progress
+        )
+    finish(evaluation, out, options={"keypoints": methods.keypoints})
 
 
+@configured
 def speed(
+    *,
     context: typer.Context,
     images: list[Path] | None = typer.Argument(
         None, metavar="IMAGES...", help="Image files or folders (default: a synthetic texture)."
     ),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("speed"),
     sizes: str = typer.Option("640x480", metavar="WxH,...", help="Sizes of the images; each is a set of its own."),
     rounds: int = typer.Option(30, min=3, help="Counted rounds; in each, every method runs once."),
@@ -92,9 +75,6 @@ def speed(
         False, "--random-weights", help="Presets of semkey with random weights, where theirs are not at hand."
     ),
     memory: bool = typer.Option(True, "--memory/--no-memory", help="Measure memory, in a process per method."),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
 ) -> None:
     """Time of extraction and matching, memory and parameters, all methods interleaved in one process.
 
@@ -107,11 +87,11 @@ def speed(
     from semkey.evaluation.kinds.speed import SpeedConfig, run_speed
 
     config = SpeedConfig(
-        sizes=parse_sizes(sizes), rounds=rounds, warmup=warmup, reference=reference, threads=threads, seed=seed
+        sizes=parse_sizes(sizes), rounds=rounds, warmup=warmup, reference=reference, threads=threads, seed=methods.seed
     )
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights, random_weights=random_weights)
+    chosen = methods.create(random_weights=random_weights)
     check_out(out)
-    arguments = {"keypoints": keypoints, "device": device, "weights": list(weights or ())}
+    arguments = {"keypoints": methods.keypoints, "device": methods.device, "weights": methods.weights or []}
     arguments["random_weights"] = random_weights
     with progress_bar() as progress:
         evaluation = run_speed(
@@ -119,10 +99,10 @@ def speed(
             config,
             images=images or (),
             memory_arguments=arguments if memory else None,
-            environment=environment(context, device),
+            environment=environment(context, methods.device),
             progress=progress,
         )
-    finish(evaluation, out, options={"keypoints": keypoints})
+    finish(evaluation, out, options={"keypoints": methods.keypoints})
 
 
 def trajectory(
@@ -135,14 +115,14 @@ def trajectory(
     ),
     out: Path = out_option("trajectory"),
     alignment: AlignmentChoice = typer.Option(
-        AlignmentChoice.SE3, help="se3: metric trajectories; sim3: scale unknown; none: as given."
+        "se3", help="se3: metric trajectories; sim3: scale unknown; none: as given."
     ),
     frames: Path | None = typer.Option(
         None, metavar="FILE", help="Text file with the stamps of all frames, for the share that was tracked."
     ),
     max_difference: float = typer.Option(0.02, metavar="S", help="Poses nearer in time than this belong together."),
     delta: float = typer.Option(1.0, help="Distance of the two poses of a relative error."),
-    unit: DeltaUnitChoice = typer.Option(DeltaUnitChoice.FRAMES, help="Unit of --delta."),
+    unit: DeltaUnitChoice = typer.Option("frames", help="Unit of --delta."),
     all_pairs: bool = typer.Option(False, "--all-pairs", help="Relative errors from every pose."),
 ) -> None:
     """ATE, RPE and the share of tracked frames of estimated trajectories.
@@ -158,10 +138,10 @@ def trajectory(
     from semkey.geometry.trajectories import read_tum_trajectory
 
     config = TrajectoryConfig(
-        alignment=alignment.value,
+        alignment=alignment,
         max_difference_s=max_difference,
         delta=delta,
-        unit=unit.value,
+        unit=unit,
         all_pairs=all_pairs,
     )
     files = name_estimates(estimates)

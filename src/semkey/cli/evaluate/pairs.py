@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from semkey.cli.evaluate import other as eval_other
 from semkey.cli.evaluate import places as eval_places
+from semkey.cli.evaluate import single_images as eval_single_images
 from semkey.cli.evaluate import slam as eval_slam
 from semkey.cli.evaluate.common import (
-    CacheOption,
-    DeviceOption,
-    KeypointsOption,
-    MethodsOption,
-    MinSimilarityOption,
-    NoCacheOption,
-    PicturesOption,
-    RatioOption,
+    KeptOptions,
+    MatchOptions,
+    MethodOptions,
     ResizeOption,
-    SeedOption,
     TogetherOption,
-    WeightsOption,
-    create_methods,
     environment,
-    open_cache,
     out_option,
     run_pair_kind,
     split_integers,
@@ -35,6 +26,7 @@ from semkey.cli.evaluate.common import (
     split_numbers,
 )
 from semkey.cli.evaluate.sets import folder_layout, joined, posed_sets, resized, unique_names
+from semkey.cli.options import configured
 
 if TYPE_CHECKING:
     from semkey.evaluation.data.pairs import PairSet
@@ -54,21 +46,18 @@ app = typer.Typer(
 )
 
 
-class PoseEstimator(StrEnum):
-    """What turns matches into a relative pose."""
-
-    POSELIB = "poselib"
-    OPENCV = "opencv"
+PoseEstimator = Literal["poselib", "opencv"]
 
 
 @app.command("planar")
+@configured
 def planar(
+    *,
     context: typer.Context,
     data: list[Path] = typer.Argument(
         ..., metavar="DATA...", help="Folders in HPatches or Oxford layout or with *_H_A_to_B.txt, or folders of these."
     ),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("planar"),
     exclude_hpatches: bool = typer.Option(
         False, "--exclude-hpatches", help="Leave out the eight HPatches scenes over 1600x1200, as most papers do."
@@ -79,14 +68,8 @@ def planar(
         "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
     ),
     max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
-    min_similarity: float | None = MinSimilarityOption,
-    ratio: float | None = RatioOption,
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
-    cache: Path | None = CacheOption,
-    no_cache: bool = NoCacheOption,
-    pictures: bool = PicturesOption,
+    matching: MatchOptions,
+    kept: KeptOptions,
 ) -> None:
     """Repeatability, localisation error, matching and homography accuracy on planar pairs.
 
@@ -100,40 +83,45 @@ def planar(
     from semkey.evaluation.kinds.planar import PlanarProtocol
 
     protocol = PlanarProtocol(
-        estimators=tuple(split_names(estimators, "--estimators")), max_error_px=max_error, seed=seed
+        estimators=tuple(split_names(estimators, "--estimators")), max_error_px=max_error, seed=methods.seed
     )
-    chosen = create_methods(
-        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
-    )
+    chosen = methods.create(matching)
     sets = [found for path in data for found in planar_sets(path, exclude_hpatches=exclude_hpatches)]
     run_pair_kind(
         protocol,
         joined(resized(unique_names(sets), resize), together),
         chosen,
         out=out,
-        cache=open_cache(out, cache, no_cache),
-        environment=environment(context, device),
-        options={"keypoints": keypoints, "resize": resize, "exclude_hpatches": exclude_hpatches},
+        kept=kept,
+        environment=environment(context, methods.device),
+        options={"keypoints": methods.keypoints, "resize": resize, "exclude_hpatches": exclude_hpatches},
         unit="px",
-        pictures=pictures,
     )
 
 
 @app.command("posed-pairs")
+@configured
 def posed_pairs(
+    *,
     context: typer.Context,
     data: list[Path] = typer.Argument(
-        ..., metavar="DATA...", help="Posed RGB-D sequences (TUM, 7-Scenes), or pair lists (text, with --images)."
+        ...,
+        metavar="DATA...",
+        help="Posed RGB-D sequences (TUM, 7-Scenes, ICL-NUIM), folders of posed photos with nerfstudio's "
+        "transforms.json, or pair lists (text, with --images).",
     ),
     images: Path | None = typer.Option(None, metavar="ROOT", help="Where the images of pair lists lie."),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("posed-pairs"),
     gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
     stride: int = typer.Option(1, min=1, help="Frames between the first images of pairs."),
     min_overlap: float = typer.Option(
         0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
     ),
+    angles: str = typer.Option(
+        "5,15,30,45", metavar="DEG,DEG,...", help="Ranges of angles between two posed photos; each is a set."
+    ),
+    max_pairs: int = typer.Option(100, "--pairs", min=1, help="Most pairs of a set of posed photos."),
     camera: str | None = typer.Option(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of sequences in pixels, instead of the data set's own."
     ),
@@ -144,19 +132,13 @@ def posed_pairs(
     ),
     resize: str | None = ResizeOption,
     together: bool = TogetherOption,
-    estimator: PoseEstimator = typer.Option(PoseEstimator.POSELIB, help="Relative pose estimator."),
+    estimator: PoseEstimator = typer.Option("poselib", help="Relative pose estimator."),
     max_error: float = typer.Option(1.0, metavar="PX", help="Inlier threshold of the estimator."),
     sweep: str | None = typer.Option(
         None, metavar="PX,PX,...", help="Further thresholds to try; the best is reported beside the fixed one."
     ),
-    min_similarity: float | None = MinSimilarityOption,
-    ratio: float | None = RatioOption,
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
-    cache: Path | None = CacheOption,
-    no_cache: bool = NoCacheOption,
-    pictures: bool = PicturesOption,
+    matching: MatchOptions,
+    kept: KeptOptions,
 ) -> None:
     """Relative pose accuracy on image pairs with known poses; with depth also precision and correct matches.
 
@@ -164,20 +146,20 @@ def posed_pairs(
 
         semkey eval posed-pairs redkitchen/seq-01 --gaps 10,20 --stride 6 --methods compact,sift,orb
 
+        semkey eval posed-pairs desk toy --angles 5,15,30 --min-overlap 0.3
+
         semkey eval posed-pairs scannet_test_pairs_with_gt.txt --images scans_test --resize 640x480
     """
     from semkey.evaluation.kinds.posed import PosedProtocol
 
     protocol = PosedProtocol(
-        estimator=estimator.value,
+        estimator=estimator,
         max_error_px=max_error,
         sweep_px=() if sweep is None else split_numbers(sweep, "--sweep"),
-        seed=seed,
+        seed=methods.seed,
     )
     distances = split_integers(gaps, "--gaps")
-    chosen = create_methods(
-        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
-    )
+    chosen = methods.create(matching)
     sets = posed_sets(
         data,
         images,
@@ -187,34 +169,38 @@ def posed_pairs(
         resize=resize,
         camera=camera,
         use_depth=depth,
+        angles=split_numbers(angles, "--angles"),
+        max_pairs=max_pairs,
     )
     run_pair_kind(
         protocol,
         joined(sets, together),
         chosen,
         out=out,
-        cache=open_cache(out, cache, no_cache),
-        environment=environment(context, device),
+        kept=kept,
+        environment=environment(context, methods.device),
         options={
-            "keypoints": keypoints,
+            "keypoints": methods.keypoints,
             "resize": resize,
             "gaps": distances,
             "stride": stride,
             "min_overlap": min_overlap,
+            "angles": angles,
+            "pairs": max_pairs,
             "camera": camera,
             "depth": depth,
         },
         unit="°",
-        pictures=pictures,
     )
 
 
 @app.command("homographies")
+@configured
 def homographies(
+    *,
     context: typer.Context,
     photos: list[Path] = typer.Argument(..., metavar="PHOTOS...", help="Folders of photos."),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("homographies"),
     count: int = typer.Option(100, min=1, help="Pairs per folder."),
     max_side: int = typer.Option(640, min=64, help="Longer side of the views; smaller photos stay as they are."),
@@ -222,14 +208,8 @@ def homographies(
         "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
     ),
     max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
-    min_similarity: float | None = MinSimilarityOption,
-    ratio: float | None = RatioOption,
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
-    cache: Path | None = CacheOption,
-    no_cache: bool = NoCacheOption,
-    pictures: bool = PicturesOption,
+    matching: MatchOptions,
+    kept: KeptOptions,
 ) -> None:
     """The measures of planar pairs on random homographies and light changes of any photos; needs no data set.
 
@@ -244,33 +224,32 @@ def homographies(
         kind="homographies",
         estimators=tuple(split_names(estimators, "--estimators")),
         max_error_px=max_error,
-        seed=seed,
+        seed=methods.seed,
     )
-    chosen = create_methods(
-        methods, keypoints=keypoints, device=device, weights=weights, min_similarity=min_similarity, ratio=ratio
-    )
+    chosen = methods.create(matching)
     config = HomographyConfig(max_side=max_side)
+    sets = [random_homography_set(folder, count=count, seed=methods.seed, config=config) for folder in photos]
     run_pair_kind(
         protocol,
-        unique_names([random_homography_set(folder, count=count, seed=seed, config=config) for folder in photos]),
+        unique_names(sets),
         chosen,
         out=out,
-        cache=open_cache(out, cache, no_cache),
-        environment=environment(context, device),
-        options={"keypoints": keypoints, "count": count, "views": asdict(config)},
+        kept=kept,
+        environment=environment(context, methods.device),
+        options={"keypoints": methods.keypoints, "count": count, "views": asdict(config)},
         unit="px",
-        pictures=pictures,
     )
 
 
 @app.command("reliability")
+@configured
 def reliability(
+    *,
     context: typer.Context,
     data: list[Path] = typer.Argument(
         ..., metavar="DATA...", help="Planar folders, posed RGB-D sequences, or folders of photos (homographies)."
     ),
-    methods: str = MethodsOption,
-    keypoints: int = KeypointsOption,
+    methods: MethodOptions,
     out: Path = out_option("reliability"),
     count: int = typer.Option(100, min=1, help="Random homographies per folder of photos."),
     gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
@@ -279,12 +258,7 @@ def reliability(
         0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
     ),
     resize: str | None = ResizeOption,
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
-    cache: Path | None = CacheOption,
-    no_cache: bool = NoCacheOption,
-    pictures: bool = PicturesOption,
+    kept: KeptOptions,
 ) -> None:
     """How well scores and predicted reliabilities tell which keypoints will be matched right.
 
@@ -296,9 +270,9 @@ def reliability(
     from semkey.evaluation.data.planar import planar_sets
     from semkey.evaluation.kinds.reliability import ReliabilityProtocol
 
-    protocol = ReliabilityProtocol(seed=seed)
+    protocol = ReliabilityProtocol(seed=methods.seed)
     distances = split_integers(gaps, "--gaps")
-    chosen = create_methods(methods, keypoints=keypoints, device=device, weights=weights)
+    chosen = methods.create()
     sets: list[PairSet] = []
     for path in data:
         layout = folder_layout(path)
@@ -307,21 +281,22 @@ def reliability(
         elif layout == "sequence":
             sets += posed_sets([path], None, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
         else:
-            sets += resized([random_homography_set(path, count=count, seed=seed)], resize)
+            sets += resized([random_homography_set(path, count=count, seed=methods.seed)], resize)
     run_pair_kind(
         protocol,
         unique_names(sets),
         chosen,
         out=out,
-        cache=open_cache(out, cache, no_cache),
-        environment=environment(context, device),
-        options={"keypoints": keypoints, "resize": resize, "count": count, "gaps": distances, "stride": stride},
+        kept=kept,
+        environment=environment(context, methods.device),
+        options={"keypoints": methods.keypoints, "resize": resize, "count": count, "gaps": distances, "stride": stride},
         unit="(share of co-visible keypoints without a right match)",
-        pictures=pictures,
     )
 
 
 app.command("localisation")(eval_other.localisation)
+app.command("shift")(eval_single_images.shift)
+app.command("negatives")(eval_single_images.negatives)
 app.command("speed")(eval_other.speed)
 app.command("places")(eval_places.places)
 app.command("slam")(eval_slam.slam)

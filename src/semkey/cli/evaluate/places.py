@@ -7,9 +7,7 @@ from pathlib import Path
 import typer
 
 from semkey.cli.evaluate.common import (
-    DeviceOption,
-    SeedOption,
-    WeightsOption,
+    MethodOptions,
     check_out,
     environment,
     finish,
@@ -17,6 +15,7 @@ from semkey.cli.evaluate.common import (
     progress_bar,
     split_names,
 )
+from semkey.cli.options import field_option
 
 
 def places(
@@ -41,9 +40,9 @@ def places(
         None, metavar="FOLDER", help="Images to train vlad's vocabulary on, where there is no file."
     ),
     clusters: int = typer.Option(16, min=1, help="Words of that vocabulary."),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
+    weights: list[Path] | None = field_option(MethodOptions, "weights"),
+    device: str = field_option(MethodOptions, "device"),
+    seed: int = field_option(MethodOptions, "seed", min=0),
 ) -> None:
     """Recall of global descriptors on the revisits of posed sequences.
 

@@ -24,8 +24,10 @@ def posed_sets(
     resize: str | None,
     camera: str | None = None,
     use_depth: bool | None = None,
+    angles: Sequence[float] = (),
+    max_pairs: int = 1,
 ) -> list[PairSet]:
-    """Sets of sequences (folders) and pair lists (files).
+    """Sets of sequences and posed photos (folders) and pair lists (files).
 
     Raises:
         ConfigError: a pair list without ``--images``.
@@ -35,9 +37,14 @@ def posed_sets(
     from semkey.evaluation.data.image_sources import parse_resize
     from semkey.evaluation.data.pair_lists import pair_list_sets
     from semkey.evaluation.data.posed import posed_sequence_sets
+    from semkey.evaluation.data.transforms_json import FILE_NAME, transforms_sets
 
     sets: list[PairSet] = []
     for path in data:
+        if path.name == FILE_NAME or (path / FILE_NAME).is_file():
+            found = transforms_sets(path, angles=angles, min_overlap=min_overlap, max_pairs=max_pairs)
+            sets += resized(found, resize)
+            continue
         if not path.is_file():
             found = posed_sequence_sets(
                 path,

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import typer
 
+from semkey.cli.console import print_table
 from semkey.cli.evaluate.common import (
-    DeviceOption,
-    KeypointsOption,
-    SeedOption,
-    WeightsOption,
+    MethodOptions,
     check_out,
     environment,
     finish,
@@ -20,6 +18,7 @@ from semkey.cli.evaluate.common import (
     split_names,
 )
 from semkey.cli.inputs import SensorChoice
+from semkey.cli.options import changes_option, field_option
 
 
 def slam(
@@ -43,6 +42,15 @@ def slam(
         help="Also six rendered rooms: normal, low texture, loop, fast with blur, kidnapped, changing light. They are "
         "rendered once, into a cache folder (minutes).",
     ),
+    torture: bool = typer.Option(
+        False,
+        "--torture",
+        help="Instead of sequences: cases of broken, dark, covered and foreign input with ground truth, made from a "
+        "rendered room; with two RGB-D sequences of different places as DATA, cases of those as well.",
+    ),
+    cases: str | None = typer.Option(
+        None, "--cases", metavar="NAME,NAME,...", help="Only these cases of --torture (default: all)."
+    ),
     runs: int = typer.Option(3, min=1, help="Runs of every method on every sequence, each with another seed."),
     every: int = typer.Option(1, min=1, help="Use every n-th frame of all sequences without @N."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop after so many used frames."),
@@ -55,7 +63,8 @@ def slam(
     camera: str | None = typer.Option(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of DATA, instead of the data sets' own."
     ),
-    keypoints: int = KeypointsOption,
+    changes: list[str] = changes_option("SlamConfig", "tracking.min_inliers=20"),
+    keypoints: int = field_option(MethodOptions, "keypoints", min=1),
     cache: Path | None = typer.Option(
         None,
         "--cache",
@@ -64,9 +73,9 @@ def slam(
         "and frames/s and memory are those of that run (default: every run extracts).",
     ),
     out: Path = out_option("slam"),
-    weights: list[Path] | None = WeightsOption,
-    device: str = DeviceOption,
-    seed: int = SeedOption,
+    weights: list[Path] | None = field_option(MethodOptions, "weights"),
+    device: str = field_option(MethodOptions, "device"),
+    seed: int = field_option(MethodOptions, "seed", min=0),
 ) -> None:
     """ATE, RPE, share of frames tracked, frames per second and memory of SLAM with different features.
 
@@ -80,8 +89,17 @@ def slam(
         semkey eval slam --rooms --features compact,orb,cv2-odometry --runs 1
 
         semkey eval slam rgbd_dataset_freiburg3_cabinet --features compact,compact+lines
+
+        semkey eval slam --torture --features compact,nano --out torture
     """
     from semkey.errors import ConfigError
+
+    if torture or cases is not None:
+        if changes:
+            raise ConfigError("--torture takes no --set")
+        check_out(out)
+        _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
+        return
     from semkey.evaluation.slam.methods import create_slam_methods
     from semkey.evaluation.slam.pictures import slam_pictures
     from semkey.evaluation.slam.rooms import render_rooms
@@ -89,15 +107,16 @@ def slam(
     from semkey.evaluation.slam.sets import slam_sets
 
     if not data and not rooms:
-        raise ConfigError("give sequences, or --rooms for the rendered ones")
+        raise ConfigError("give sequences, or --rooms for the rendered ones, or --torture")
     config = SlamRunConfig(
         runs=runs,
         keypoints=keypoints,
         device=device,
         max_frames=max_frames,
-        sensor=None if sensor is None else sensor.value,
+        sensor=sensor,
         realtime=realtime,
         seed=seed,
+        settings=tuple(changes),
     )
     methods = create_slam_methods(
         split_names(features, "--features"), keypoints=keypoints, device=device, weights=list(weights or ())
@@ -113,3 +132,37 @@ def slam(
         )
         pictures = slam_pictures(evaluation, sets, out)
     finish(evaluation, out, pictures)
+
+
+def _torture(
+    context: typer.Context,
+    data: list[Path],
+    features: str,
+    cases: str | None,
+    keypoints: int,
+    device: str,
+    weights: list[Path],
+    seed: int,
+    out: Path,
+) -> None:
+    """Cases with faults instead of sequences; a table, ``torture.json`` and ``report.html``."""
+    from semkey.errors import ConfigError
+    from semkey.evaluation.slam.torture.report import HEADER, REPORT_FILE, RESULTS_FILE, table_rows, write_torture
+    from semkey.evaluation.slam.torture.run import open_places, run_torture
+
+    if data and len(data) != 2:
+        raise ConfigError(f"--torture takes no sequences, or two of different places; got {len(data)}")
+    with progress_bar() as progress:
+        results = run_torture(
+            split_names(features, "--features"),
+            cases=None if cases is None else split_names(cases, "--cases"),
+            places=open_places(data),
+            keypoints=keypoints,
+            device=device,
+            weights=weights,
+            seed=seed,
+            progress=progress,
+        )
+    write_torture(results, out, environment=environment(context, device))
+    print_table(HEADER, table_rows(results))
+    typer.echo(f"written: {out / RESULTS_FILE}, {out / REPORT_FILE}")

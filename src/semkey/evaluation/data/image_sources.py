@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.datasets.cameras.lens import Lens
 from semkey.datasets.readers.listing import require_file
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet, PoseTruth
@@ -177,10 +178,20 @@ def _resized_pair(pair: ImagePair, resize: Resize) -> ImagePair:
             read_depth0=_resized_depth(truth.read_depth0, new0),
             read_depth1=_resized_depth(truth.read_depth1, new1),
             depth_tolerance=truth.depth_tolerance,
+            lens0=_resized_lens(truth.lens0, new0),
+            lens1=_resized_lens(truth.lens1, new1),
         )
     return replace(
         pair, image0=resized_source(pair.image0, resize), image1=resized_source(pair.image1, resize), truth=truth
     )
+
+
+def _resized_lens(lens: Lens | None, size: Size) -> Lens | None:
+    """Distortion coefficients are of normalised coordinates and stay."""
+    if lens is None:
+        return None
+    camera = lens.pinhole.resized(*size)
+    return replace(lens, intrinsics=(camera.fx, camera.fy, camera.cx, camera.cy), size=size)
 
 
 def _resized_depth(

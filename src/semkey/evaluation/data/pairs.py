@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.datasets.cameras.lens import Lens
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.homography import warp_points
@@ -90,6 +91,9 @@ class PoseTruth:
         read_depth1: the same of image 1.
         depth_tolerance: a point is occluded where its depth in view 1 differs from the measured one by more than this
             share of it.
+        lens0: bends the rays of image 0, whose pinhole camera without it is ``camera0``; None where there is no
+            distortion. Views with depth have none.
+        lens1: the same of image 1.
     """
 
     T_cam1_cam0: NDArray[np.float64]
@@ -98,6 +102,8 @@ class PoseTruth:
     read_depth0: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
     read_depth1: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
     depth_tolerance: float = 0.05
+    lens0: Lens | None = None
+    lens1: Lens | None = None
 
     @property
     def has_depth(self) -> bool:
@@ -134,7 +140,20 @@ class PoseTruth:
             read_depth0=self.read_depth1,
             read_depth1=self.read_depth0,
             depth_tolerance=self.depth_tolerance,
+            lens0=self.lens1,
+            lens1=self.lens0,
         )
+
+    def straightened(self, points0: NDArray, points1: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pixels (N, 2) of both images as ``camera0`` and ``camera1`` would see them without their lenses."""
+        return _straightened(points0, self.lens0, self.camera0), _straightened(points1, self.lens1, self.camera1)
+
+
+def _straightened(points: NDArray, lens: Lens | None, camera: PinholeCamera) -> NDArray[np.float64]:
+    if lens is None:
+        return np.asarray(points, dtype=np.float64)
+    rays = lens.unproject(points)
+    return camera.project(rays / rays[:, 2:])
 
 
 def sample_depth(depth: NDArray[np.float32], points: NDArray, tolerance: float) -> NDArray[np.float64]:

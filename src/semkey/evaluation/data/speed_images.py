@@ -9,35 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.readers.folder import list_images
-from semkey.errors import ConfigError, DatasetError
+from semkey.errors import ConfigError
 from semkey.images.reading import read_image
 
 Size = tuple[int, int]
 
 MAX_IMAGES = 8
 """Taken from a folder, evenly spaced: enough that no cache of a method holds one answer."""
-
-
-def find_speed_images(paths: Sequence[Path]) -> list[Path]:
-    """The image files to measure on: files as they are, and up to 8 of each folder, evenly spaced by name.
-
-    Raises:
-        DatasetError: a path is missing, or a folder holds no images.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            images = list_images(path)
-            if not images:
-                raise DatasetError(f"{path}: no images in this folder")
-            chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int))
-            found += [images[index] for index in chosen]
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise DatasetError(f"{path}: no such file or folder")
-    return found
 
 
 def speed_images(paths: Sequence[Path], size: Size, *, seed: int = 0) -> list[NDArray[np.uint8]]:

@@ -122,7 +122,7 @@ def run_localisation(
 
     Raises:
         ConfigError: no methods, or two of one name.
-        InputError: a method broke its promises (:func:`semkey.evaluation.running.methods.check_features`).
+        InputError: a method broke its promises (:meth:`semkey.model.features.Features.check`).
     """
     config = config or LocalisationConfig()
     names = [method.name for method in methods]

@@ -41,7 +41,7 @@ from semkey.extractors.registry import create_extractor
 from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.model.config import Precision
 from semkey.model.precision import uses_bfloat16
-from semkey.model.presets import select_device
+from semkey.runtime import select_device
 from semkey.settings import Settings
 
 KIND = "places"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.evaluation.data.pairs import ImagePair, PoseTruth
+from semkey.evaluation.kinds.position_noise import NOISE_METRICS, NoiseCounts, without_counts
 from semkey.evaluation.running.estimators import POSE_ESTIMATORS, check_estimators
 from semkey.evaluation.running.results import Curve, Metric, Row, SetResult
 from semkey.evaluation.running.summary import (
@@ -26,7 +27,7 @@ from semkey.evaluation.running.summary import (
 from semkey.matching.mutual import Matches
 from semkey.matching.robust import RobustEstimate
 from semkey.metrics.keypoints import correct_counts, matching_accuracy, repeatability
-from semkey.metrics.two_view import area_under_curve, relative_pose_error
+from semkey.metrics.two_view import area_under_curve, epipolar_distances, relative_pose_error
 from semkey.model.features import Features
 from semkey.settings import Settings
 
@@ -44,6 +45,8 @@ class PosedProtocol(Settings):
         auc_deg: errors up to which the area under the recall curve is taken, degrees.
         correct_px: distances up to which a match is correct, where there is depth.
         repeatability_px: distance up to which a keypoint is repeated, where there is depth.
+        epipolar_px: distances from the true epipolar lines up to which a match agrees with them; the mean distance is
+            over those that agree to the last one.
         estimator: ``poselib`` or ``opencv`` (USAC_MAGSAC).
         max_error_px: inlier threshold of the estimator.
         sweep_px: further inlier thresholds to try; the best one of each method and set is reported beside the fixed
@@ -59,6 +62,7 @@ class PosedProtocol(Settings):
     auc_deg: tuple[float, ...] = (5.0, 10.0, 20.0)
     correct_px: tuple[float, ...] = (1.0, 2.0, 4.0)
     repeatability_px: float = 3.0
+    epipolar_px: tuple[float, ...] = (1.0, 3.0)
     estimator: str = "poselib"
     max_error_px: float = 1.0
     sweep_px: tuple[float, ...] = ()
@@ -74,6 +78,7 @@ class PosedProtocol(Settings):
         check_thresholds("auc_deg", self.auc_deg)
         check_thresholds("correct_px", self.correct_px)
         check_thresholds("repeatability_px", [self.repeatability_px])
+        check_thresholds("epipolar_px", self.epipolar_px)
         check_thresholds("max_error_px", [self.max_error_px])
         check_thresholds("sweep_px", self.sweep_px, may_be_empty=True)
         check_estimators([self.estimator], POSE_ESTIMATORS)
@@ -117,6 +122,17 @@ class PosedProtocol(Settings):
                 label=f"repeatability @{at(self.repeatability_px)} px, %",
                 percent=True,
             ),
+            *NOISE_METRICS,
+            *(
+                Metric(name=f"epipolar@{at(px)}", label=f"matches @{at(px)} px from the epipolar line, %", percent=True)
+                for px in self.epipolar_px
+            ),
+            Metric(
+                name="epipolar_px",
+                label=f"mean epipolar distance of those within {at(self.epipolar_px[-1])} px, px",
+                higher_is_better=False,
+                digits=2,
+            ),
             Metric(name="keypoints", label="keypoints", higher_is_better=None),
             Metric(name="matches", label="matches", higher_is_better=None),
         ]
@@ -136,8 +152,12 @@ class PosedProtocol(Settings):
         """
         truth = truth_of_kind(pair, PoseTruth, "camera poses")
         indices = matched_indices(matches)
-        points0 = to_array(features0.keypoints)[indices[:, 0]]
-        points1 = to_array(features1.keypoints)[indices[:, 1]]
+        points0, points1 = truth.straightened(
+            to_array(features0.keypoints)[indices[:, 0]], to_array(features1.keypoints)[indices[:, 1]]
+        )
+        # A lens's polynomial may have no inverse far from the centre.
+        known = np.isfinite(points0).all(axis=1) & np.isfinite(points1).all(axis=1)
+        points0, points1 = points0[known], points1[known]
         estimate = self._estimate(truth, points0, points1, self.max_error_px)
         rotation, translation = relative_pose_error(estimate.model, truth.T_cam1_cam0)
         swept = [
@@ -156,23 +176,36 @@ class PosedProtocol(Settings):
             "translation_error": translation,
             "inliers": estimate.inlier_count,
             "sweep": swept,
-            **self._with_depth(truth, features0, features1, indices),
+            **self._epipolar(truth, points0, points1),
+            **self._with_depth(pair, truth, features0, features1, indices),
         }
 
     def _estimate(self, truth: PoseTruth, points0: NDArray, points1: NDArray, max_error_px: float) -> RobustEstimate:
         solve = POSE_ESTIMATORS[self.estimator]
         return solve(points0, points1, truth.camera0, truth.camera1, max_error_px=max_error_px, seed=self.seed)
 
-    def _with_depth(self, truth: PoseTruth, features0: Features, features1: Features, indices: NDArray) -> Row:
+    def _epipolar(self, truth: PoseTruth, points0: NDArray, points1: NDArray) -> Row:
+        distances = epipolar_distances(points0, points1, truth.camera0.matrix, truth.camera1.matrix, truth.T_cam1_cam0)
+        near = distances[distances <= self.epipolar_px[-1]]
+        return {
+            "epipolar": matching_accuracy(distances, self.epipolar_px),
+            "epipolar_px": float(near.mean()) if len(near) else float("nan"),
+        }
+
+    def _with_depth(
+        self, pair: ImagePair, truth: PoseTruth, features0: Features, features1: Features, indices: NDArray
+    ) -> Row:
         if not truth.has_depth:
             unknown = [float("nan")] * len(self.correct_px)
-            return {"precision": unknown, "correct": unknown, "repeatability": float("nan")}
+            return {"precision": unknown, "correct": unknown, "repeatability": float("nan"), **NoiseCounts.none().row()}
         view0, view1 = map_keypoints(truth, features0, features1)
         distances = judged_distances(truth, view0, view1, indices)
+        noise = NoiseCounts.of(pair.image1.read(), view1.keypoints[indices[:, 1]], view0.mapped[indices[:, 0]])
         return {
             "precision": matching_accuracy(distances, self.correct_px),
             "correct": correct_counts(distances, self.correct_px),
             "repeatability": repeatability(view0, view1, [self.repeatability_px])[0],
+            **noise.row(),
         }
 
     def summarise(self, rows: Sequence[Row]) -> SetResult:
@@ -184,23 +217,30 @@ class PosedProtocol(Settings):
                 **{f"precision@{at(px)}": ("precision", i) for i, px in enumerate(self.correct_px)},
                 **{f"correct@{at(px)}": ("correct", i) for i, px in enumerate(self.correct_px)},
                 f"repeatability@{at(self.repeatability_px)}": ("repeatability", None),
+                **{f"epipolar@{at(px)}": ("epipolar", i) for i, px in enumerate(self.epipolar_px)},
+                "epipolar_px": ("epipolar_px", None),
                 "keypoints": ("keypoints", None),
                 "matches": ("matches", None),
             },
             areas={"error": {f"auc@{at(deg)}": deg for deg in self.auc_deg}},
         )
+        noise = NoiseCounts.of_rows(rows)
         swept = np.array([row["sweep"] for row in rows], dtype=np.float64).reshape(len(rows), len(self.sweep_px))
         return SetResult(
             count=len(rows),
             failures=sum(bool(row["failed"]) for row in rows),
-            metrics={**columns.metrics(), **self._best_of_sweep(swept)},
-            intervals=columns.intervals(seed=self.seed),
+            metrics={**columns.metrics(), **noise.metrics(), **self._best_of_sweep(swept)},
+            intervals={**columns.intervals(seed=self.seed), **noise.intervals(seed=self.seed)},
             groups={
-                name: {**columns.metrics(indices), **self._best_of_sweep(swept[indices])}
+                name: {
+                    **columns.metrics(indices),
+                    **noise.metrics(indices),
+                    **self._best_of_sweep(swept[indices]),
+                }
                 for name, indices in group_indices(rows).items()
             },
             curves=self._curves(rows, columns.metrics(), swept),
-            rows=rows,
+            rows=[without_counts(row) for row in rows],
         )
 
     def _best_of_sweep(self, errors: NDArray[np.float64]) -> dict[str, float]:

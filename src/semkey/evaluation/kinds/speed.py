@@ -33,7 +33,8 @@ import torch
 from numpy.typing import NDArray
 
 from semkey.errors import ConfigError
-from semkey.evaluation.data.speed_images import Size, find_speed_images, speed_images
+from semkey.evaluation.data.photo_folders import find_photos
+from semkey.evaluation.data.speed_images import MAX_IMAGES, Size, speed_images
 from semkey.evaluation.running.environment import describe_environment
 from semkey.evaluation.running.memory import MemoryMeasurementError, MemoryUse, measure_memory
 from semkey.evaluation.running.methods import Method
@@ -106,7 +107,7 @@ def run_speed(
     Args:
         methods: with unique names.
         config: default :class:`SpeedConfig`.
-        images: image files and folders (:func:`find_speed_images`), each cropped and resized to every size; none for
+        images: image files and folders (:func:`find_photos`), each cropped and resized to every size; none for
             two views of a synthetic texture.
         memory_arguments: what the methods were made with, besides their names: ``keypoints``, ``device``, ``weights``,
             ... of :func:`semkey.evaluation.running.methods.create_method`. They are made anew in processes of
@@ -130,7 +131,7 @@ def run_speed(
     reference = config.reference if config.reference is not None else names[0]
     if reference not in names:
         raise ConfigError(f"the reference '{reference}' is none of the methods: {', '.join(names)}")
-    paths = find_speed_images(images)
+    paths = find_photos(images, MAX_IMAGES)
     pictures = {size: speed_images(paths, size, seed=config.seed) for size in config.sizes}
     total = len(config.sizes) * (config.warmup + config.rounds)
     total += 0 if memory_arguments is None else len(methods)

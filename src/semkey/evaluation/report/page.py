@@ -43,13 +43,22 @@ TITLES = {
     "homographies": "Random homographies",
     "reliability": "Reliability",
     "localisation": "Localisation on synthetic patterns",
+    "shift": "Shifted photos",
+    "negatives": "Images of nothing",
     "speed": "Speed and memory",
     "slam": "SLAM",
     "trajectory": "Trajectories",
 }
 """Heading by kind; another kind is headed by its name."""
 
-COUNTED = {"localisation": "Patterns", "speed": "Measurements", "trajectory": "Poses", "slam": "Runs"}
+COUNTED = {
+    "localisation": "Patterns",
+    "shift": "Crops",
+    "negatives": "Images",
+    "speed": "Measurements",
+    "trajectory": "Poses",
+    "slam": "Runs",
+}
 """What the counts are of, by kind; pairs elsewhere."""
 
 OVERVIEWS = {"slam": "ate_rmse_m"}

@@ -17,8 +17,8 @@ from semkey.evaluation.running.feature_cache import FeatureCache
 from semkey.evaluation.running.methods import Method
 from semkey.evaluation.running.pair_runner import read_pair
 from semkey.evaluation.running.results import Evaluation, SetResult
-from semkey.geometry.transforms import skew
 from semkey.matching.mutual import Matches
+from semkey.metrics.two_view import epipolar_distances
 from semkey.model.features import Features
 from semkey.visualization.draw import draw_matches
 
@@ -79,22 +79,14 @@ def judge_matches(
     points1 = features1.keypoints.cpu().numpy().astype(np.float64)[indices[:, 1]]
     truth = pair.truth
     if isinstance(truth, PoseTruth) and not truth.has_depth:
-        distances = _epipolar_distances(truth, points0, points1)
+        straight0, straight1 = truth.straightened(points0, points1)
+        K0, K1 = truth.camera0.matrix, truth.camera1.matrix
+        distances = epipolar_distances(straight0, straight1, K0, K1, truth.T_cam1_cam0)
     else:
         mapped, _ = truth.project(points0, features1.image_size)
         distances = np.linalg.norm(mapped - points1, axis=1)
     known = np.isfinite(distances)
     return known, known & (np.where(known, distances, np.inf) <= CORRECT_PX)
-
-
-def _epipolar_distances(truth: PoseTruth, points0: NDArray, points1: NDArray) -> NDArray[np.float64]:
-    """Distance (M,) in pixels of each point of image 1 from the epipolar line of its partner."""
-    essential = skew(truth.T_cam1_cam0[:3, 3]) @ truth.T_cam1_cam0[:3, :3]
-    inverse0, inverse1 = (np.linalg.inv(camera.matrix) for camera in (truth.camera0, truth.camera1))
-    ones = np.ones((len(points0), 1))
-    lines = np.hstack([points0, ones]) @ (inverse1.T @ essential @ inverse0).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.abs((np.hstack([points1, ones]) * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
 
 
 def _draw(

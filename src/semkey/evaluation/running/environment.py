@@ -33,7 +33,7 @@ def describe_environment(device: str = "auto", *, command: Sequence[str] | None 
     """
     import torch
 
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
 
     chosen = select_device(device)
     found: dict[str, str | int] = {

@@ -21,7 +21,7 @@ from semkey.model.features import Features
 
 IMAGES_IN_MEMORY = 32
 _HEADER = "semkey"
-_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor")
+_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "covariances")
 
 
 class FeatureCache:
@@ -98,8 +98,11 @@ def feature_key(method: Method, image: NDArray[np.uint8]) -> str:
 
 def _write(path: Path, features: Features) -> None:
     # copies, since safetensors refuses views into a larger tensor
-    tensors = {name: getattr(features, name).to(torch.float32).clone().contiguous() for name in _TENSORS}
-    header = json.dumps({"image_size": list(features.image_size), "digest": _digest(tensors)})
+    present = {name: getattr(features, name) for name in _TENSORS if getattr(features, name) is not None}
+    tensors = {name: tensor.to(torch.float32).clone().contiguous() for name, tensor in present.items()}
+    header = json.dumps(
+        {"image_size": list(features.image_size), "method": features.method, "digest": _digest(tensors)}
+    )
     atomic_write_bytes(path, save(tensors, metadata={_HEADER: header}))
 
 
@@ -110,9 +113,10 @@ def _read(path: Path) -> Features | None:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            stored = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in _TENSORS if name in stored}
         width, height = header["image_size"]
-        features = Features(**tensors, image_size=(width, height))
+        features = Features(**tensors, image_size=(width, height), method=header.get("method", ""))
     except (SafetensorError, OSError, InputError, KeyError, TypeError, ValueError):
         return None
     return features if header.get("digest") == _digest(tensors) else None
@@ -122,5 +126,6 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Of the values: a file keeps its length where a crash of the machine left a part of it unwritten."""
     digest = hashlib.blake2b(digest_size=16)
     for name in _TENSORS:
-        digest.update(tensors[name].numpy().data)
+        if name in tensors:
+            digest.update(tensors[name].numpy().data)
     return digest.hexdigest()

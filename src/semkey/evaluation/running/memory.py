@@ -127,7 +127,7 @@ def _measure_here(request: Mapping[str, Any]) -> list[dict[str, float | None]]:
     import torch
 
     from semkey.evaluation.running.methods import create_method
-    from semkey.model.presets import select_device
+    from semkey.runtime import select_device
 
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
 from semkey.extractors.peer_weights import find_weights, load_weights_file
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor, extractor_names
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
 from semkey.model.features import Features
-from semkey.model.presets import select_device
+from semkey.runtime import select_device
 
 MATCHER_SUFFIX = "+lightglue"
 LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
 """LightGlue is trained for one kind of features; these are the ones with released, freely licensed weights."""
 
-SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/preprocess.py")
+SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/gate.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
 NETWORK_SOURCES = (*SOURCES, "backbones", "model")
 """And those that semkey's own detectors depend on."""
@@ -76,10 +76,13 @@ class Method:
         """Features of a uint8 (H, W, 3) RGB image, checked, in float32 on the CPU.
 
         Raises:
-            InputError: the extractor broke its promises (:func:`check_features`).
+            InputError: the extractor broke its promises (:meth:`Features.check`).
         """
         features = self.extractor.extract(image).to("cpu")
-        check_features(self.name, features, (image.shape[1], image.shape[0]), self.max_keypoints)
+        try:
+            features.check(size=(image.shape[1], image.shape[0]), max_keypoints=self.max_keypoints)
+        except InputError as error:
+            raise InputError(f"method '{self.name}': {error}") from None
         return features
 
     def match(self, features0: Features, features1: Features) -> Matches:
@@ -159,48 +162,6 @@ def create_method(
         matching=matching,
         max_keypoints=keypoints,
     )
-
-
-def method_names() -> list[str]:
-    """Names that :func:`create_method` knows, besides checkpoints and ``module:function``."""
-    return [*extractor_names(), *(f"{base}{MATCHER_SUFFIX}" for base in LIGHTGLUE_WEIGHTS)]
-
-
-def check_features(name: str, features: Features, size: tuple[int, int], max_keypoints: int | None) -> None:
-    """Check what measurements take for granted.
-
-    Args:
-        name: of the method, for the message.
-        features: of one image.
-        size: (width, height) of the image in pixels.
-        max_keypoints: as asked for; None where that is not known.
-
-    Raises:
-        InputError: more features than asked for, values that are not finite, keypoints outside the image, scores that
-            increase, descriptors that are not of unit norm, another image size or tensors that are not float32.
-    """
-    tensors = {field: getattr(features, field) for field in ("keypoints", "scores", "reliability", "descriptors")}
-    problem = None
-    if tuple(features.image_size) != size:
-        problem = f"image_size is {tuple(features.image_size)}, the image has {size} (width, height)"
-    elif max_keypoints is not None and len(features) > max_keypoints:
-        problem = f"{len(features)} keypoints where at most {max_keypoints} were asked for"
-    for field_name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            problem = problem or f"{field_name} are {tensor.dtype}, must be float32"
-        elif not bool(torch.isfinite(tensor).all()):
-            problem = problem or f"{field_name} hold NaN or infinite values"
-    if problem is None and len(features):
-        low, high = features.keypoints.min(dim=0).values, features.keypoints.max(dim=0).values
-        norms = features.descriptors.norm(dim=1)
-        if bool((low < -0.5).any()) or bool((high > torch.tensor(size) - 0.5).any()):
-            problem = f"keypoints from {low.tolist()} to {high.tolist()} leave the image of {size}"
-        elif bool((features.scores.diff() > 0).any()):
-            problem = "scores increase: the strongest keypoint must come first"
-        elif float((norms - 1).abs().max()) > 1e-3:
-            problem = f"descriptors have norms from {float(norms.min()):.4f} to {float(norms.max()):.4f}, must have 1"
-    if problem is not None:
-        raise InputError(f"method '{name}': {problem}")
 
 
 @cache

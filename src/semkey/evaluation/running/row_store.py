@@ -142,7 +142,8 @@ def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:
     if isinstance(truth, HomographyTruth):
         return np.asarray(truth.H10).tolist()
     pose = np.asarray(truth.T_cam1_cam0).tolist()
-    return [pose, repr(truth.camera0), repr(truth.camera1), truth.has_depth, truth.depth_tolerance]
+    cameras = [repr(part) for part in (truth.camera0, truth.camera1, truth.lens0, truth.lens1)]
+    return [pose, *cameras, truth.has_depth, truth.depth_tolerance]
 
 
 @cache

@@ -51,7 +51,8 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
     Args:
         request: ``path``, ``format``, ``camera`` (``fx,fy,cx,cy`` or None), ``every``, ``max_frames``, ``sensor`` (None
             for the best that the data offer), ``features``, ``lines`` (whether line segments are used), ``keypoints``,
-            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``cache`` (a folder for features, or None),
+            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``settings`` (changes of
+            ``SlamConfig``), ``cache`` (a folder for features, or None),
             ``read_cache`` (whether features that are there are taken), and ``trajectory`` (a file to write it to).
 
     Raises:
@@ -108,7 +109,7 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
     result = run_slam(
         sequence,
         extractor,
-        SlamConfig(seed=request["seed"], lines=LineConfig(enabled=request["lines"])),
+        SlamConfig(seed=request["seed"], lines=LineConfig(enabled=request["lines"])).with_changes(request["settings"]),
         every=request["every"],
         max_frames=request["max_frames"],
         sensor=request["sensor"],

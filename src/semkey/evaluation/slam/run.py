@@ -31,6 +31,7 @@ from semkey.evaluation.slam.methods import SlamMethod
 from semkey.evaluation.slam.sets import SlamSet
 from semkey.evaluation.slam.summary import slam_metrics, summarise_runs
 from semkey.settings import Settings
+from semkey.slam.config import SlamConfig
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class SlamRunConfig(Settings):
         sensor: what to track with: ``rgbd``, ``stereo`` or ``mono``; None takes the best that each sequence has.
         realtime: play sequences by their timestamps, and drop frames that would come too late.
         seed: of the first run, >= 0.
+        settings: changes of :class:`semkey.slam.config.SlamConfig`, such as ``tracking.min_inliers=20``.
 
     Raises:
         ConfigError: a value is out of range.
@@ -66,6 +68,7 @@ class SlamRunConfig(Settings):
     sensor: Sensor | None = None
     realtime: bool = False
     seed: int = 0
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.runs < 1 or self.keypoints < 1 or (self.max_frames is not None and self.max_frames < 1):
@@ -74,6 +77,7 @@ class SlamRunConfig(Settings):
             raise ConfigError(f"sensor '{self.sensor}' is unknown; choose one of {', '.join(get_args(Sensor))}")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
+        SlamConfig().with_changes(self.settings)
 
     @property
     def seeds(self) -> range:
@@ -202,6 +206,7 @@ class _Job:
             "seed": seed,
             "sensor": config.sensor,
             "realtime": config.realtime,
+            "settings": config.settings,
             "cache": None if cache is None else str(cache.resolve()),
             "read_cache": read_cache,
             "trajectory": str(trajectory_file(self.out, method.name, slam_set.name, seed).resolve()),

@@ -1,10 +1,10 @@
-"""What a frame's sensor says: keypoints with depth from a depth image, from a stereo pair, or without."""
+"""Kinds of cameras: what each measures of a frame, and what follows from that for the map."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 
@@ -13,13 +13,156 @@ from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
-from semkey.slam.config import SlamConfig
+from semkey.slam.config import MapConfig, SlamConfig
 from semkey.slam.frames.frame import ObservedFrame, observe_frame, observe_keypoints
 from semkey.slam.frames.observed_lines import observe_lines
 from semkey.slam.frames.segments import FeaturesWithSegments
 from semkey.slam.frames.stereo import stereo_depth
 
-Observe = Callable[[Frame, Features], ObservedFrame]
+
+class CameraSensor(ABC):
+    """A kind of camera.
+
+    Attributes:
+        name: what settings and files call it.
+        needs_depth: its frames must come with a depth image.
+        needs_right: its frames must come with a right image.
+        has_range: it measures within a range in metres only, so that it is moved at the speed of a hand; speeds of the
+            others are relative to how far away things are.
+        triangulates: keypoints without depth become landmarks by triangulation between keyframes.
+        is_metric: its map is in metres; without, the unit of length is chosen at the start, and drifts.
+
+    Args:
+        camera: of the (left) images.
+        config: settings.
+    """
+
+    name: ClassVar[Sensor]
+    needs_depth: ClassVar[bool] = False
+    needs_right: ClassVar[bool] = False
+    has_range: ClassVar[bool] = False
+    triangulates: ClassVar[bool] = True
+    is_metric: ClassVar[bool] = True
+
+    def __init__(self, camera: PinholeCamera, config: SlamConfig) -> None:
+        self._camera = camera
+        self._config = config
+
+    @abstractmethod
+    def observe(self, frame: Frame, features: Features) -> ObservedFrame:
+        """The arrays that tracking works on, from the images of a frame and the features of its (left) image.
+
+        Raises:
+            DatasetError: the frame lacks an image that the sensor needs.
+        """
+
+    @property
+    def map_config(self) -> MapConfig:
+        """The settings of the map with this sensor."""
+        return self._config.map
+
+    @property
+    def distortion_sigma(self) -> float:
+        """Of the radial distortion that the adjustment at the end looks for; 0 trusts the calibration."""
+        return 0.0
+
+
+class RgbdSensor(CameraSensor):
+    """A camera with a depth image for every frame."""
+
+    name = "rgbd"
+    needs_depth = True
+    has_range = True
+    triangulates = False
+
+    def observe(self, frame: Frame, features: Features) -> ObservedFrame:
+        """See :meth:`CameraSensor.observe`."""
+        if frame.depth is None:
+            raise DatasetError("the frame has no depth image, which RGB-D SLAM needs")
+        limits = {"min_depth": self._config.tracking.min_depth, "max_depth": self._config.tracking.max_depth}
+        observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
+        if isinstance(features, FeaturesWithSegments):
+            lines = observe_lines(features.segments, frame.depth, self._camera, **limits)
+            observed = replace(observed, lines=lines)
+        return observed
+
+
+class StereoSensor(CameraSensor):
+    """A rectified pair of cameras.
+
+    Args:
+        camera: of both images.
+        config: settings.
+        baseline: metres between the two cameras.
+
+    Raises:
+        ConfigError: the baseline is not known or not positive.
+    """
+
+    name = "stereo"
+    needs_right = True
+
+    def __init__(self, camera: PinholeCamera, config: SlamConfig, baseline: float | None) -> None:
+        super().__init__(camera, config)
+        if baseline is None:
+            raise ConfigError("a stereo pair needs its baseline, the distance of its cameras in metres")
+        if not 0 < baseline < np.inf:
+            raise ConfigError(f"the baseline of a stereo pair must be positive, got {baseline} m")
+        self._baseline = baseline
+
+    def observe(self, frame: Frame, features: Features) -> ObservedFrame:
+        """See :meth:`CameraSensor.observe`."""
+        if frame.right is None:
+            raise DatasetError("the frame has no right image, which stereo SLAM needs")
+        keypoints = features.keypoints.cpu().numpy()
+        depth, sigma = stereo_depth(
+            keypoints, frame.image, frame.right, self._camera, self._baseline, self._config.stereo
+        )
+        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma)
+
+
+class MonoSensor(CameraSensor):
+    """A single camera: its map has no absolute scale."""
+
+    name = "mono"
+    is_metric = False
+
+    def observe(self, frame: Frame, features: Features) -> ObservedFrame:
+        """See :meth:`CameraSensor.observe`."""
+        nothing = np.zeros(len(features))
+        return observe_keypoints(frame.index, frame.timestamp, features, nothing, nothing)
+
+    @property
+    def map_config(self) -> MapConfig:
+        """Without depth, more landmarks and steps have to hold the scale."""
+        mono = self._config.mono
+        return replace(
+            self._config.map,
+            adjusted_landmarks=mono.adjusted_landmarks,
+            adjustment_iterations=mono.adjustment_iterations,
+        )
+
+    @property
+    def distortion_sigma(self) -> float:
+        """See :class:`semkey.slam.config.MonoConfig`."""
+        return self._config.mono.distortion_sigma
+
+
+def make_sensor(
+    name: Sensor, camera: PinholeCamera, config: SlamConfig, *, baseline: float | None = None
+) -> CameraSensor:
+    """The kind of camera with this name.
+
+    Raises:
+        ConfigError: no such kind, or a stereo pair without its baseline.
+    """
+    if name == "rgbd":
+        return RgbdSensor(camera, config)
+    if name == "stereo":
+        return StereoSensor(camera, config, baseline)
+    if name == "mono":
+        return MonoSensor(camera, config)
+    raise ConfigError(f"unknown sensor '{name}': choose one of {', '.join(get_args(Sensor))}")
 
 
 def choose_sensor(sequence: FrameSequence, sensor: Sensor | None = None) -> tuple[Sensor, PinholeCamera]:
@@ -43,32 +186,3 @@ def choose_sensor(sequence: FrameSequence, sensor: Sensor | None = None) -> tupl
     if sequence.camera is None:
         raise ConfigError(f"{sequence.name}: the camera is not known; pass --camera fx,fy,cx,cy")
     return chosen, sequence.camera
-
-
-def make_observer(sequence: FrameSequence, sensor: Sensor, config: SlamConfig) -> Observe:
-    """What turns a frame of a sequence and its features into the arrays that tracking works on.
-
-    The returned function raises DatasetError for a frame without the depth or right image that the sensor stands for.
-    """
-    camera, baseline = sequence.camera, sequence.baseline
-    limits = {"min_depth": config.tracking.min_depth, "max_depth": config.tracking.max_depth}
-
-    def observe(frame: Frame, features: Features) -> ObservedFrame:
-        if sensor == "rgbd":
-            if frame.depth is None:
-                raise DatasetError(f"{sequence.name}: frame {frame.index} has no depth; RGB-D SLAM needs it")
-            observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
-            if isinstance(features, FeaturesWithSegments) and camera is not None:
-                lines = observe_lines(features.segments, frame.depth, camera, **limits)
-                observed = replace(observed, lines=lines)
-            return observed
-        count = len(features)
-        if sensor == "mono":
-            return observe_keypoints(frame.index, frame.timestamp, features, np.zeros(count), np.zeros(count))
-        if frame.right is None or camera is None or baseline is None:
-            raise DatasetError(f"{sequence.name}: frame {frame.index} has no right image; stereo SLAM needs it")
-        keypoints = features.keypoints.cpu().numpy()
-        depth, sigma = stereo_depth(keypoints, frame.image, frame.right, camera, baseline, config.stereo)
-        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma)
-
-    return observe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,6 +84,11 @@ class SlamMap(CovisibilityGraph):
         slam_map.loop_links = list(loop_links)
         slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
         return slam_map
+
+    def copy(self) -> SlamMap:
+        """A map that changes without this one; the frames themselves, which never change, are shared."""
+        shared = {id(keyframe.frame): keyframe.frame for keyframe in self.keyframes.values()}
+        return deepcopy(self, shared)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -8,14 +8,23 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Self
 
-from semkey.slam.config import MapConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.slam.config import MapConfig, MonoConfig, image_scale
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.association import Associations
+from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.adjustment import apply_bundle, bundle_problem, local_problem
 from semkey.slam.mapping.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.mapping.culling import cull_keyframes
+from semkey.slam.mapping.new_landmarks import triangulate_new_landmarks
 from semkey.slam.solvers.bundle import BundleProblem, BundleResult, prepare, solve_bundle
 from semkey.slam.solvers.distortion import solve_with_distortion
 from semkey.slam.timing import StageTimer
+
+Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,7 @@ class LocalMapping:
         config: settings.
         timer: where the time is added up.
         realtime: never wait.
+        triangulation: how keypoints without depth become landmarks; None leaves them without.
         distortion_sigma: of the radial distortion that is looked for when a whole submap is adjusted at the end, see
             :mod:`semkey.slam.solvers.distortion`; 0 trusts the calibration.
     """
@@ -47,12 +57,14 @@ class LocalMapping:
         timer: StageTimer | None = None,
         *,
         realtime: bool = False,
+        triangulation: MonoConfig | None = None,
         distortion_sigma: float = 0.0,
     ) -> None:
         self._map = slam_map
         self._config = config
         self._timer = timer or StageTimer()
         self._realtime = realtime
+        self._triangulation = triangulation
         self._distortion_sigma = distortion_sigma
         self._pending: Future[BundleResult] | None = None
         self._frames_pending = 0
@@ -63,6 +75,33 @@ class LocalMapping:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def add_keyframe(
+        self,
+        frame: ObservedFrame,
+        T_world_cam: Array,
+        found: Associations | None,
+        *,
+        submap: int,
+        parent: int | None = None,
+    ) -> Keyframe:
+        """Keep a frame, with new landmarks for what it sees and the map does not know.
+
+        Args:
+            frame: the frame.
+            T_world_cam: (4, 4) its pose.
+            found: the landmarks that it sees; None for the first keyframe of a submap.
+            submap: the submap.
+            parent: the keyframe above it in the tree where no landmark tells.
+        """
+        with self._timer.stage("map"):
+            keyframe = self._map.add_keyframe(frame, T_world_cam, found, submap)
+            if self._triangulation is not None:
+                scale = image_scale(self._map.camera)
+                triangulate_new_landmarks(self._map, keyframe.id, self._triangulation, image_scale=scale)
+            if found is not None and keyframe.parent is None:
+                keyframe.parent = parent
+        return keyframe
 
     def before_frame(self) -> None:
         """Count the frame, and take over a result that is there; only with ``realtime``."""

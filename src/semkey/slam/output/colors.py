@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 
 _GREY = 128
 
 
-class LandmarkColors(SlamObserver):
+class LandmarkColors(SlamListener):
     """Takes over the image's colour at each landmark from every keyframe that sees it.
 
     Args:
@@ -21,7 +21,7 @@ class LandmarkColors(SlamObserver):
         self._colors = np.empty((0, 3), dtype=np.uint8) if colors is None else colors.copy()
 
     def on_frame(self, event: FrameEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         if not event.record.is_keyframe or event.frame is None or event.observed is None:
             return
         ids = event.landmark_ids

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 
 _WIDTH = 240
 _MAX_EVENTS = 12
@@ -32,7 +32,7 @@ class LostPicture:
     image: NDArray[np.uint8] | None
 
 
-class LostFramePictures(SlamObserver):
+class LostFramePictures(SlamListener):
     """Keeps the last tracked, the first and the last lost frame of every loss, of the first twelve losses.
 
     Attributes:
@@ -47,7 +47,7 @@ class LostFramePictures(SlamObserver):
         self._events = 0
 
     def on_frame(self, event: FrameEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         record = event.record
         if record.T_world_cam is not None:
             self._end_loss()
@@ -73,7 +73,7 @@ class LostFramePictures(SlamObserver):
             self._latest = self._picture(event, self._first_lost, "last lost")
 
     def on_end(self, result: object, slam_map: object) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._end_loss()
 
     def _end_loss(self) -> None:

@@ -38,7 +38,7 @@ _STAGES = {
     "adjust": "bundle adjustment, waiting for it",
     "relocalise": "relocalising",
     "loops": "looking for loops, closing them",
-    "observers": "viewer, automatic saving",
+    "listeners": "viewer, automatic saving",
 }
 
 

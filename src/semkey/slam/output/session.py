@@ -18,7 +18,7 @@ from semkey.datasets import FrameSequence, Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import SlamConfig
-from semkey.slam.events import FrameEvent, SlamObserver
+from semkey.slam.events import FrameEvent, SlamListener
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.output.colors import LandmarkColors
 from semkey.slam.output.line_arrays import LINE_SPECS, line_arrays, restore_lines
@@ -236,7 +236,7 @@ def check_continuable(
         )
 
 
-class Autosave(SlamObserver):
+class Autosave(SlamListener):
     """Saves the map and the frames so far into one file, again and again, so that a crash costs little.
 
     The arrays are copied in the thread of the run and written in another. A save that fails (a full disk) is logged,
@@ -276,13 +276,13 @@ class Autosave(SlamObserver):
         self._pending: Future[None] | None = None
 
     def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._result = result
         self._seconds_before = result.seconds
         self._started = self._saved = time.monotonic()
 
     def on_frame(self, event: FrameEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._new_keyframes += event.record.is_keyframe
         due = time.monotonic() - self._saved >= self._seconds
         due |= self._keyframes is not None and self._new_keyframes >= self._keyframes
@@ -291,7 +291,7 @@ class Autosave(SlamObserver):
             self._save()
 
     def on_end(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         if self._pending is not None:
             self._pending.result()
         self._save()

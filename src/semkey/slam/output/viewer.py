@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, transform_points
-from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, SlamObserver
+from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _TRACKED_RGB, _UNTRACKED_RGB = (40, 220, 80), (235, 150, 60)
 _SUBMAP_RGB = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233))
 
 
-class RerunObserver(SlamObserver):
+class RerunListener(SlamListener):
     """Sends a run to Rerun.
 
     Args:
@@ -83,7 +83,7 @@ class RerunObserver(SlamObserver):
         self._was_lost = False
 
     def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._result, self._camera = result, result.camera
         rr, camera = self._rr, result.camera
         # The world's axes are those of the first camera: x right, y down, z forward.
@@ -102,12 +102,12 @@ class RerunObserver(SlamObserver):
             self._send_map(slam_map)
 
     def on_keyframe(self, event: KeyframeEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._set_time(event.keyframe.frame.index, event.keyframe.frame.timestamp)
         self._send_keyframes(event.slam_map)
 
     def on_loop(self, event: LoopEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         loop = event.loop
         what = "loop closed" if loop.kind == "loop" else "submaps merged"
         self._say(
@@ -117,7 +117,7 @@ class RerunObserver(SlamObserver):
         self._send_map(event.slam_map)
 
     def on_frame(self, event: FrameEvent) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         self._colors.on_frame(event)
         record = event.record
         self._set_time(record.index, record.timestamp)
@@ -136,7 +136,7 @@ class RerunObserver(SlamObserver):
             self._send_grown(event.slam_map)
 
     def on_end(self, result: SlamResult, slam_map: SlamMap) -> None:
-        """See :class:`SlamObserver`."""
+        """See :class:`SlamListener`."""
         if slam_map.keyframes:
             self._send_map(slam_map)
         self._stream.flush()

@@ -1,0 +1,122 @@
+"""What a user gets: wheel and sdist are built, installed into an empty environment, and README's lines run there.
+
+The wheel is built from the unpacked sdist, so that both are whole. The environment gets the CPU build of PyTorch as
+``scripts/setup.sh`` finds it, and the wheel with what it requires from the package index. README's Python blocks and
+its lines of ``semkey`` run in an empty folder beside a rendered room, whose images stand for README's; lines that need
+an extra or data that nobody can render are named and left out. Everything lies in ``build/release``.
+
+    python scripts/release_check.py            # make release-check
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "release"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# What README names and what stands for it here.
+STAND_INS = {"rgbd_dataset_freiburg3_cabinet": "room", "photos/": "room/rgb/"}
+# Parts of lines that ask for data or extras that are not here.
+NEEDS = {"hpatches": "HPatches", "redkitchen": "7-Scenes", "PHOTOS": "a folder of photos", "aliked": "semkey[peers]"}
+
+
+def main() -> None:
+    """Build, install and run; ends with an error at the first thing that fails."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    wheel = build()
+    python = install(wheel)
+    place = WORK / "place"
+    place.mkdir()
+    semkey = str(python.parent / "semkey")
+    run([semkey, "render-room", "--out", "room", "--frames", "20"], place)
+    for name, frame in (("a", 0), ("b", 5)):
+        write_jpeg(python, sorted((place / "room" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+        run([str(python), "-c", replaced(block)], place)
+    for line in semkey_lines(readme):
+        missing = next((what for part, what in NEEDS.items() if part in line), None)
+        if missing is not None:
+            say(f"left out, needs {missing}: {line}")
+            continue
+        run([semkey, *replaced(line).split()[1:]], place)
+    run([str(python), "-m", "semkey", "--version"], place)
+    say("the release is whole")
+
+
+def build() -> Path:
+    """The wheel, built from the sdist; both lie in ``build/release/dist``."""
+    dist = WORK / "dist"
+    run([sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(dist)], ROOT)
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(WORK / "unpacked", filter="data")
+    (source,) = (WORK / "unpacked").iterdir()
+    run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(dist)], source)
+    (wheel,) = dist.glob("*.whl")
+    return wheel
+
+
+def install(wheel: Path) -> Path:
+    """The Python of a new environment with PyTorch and the wheel."""
+    venv.create(WORK / "venv", with_pip=True)
+    python = WORK / "venv" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
+    torch = re.search(r"^torch==([0-9.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert torch is not None, "requirements.lock names no torch"
+    version = f"torch=={torch[1]}"
+    if sys.platform == "darwin":
+        run([*pip, version], WORK)
+    elif subprocess.run([*pip, f"{version}+cpu"], cwd=WORK, capture_output=True, check=False).returncode != 0:
+        run([*pip, "--index-url", CPU_INDEX, f"{version}+cpu"], WORK)
+    run([*pip, str(wheel)], WORK)
+    run([str(python), "-m", "pip", "--disable-pip-version-check", "check"], WORK)
+    return python
+
+
+def write_jpeg(python: Path, source: Path, target: Path) -> None:
+    """One of the room's images under README's name for it."""
+    run([str(python), "-c", f"import cv2; cv2.imwrite({str(target)!r}, cv2.imread({str(source)!r}))"], WORK)
+
+
+def semkey_lines(readme: str) -> list[str]:
+    """README's lines of ``semkey``, without their comments; placeholders are not lines."""
+    blocks = re.findall(r"```(?:sh)?\n(.*?)```", readme, re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("semkey ")]
+
+
+def replaced(text: str) -> str:
+    """README's text with what stands for its data."""
+    for name, stand_in in STAND_INS.items():
+        text = text.replace(name, stand_in)
+    return text
+
+
+def run(command: list[str], folder: Path) -> None:
+    """One command, named before and timed; an error ends everything."""
+    shown = " ".join(Path(part).name if part.startswith("/") else part for part in command)
+    say(shown if len(shown) < 200 else f"{shown[:200]}...")
+    start = time.monotonic()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{done.stdout[-2000:]}{done.stderr[-4000:]}\nrelease-check: error: exit code {done.returncode}")
+    say(f"  {time.monotonic() - start:.0f} s")
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"release-check: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

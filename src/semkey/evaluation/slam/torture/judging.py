@@ -1,0 +1,113 @@
+"""The verdict on one run: which of its poses are wrong, and which frames were lost that could have been placed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.evaluation.slam.torture.edited import Step
+from semkey.geometry.transforms import inverse
+
+Array = NDArray[np.float64]
+
+WRONG_M = 0.05
+WRONG_DEG = 5.0
+"""A pose farther off than one of these is wrong."""
+
+# More poses than this are not tried as the one that all others are aligned by.
+_MOST_CANDIDATES = 40
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """What became of the frames of one case.
+
+    Attributes:
+        states: (N,) ``ok``, ``wrong`` (it has a pose, and that is not where the camera was), ``lost`` (it has none and
+            could have had one) or ``none`` (it has none, and rightly or excusably so).
+        errors_m: (N,) position error, NaN where there is no pose, infinite for a pose in a map of another place.
+        errors_deg: (N,) rotation error.
+    """
+
+    states: NDArray[np.str_]
+    errors_m: Array
+    errors_deg: Array
+
+    def count(self, state: str) -> int:
+        """How many frames are in that state."""
+        return int(np.count_nonzero(self.states == state))
+
+    @property
+    def tracked(self) -> int:
+        """Frames with a pose."""
+        return self.count("ok") + self.count("wrong")
+
+    @property
+    def worst_m(self) -> float:
+        """The largest position error; 0 where nothing was tracked."""
+        known = self.errors_m[~np.isnan(self.errors_m)]
+        return float(known.max()) if len(known) else 0.0
+
+
+def judge(
+    poses: Sequence[Array | None],
+    submaps: Sequence[int],
+    truth: Sequence[Array | None],
+    steps: Sequence[Step],
+) -> Verdict:
+    """Compare poses with ground truth, submap by submap.
+
+    Nothing is claimed about how submaps lie to each other, so each is aligned with the truth on its own, by one rigid
+    motion: that of the pose which brings the others nearest to their truth, errors beyond 5 cm and 5 degrees counted as
+    those. Only frames that show
+    the scene unaltered are candidates, if the submap has any: a fault must not be what right is measured by. A pose in
+    a submap that was aligned in another place is wrong.
+
+    Args:
+        poses: N poses T_world_cam (4, 4), None where lost.
+        submaps: of each pose.
+        truth: N true poses.
+        steps: what each frame is.
+    """
+    count = len(steps)
+    errors_m, errors_deg = np.full(count, np.nan), np.full(count, np.nan)
+    places = np.array([step.place for step in steps])
+    plain = np.array([step.edit is None and not step.turned for step in steps])
+    known = np.array([pose is not None for pose in poses])
+    of_submap = np.array(submaps)
+    for submap in np.unique(of_submap[known]) if known.any() else ():
+        rows = np.flatnonzero(known & (of_submap == submap))
+        candidates = rows[plain[rows]] if plain[rows].any() else rows
+        best: tuple[float, tuple[Array, Array]] | None = None
+        for chosen in candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]:
+            metres, degrees = _errors(poses, truth, rows, int(chosen))
+            metres[places[rows] != places[chosen]] = degrees[places[rows] != places[chosen]] = np.inf
+            cost = float((np.minimum(metres / WRONG_M, 1) + np.minimum(degrees / WRONG_DEG, 1)).sum())
+            if best is None or cost < best[0]:
+                best = (cost, (metres, degrees))
+        assert best is not None
+        errors_m[rows], errors_deg[rows] = best[1]
+    states = np.full(count, "none", dtype="<U5")
+    states[~known & np.array([step.trackable for step in steps])] = "lost"
+    wrong = (errors_m > WRONG_M) | (errors_deg > WRONG_DEG)
+    states[known] = np.where(wrong[known], "wrong", "ok")
+    return Verdict(states=states, errors_m=errors_m, errors_deg=errors_deg)
+
+
+def _errors(
+    poses: Sequence[Array | None], truth: Sequence[Array | None], rows: NDArray[np.int64], chosen: int
+) -> tuple[Array, Array]:
+    """Position and rotation errors of ``rows`` where frame ``chosen`` is taken to be right."""
+    estimated = np.array([poses[row] for row in rows])
+    true = np.array([truth[row] for row in rows])
+    reference, reference_truth = poses[chosen], truth[chosen]
+    assert reference is not None
+    assert reference_truth is not None
+    moved = reference_truth @ inverse(reference) @ estimated
+    metres = np.linalg.norm(moved[:, :3, 3] - true[:, :3, 3], axis=1)
+    turns = np.einsum("nji,njk->nik", true[:, :3, :3], moved[:, :3, :3])
+    cosine = np.clip((np.trace(turns, axis1=1, axis2=2) - 1) / 2, -1, 1)
+    return metres, np.degrees(np.arccos(cosine))

@@ -1,0 +1,95 @@
+"""Nothing to see gives nothing; what there is to see stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import semkey
+from command_line import Run
+from semkey.extractors import create_extractor
+from semkey.images import read_image
+from semkey.images.writing import write_image
+from semkey.model.gate import LEAST_RATIO, contrast_to_noise, noise_level
+
+FEATURES = ("compact", "nano", "sift", "orb")
+
+
+def gray(values: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(values, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def featureless() -> dict[str, np.ndarray]:
+    """Images (240, 320, 3) in which there is nothing to find."""
+    y, x = np.mgrid[:240, :320].astype(np.float32)
+    rng = np.random.default_rng(0)
+    wall = gray(120 + 40 * np.sin(x / 60) * np.cos(y / 50))  # colours far out of focus
+    return {
+        "black": gray(0 * x),
+        "grey": gray(0 * x + 118),
+        "white": gray(0 * x + 255),
+        "gradient": gray(20 + x * 200 / 320),
+        "Gaussian noise": np.clip(120 + rng.normal(0, 10, (240, 320, 3)), 0, 255).astype(np.uint8),
+        "weak noise": np.clip(60 + rng.normal(0, 2, (240, 320, 3)), 0, 255).astype(np.uint8),
+        "dark noise": rng.integers(0, 21, (240, 320, 3), dtype=np.uint8),
+        "full noise": rng.integers(0, 256, (240, 320, 3), dtype=np.uint8),
+        "out of focus": np.clip(wall + rng.normal(0, 2, wall.shape), 0, 255).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_nothing_to_see_gives_nothing_or_next_to_nothing(name: str) -> None:
+    extractor = create_extractor(name)
+    counts = {what: len(extractor.extract(image)) for what, image in featureless().items()}
+    assert max(counts.values()) <= 10, counts
+    assert counts["black"] == counts["grey"] == counts["white"] == 0
+
+
+def test_the_noise_level_is_that_of_the_noise_and_not_of_the_picture() -> None:
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:240, :320].astype(np.float32)
+    for sigma in (1.0, 3.0, 12.0):
+        noise = rng.normal(0, sigma, (240, 320)).astype(np.float32)
+        assert noise_level(100 + noise) == pytest.approx(sigma, rel=0.05)
+        assert noise_level(x / 2 + y / 4 + noise) == pytest.approx(sigma, rel=0.05)
+    # A tenth of white pixels is no noise of its quieter part.
+    salt = np.full((240, 320), 100, np.float32)
+    salt[rng.random(salt.shape) < 0.1] = 255
+    assert noise_level(salt + rng.normal(0, 1, salt.shape).astype(np.float32)) < 4.0
+
+
+def test_noise_has_a_ratio_of_one_and_a_weak_corner_many() -> None:
+    rng = np.random.default_rng(2)
+    image = np.full((240, 320), 100, np.float32)
+    image[120:, 160:] += 12.0
+    points = np.stack([rng.uniform(20, 140, 500), rng.uniform(20, 100, 500)], axis=1).astype(np.float32)
+    corner = np.array([[159.5, 119.5]], dtype=np.float32)
+    for sigma in (1.0, 2.0):
+        noisy = image + rng.normal(0, sigma, image.shape).astype(np.float32)
+        ratios = contrast_to_noise(noisy, points)
+        assert ratios.mean() == pytest.approx(1.0, abs=0.15)
+        assert ratios.max() < LEAST_RATIO
+        assert contrast_to_noise(noisy, corner)[0] > LEAST_RATIO / sigma**2
+    # The whole of an eighth of the light is still a picture.
+    assert contrast_to_noise(np.float32(0.125) * image, corner)[0] > LEAST_RATIO / 4
+
+
+def test_black_against_white_has_no_matches(run: Run, tmp_path: Path) -> None:
+    for name, value in (("black.png", 0), ("white.png", 255)):
+        write_image(tmp_path / name, np.full((240, 320, 3), value, np.uint8))
+    outcome = run("match", tmp_path / "black.png", tmp_path / "white.png", "-g", "homography")
+    assert "650" not in outcome.out
+    features = semkey.load("nano").extract(tmp_path / "black.png")
+    assert len(features) == 0
+    assert features.descriptors.shape[1] > 0
+
+
+def test_a_low_texture_interior_keeps_its_keypoints(shared: Path) -> None:
+    folder = shared / "data" / "tum" / "rgbd_dataset_freiburg3_cabinet_subsampled" / "rgb"
+    detector = semkey.load("nano")
+    for path in sorted(folder.iterdir())[::20]:
+        assert len(detector.extract(path)) >= 0.95 * 1024
+        darker = (read_image(path) * 0.5).astype(np.uint8)
+        assert len(detector.extract(darker)) >= 0.75 * 1024

@@ -1,0 +1,144 @@
+"""What a sighting says about a landmark, and a landmark about its next sighting: on the optical axis, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from semkey.geometry.transforms import inverse, se3_exp, transform_points
+from semkey.model.features import Features
+from semkey.slam.frames.frame import ObservedFrame, observe_keypoints
+from semkey.slam.map.association import Associations
+from semkey.slam.map.fusion import fuse_observations, point_information, predicted_sigmas
+from semkey.slam.map.landmarks import LandmarkMap
+from synthetic_world import CAMERA, HEIGHT, WIDTH
+
+Array = NDArray[np.float64]
+CENTRE = np.array([[CAMERA.cx, CAMERA.cy]])
+POSE = se3_exp([0.3, -0.2, 0.5, 0.2, -0.4, 0.1])
+NO_TURN = np.eye(4)
+
+
+def landmarks_at(points: Array, covariances: Array) -> LandmarkMap:
+    landmarks = LandmarkMap(4)
+    count = len(points)
+    landmarks.add(
+        points, np.asarray(np.linalg.inv(covariances), np.float64), np.zeros((count, 4), np.float32), np.zeros(3), 0
+    )
+    return landmarks
+
+
+def in_world(pose: Array, covariance_cam: Array) -> Array:
+    return pose[:3, :3] @ covariance_cam @ pose[:3, :3].T
+
+
+def sighting(pixels: Array, depth: Array, sigma: Array, reliability: float = 1.0) -> ObservedFrame:
+    count = len(pixels)
+    features = Features(
+        keypoints=torch.from_numpy(pixels).float(),
+        scores=torch.ones(count),
+        reliability=torch.full((count,), reliability),
+        descriptors=torch.zeros(count, 4),
+        global_descriptor=torch.zeros(0),
+        image_size=(WIDTH, HEIGHT),
+    )
+    return observe_keypoints(0, 0.0, features, depth, sigma)
+
+
+def all_pairs(count: int, similarity: float = 1.0) -> Associations:
+    every = np.arange(count)
+    return Associations(landmark_ids=every, keypoint_indices=every, similarity=np.full(count, similarity))
+
+
+def sigmas(landmarks: LandmarkMap, pose: Array, depth_sigma: float, *, pixel_sigma: float) -> tuple[Array, Array]:
+    """Of all landmarks; of one pixel and one depth residual each."""
+    every = np.arange(len(landmarks))
+    measured = np.full(len(landmarks), depth_sigma)
+    return predicted_sigmas(landmarks, every, pose, CAMERA, measured, pixel_sigma=pixel_sigma)
+
+
+# -- the next sighting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pose", [NO_TURN, POSE], ids=["at the origin", "anywhere"])
+def test_predicted_noise_is_that_of_the_measurement_and_of_the_landmark_together(pose: Array) -> None:
+    """At 2 m, 1 cm aside is 260 * 0.01 / 2 = 1.3 px; a landmark that is known exactly adds nothing."""
+    point = transform_points(pose, np.array([[0.0, 0.0, 2.0]]))
+    uncertain = np.diag([0.01**2, 0.01**2, 0.04**2])
+    covariances = np.stack([in_world(pose, uncertain), 1e-16 * np.eye(3)])
+    pixel, depth = sigmas(landmarks_at(np.repeat(point, 2, axis=0), covariances), pose, 0.03, pixel_sigma=0.5)
+    np.testing.assert_allclose(pixel, [np.hypot(0.5, 1.3), 0.5], rtol=1e-6)
+    np.testing.assert_allclose(depth, [0.05, 0.03], rtol=1e-6)
+
+
+def test_predicted_noise_is_what_sampled_landmarks_show(rng: np.random.Generator) -> None:
+    """Off the axis depth moves the pixel too: the spread of projections of samples, the mean of both directions."""
+    point = np.array([0.7, -0.5, 1.6])
+    root = np.array([[0.02, 0.0, 0.0], [0.01, 0.015, 0.0], [-0.01, 0.02, 0.05]])
+    covariance = root @ root.T
+    landmarks = landmarks_at(transform_points(POSE, point), in_world(POSE, covariance)[None])
+    pixel, depth = sigmas(landmarks, POSE, 1e-9, pixel_sigma=1e-9)
+    samples = point + rng.normal(size=(200_000, 3)) @ root.T
+    spread = CAMERA.project(samples).std(axis=0)
+    assert pixel[0] == pytest.approx(np.sqrt(0.5 * (spread**2).sum()), rel=0.02)
+    assert depth[0] == pytest.approx(samples[:, 2].std(), rel=0.02)
+
+
+# -- what a sighting says ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pose", [NO_TURN, POSE], ids=["at the origin", "anywhere"])
+def test_a_new_point_is_as_certain_as_its_pixel_and_depth(pose: Array) -> None:
+    """At 2 m half a pixel is 0.5 * 2 / 260 m; a weight of a quarter doubles every deviation."""
+    point, sigma, weight = np.array([[0.0, 0.0, 2.0]]), np.array([0.03]), np.array([0.25])
+    information = point_information(point, sigma, weight, pose, CAMERA, pixel_sigma=0.5)
+    aside = 2 * 0.5 * 2.0 / 260.0
+    expected = in_world(pose, np.diag([aside**2, aside**2, 0.06**2]))
+    np.testing.assert_allclose(np.linalg.inv(information[0]), expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("pose", [NO_TURN, POSE], ids=["at the origin", "anywhere"])
+def test_a_landmark_moves_to_the_mean_weighted_by_information(pose: Array) -> None:
+    """Known to 4 cm and measured to 3 cm with weight 0.5 * 0.72 = 0.36, that is 5 cm: 16 of 41 parts of the way."""
+    point = transform_points(pose, np.array([[0.0, 0.0, 2.0]]))
+    landmarks = landmarks_at(point, in_world(pose, np.diag([0.01**2, 0.01**2, 0.04**2]))[None])
+    frame = sighting(CENTRE, np.array([2.041]), np.array([0.03]), reliability=0.5)
+    fuse_observations(landmarks, frame, pose, all_pairs(1, 0.72), CAMERA, pixel_sigma=1.0)
+    moved = transform_points(inverse(pose), landmarks.positions)[0]
+    np.testing.assert_allclose(moved, [0.0, 0.0, 2.016], atol=1e-6)
+    covariance = in_world(inverse(pose), np.linalg.inv(landmarks.information[0]))
+    assert covariance[2, 2] == pytest.approx(1 / (1 / 0.04**2 + 1 / 0.05**2), rel=1e-6)
+    aside = 1 / (1 / 0.01**2 + 0.36 * (260.0 / 2.0) ** 2)
+    np.testing.assert_allclose(np.diag(covariance)[:2], aside, rtol=1e-5)
+
+
+def test_a_residual_of_many_deviations_does_not_drag_a_landmark_along() -> None:
+    """Depth 0.5 m off at 3 cm, an edge seen on the wrong side: the pixel counts as before, the depth not at all."""
+    points = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0]])
+    covariance = np.diag([0.01**2, 0.01**2, 0.04**2])
+    landmarks = landmarks_at(points, np.stack([covariance, covariance]))
+    frame = sighting(np.repeat(CENTRE, 2, axis=0), np.array([2.5, 2.0]), np.array([0.03, 0.03]))
+    fuse_observations(landmarks, frame, NO_TURN, all_pairs(2), CAMERA, pixel_sigma=1.0)
+    np.testing.assert_allclose(landmarks.positions, points, atol=1e-9)
+    of_depth = landmarks.information[:, 2, 2]
+    np.testing.assert_allclose(of_depth, [1 / 0.04**2, 1 / 0.04**2 + 1 / 0.03**2], rtol=1e-6)
+    np.testing.assert_allclose(landmarks.information[0, 0, 0], landmarks.information[1, 0, 0])
+
+
+def test_without_depth_only_the_pixel_counts() -> None:
+    landmarks = landmarks_at(np.array([[0.0, 0.0, 2.0]]), np.diag([0.01**2, 0.01**2, 0.04**2])[None])
+    before = landmarks.information.copy()
+    fuse_observations(
+        landmarks,
+        sighting(CENTRE + np.array([1.0, 0.0]), np.zeros(1), np.ones(1)),
+        NO_TURN,
+        all_pairs(1),
+        CAMERA,
+        pixel_sigma=1.0,
+    )
+    # One pixel at 2 m is 1 / 130 m, measured to as much, and known to 1 cm.
+    share = 130.0**2 / (130.0**2 + 100.0**2)
+    np.testing.assert_allclose(landmarks.positions[0], [share / 130.0, 0.0, 2.0], atol=1e-9)
+    np.testing.assert_allclose(np.diag(landmarks.information[0] - before[0]), [130.0**2, 130.0**2, 0.0], atol=1e-6)
