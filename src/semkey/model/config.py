@@ -31,7 +31,9 @@ class ModelConfig(Settings):
             that is moved; "cells" a softmax inside fixed 8 x 8 cells, the detector of 0.1.0; files without this key
             have the latter.
         pixel_channels: of "pixels": channels of the convolutions at full resolution.
-        mixed_channels: of "pixels": channels of what they find, where context is added.
+        pixel_layers: of "pixels": convolutions at full resolution before the logit's, 3 or 2 (faster).
+        mixed_channels: of "pixels": channels of what they find.
+        gated: of "pixels": context is added to what they find, before a nonlinearity; else to the logit (faster).
         detail_channels: of "cells": channels of the detail stem, which positions are read from.
         detail_stride: of "cells": its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
@@ -53,7 +55,9 @@ class ModelConfig(Settings):
     stem_channels: tuple[int, ...] = (16, 32, 64)
     detector: Detector = "cells"
     pixel_channels: int = 8
+    pixel_layers: int = 3
     mixed_channels: int = 4
+    gated: bool = True
     detail_channels: int = 16
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
@@ -84,6 +88,8 @@ class ModelConfig(Settings):
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
+        if self.pixel_layers not in (2, 3):
+            raise ConfigError(f"pixel_layers is {self.pixel_layers}, must be 2 or 3")
         if self.covariance and self.reliability != "keypoint":
             raise ConfigError("covariance reads what the reliability head 'keypoint' reads: set one of them otherwise")
         if self.descriptor_stride not in (4, 8):

@@ -118,8 +118,10 @@ class SemanticKeypointDetector(nn.Module):
         # what is read around a keypoint beside the score map; by pixels, the score map has all there is
         detail_channels = 0 if by_pixels else self.config.detail_channels
         if by_pixels:
-            self.detail = PixelStem(self.config.pixel_channels, self.config.mixed_channels)
-            self.detector = PixelDetector(channels, self.config.detector_channels, self.config.mixed_channels)
+            self.detail = PixelStem(self.config.pixel_channels, self.config.mixed_channels, self.config.pixel_layers)
+            self.detector = PixelDetector(
+                channels, self.config.detector_channels, self.config.mixed_channels, gated=self.config.gated
+            )
         else:
             self.detail = DetailStem(detail_channels, self.config.detail_stride)
             self.detector = ScoreHead(channels, self.config.detector_channels)
