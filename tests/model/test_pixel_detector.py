@@ -9,7 +9,7 @@ import torch
 
 from semkey.losses.detection import pixel_cross_entropy
 from semkey.model.config import ModelConfig
-from semkey.model.heads import PeakOffsetHead
+from semkey.model.heads import QuadraticOffset, score_from_log_probability
 from semkey.model.pixels import LARGEST_LOGIT, PixelDetector, PixelStem, window_log_probability, window_sum
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -73,14 +73,36 @@ def test_evidence_follows_every_shift_exactly(shift: tuple[int, int]) -> None:
     torch.testing.assert_close(moved[..., 5:-5, 5:-5], whole[..., 5 + y : -5, 5 + x : -5], rtol=1e-4, atol=1e-5)
 
 
-def test_a_new_offset_head_moves_nothing_and_a_trained_one_at_most_a_pixel() -> None:
-    head = PeakOffsetHead()
-    windows = torch.rand(7, 25)
-    assert float(head(windows).abs().max().detach()) < 1e-6
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.normal_(std=50.0)
-    assert float(head(windows).abs().max().detach()) <= 1.0
+@pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (0.5, -0.5), (-0.3, 0.1)])
+def test_the_top_of_a_gaussian_is_found_whatever_its_width(place: tuple[float, float], sigma: float) -> None:
+    steps = torch.arange(-2.0, 3.0)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    squared = (x - place[0]) ** 2 + (y - place[1]) ** 2
+    windows = score_from_log_probability(-1.0 - squared / (2 * sigma**2)).reshape(1, 25)
+    torch.testing.assert_close(QuadraticOffset()(windows)[0], torch.tensor(place), rtol=1e-3, atol=1e-3)
+
+
+def test_on_a_ridge_the_place_is_moved_across_alone() -> None:
+    x = torch.arange(-2.0, 3.0).repeat(5, 1)
+    ridge = (0.7 - 0.05 * (x - 0.4) ** 2).reshape(1, 25)
+    torch.testing.assert_close(QuadraticOffset()(ridge)[0], torch.tensor([0.4, 0.0]), rtol=0.1, atol=1e-3)
+
+
+def test_no_window_moves_a_keypoint_far_or_nowhere() -> None:
+    torch.manual_seed(3)
+    shifts = QuadraticOffset()(torch.cat([torch.rand(500, 25), torch.zeros(1, 25), torch.eye(25)]))
+    assert bool(torch.isfinite(shifts).all())
+    assert float(shifts.abs().max()) <= QuadraticOffset.largest_shift
+    assert QuadraticOffset()(torch.zeros(0, 25)).shape == (0, 2)
+
+
+def test_gradients_of_the_offset() -> None:
+    torch.manual_seed(4)
+    windows = (torch.rand(3, 25, dtype=torch.float64) * 0.05).requires_grad_()
+    QuadraticOffset()(windows).sum().backward()
+    assert windows.grad is not None
+    assert bool(torch.isfinite(windows.grad).all())
 
 
 def test_pixel_cross_entropy_is_least_at_its_targets() -> None:

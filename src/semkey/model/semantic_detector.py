@@ -21,7 +21,7 @@ from semkey.model.heads import (
     SDDH,
     GlobalHead,
     OffsetHead,
-    PeakOffsetHead,
+    QuadraticOffset,
     ScoreHead,
     score_from_log_probability,
 )
@@ -128,8 +128,8 @@ class SemanticKeypointDetector(nn.Module):
         self.descriptor = SDDH(
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
-        self.offset: OffsetHead | PeakOffsetHead = (
-            PeakOffsetHead() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
+        self.offset: OffsetHead | QuadraticOffset = (
+            QuadraticOffset() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
         )
         self.reliability = (
             GridReliabilityHead(channels)
@@ -214,8 +214,8 @@ class SemanticKeypointDetector(nn.Module):
 
     def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
         """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
-        if isinstance(self.offset, PeakOffsetHead):
-            return peaks.keypoints + self.offset(peaks.windows)
+        if isinstance(self.offset, QuadraticOffset):
+            return peaks.pixels + self.offset(peaks.windows)
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
     def rate(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:
