@@ -24,7 +24,7 @@ demo: setup ## Detect, match and run SLAM in a rendered room (no download, no da
 
 # One process a core, four at most: each needs up to 1.5 GB. Coverage has a floor, which only all tests together reach.
 test: lint ## Linter, formatter, type checker and all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(if $(strip $(ARGS)),$(ARGS),--cov)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 coverage: ## What no test ran in the last whole make test, by file
 	$(BIN)/coverage report

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import semkey
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.loading import load_backbone
 from semkey.evaluation.data.pairs import ImagePair, PoseTruth
 from semkey.evaluation.data.posed import posed_sequence_sets
+from semkey.model.presets import load
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 HAS_MATCH_PX, RIGHT_PX = 2.0, 3.0
 
@@ -42,7 +43,7 @@ def backbone_features(
 
 
 def similarities(
-    pair: ImagePair, detector: semkey.SemanticKeypointDetector, backbone: Backbone, weights: tuple[float, ...]
+    pair: ImagePair, detector: SemanticKeypointDetector, backbone: Backbone, weights: tuple[float, ...]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
     """Matrices (N, M) by name, distances (N, M) to the true place in pixels, and which rows have one (N,)."""
     images = pair.image0.read(), pair.image1.read()
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit-tiny")
     parser.add_argument("--weights", type=Path, action="append", default=[], help="folder with the backbone's weights")
     args = parser.parse_args()
-    detector = semkey.load("compact")
+    detector = load("compact")
     backbone = load_backbone(args.backbone, weights=args.weights)
     shares: dict[str, list[float]] = defaultdict(list)
     for sequence in args.sequences:

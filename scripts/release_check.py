@@ -10,6 +10,7 @@ an extra or data that nobody can render are named and left out. Everything lies 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -41,9 +42,11 @@ def main() -> None:
     for name, frame in (("a", 0), ("b", 5)):
         write_jpeg(python, sorted((place / "room" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    for block in (text for language, text in blocks if language == "python"):
         run([str(python), "-c", replaced(block)], place)
-    for line in semkey_lines(readme):
+    lines = [line.partition("#")[0].strip() for _, text in blocks for line in text.splitlines()]
+    for line in (line for line in lines if line.startswith("semkey ")):
         missing = next((what for part, what in NEEDS.items() if part in line), None)
         if missing is not None:
             say(f"left out, needs {missing}: {line}")
@@ -76,7 +79,12 @@ def install(wheel: Path) -> Path:
     version = f"torch=={torch[1]}"
     if sys.platform == "darwin":
         run([*pip, version], WORK)
-    elif subprocess.run([*pip, f"{version}+cpu"], cwd=WORK, capture_output=True, check=False).returncode != 0:
+    elif (
+        subprocess.run(
+            [*pip, f"{version}+cpu"], cwd=WORK, env=clean_environment(), capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
         run([*pip, "--index-url", CPU_INDEX, f"{version}+cpu"], WORK)
     run([*pip, str(wheel)], WORK)
     run([str(python), "-m", "pip", "--disable-pip-version-check", "check"], WORK)
@@ -88,13 +96,6 @@ def write_jpeg(python: Path, source: Path, target: Path) -> None:
     run([str(python), "-c", f"import cv2; cv2.imwrite({str(target)!r}, cv2.imread({str(source)!r}))"], WORK)
 
 
-def semkey_lines(readme: str) -> list[str]:
-    """README's lines of ``semkey``, without their comments; placeholders are not lines."""
-    blocks = re.findall(r"```(?:sh)?\n(.*?)```", readme, re.DOTALL)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("semkey ")]
-
-
 def replaced(text: str) -> str:
     """README's text with what stands for its data."""
     for name, stand_in in STAND_INS.items():
@@ -102,15 +103,26 @@ def replaced(text: str) -> str:
     return text
 
 
+def succeeds(command: list[str], folder: Path) -> bool:
+    """Whether a command that may fail ends without an error."""
+    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, check=False)
+    return done.returncode == 0
+
+
 def run(command: list[str], folder: Path) -> None:
     """One command, named before and timed; an error ends everything."""
     shown = " ".join(Path(part).name if part.startswith("/") else part for part in command)
     say(shown if len(shown) < 200 else f"{shown[:200]}...")
     start = time.monotonic()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{done.stdout[-2000:]}{done.stderr[-4000:]}\nrelease-check: error: exit code {done.returncode}")
     say(f"  {time.monotonic() - start:.0f} s")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what could lead to this checkout or to data beside it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SEMKEY_", "VIRTUAL_"))}
 
 
 def say(text: str) -> None:

@@ -31,8 +31,8 @@ ORDER = (
     {"metrics", "images"},
     {"backbones"},
     {"model"},
-    {"matching"},
     {"extractors"},
+    {"matching"},
     {"losses", "datasets", "rendering", "visualization"},
     {"slam", "training"},
     {"evaluation"},
@@ -301,6 +301,21 @@ def test_no_folder_is_crowded() -> None:
         for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
             files = [path.name for path in folder.glob("*.py")]
             assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} holds {len(files)} files"
+
+
+# Spelt as the libraries spell it whose names these stand beside; see CONTRIBUTING.
+AMERICAN = re.compile(r"normalize|optimizer|locali[sz]|optimize$", re.IGNORECASE)
+
+
+def test_names_are_spelt_the_british_way() -> None:
+    names = {
+        node.name
+        for path in source_files()
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    american = {name for name in names if re.search(r"(?<![sS])iz(e|er|ed|ing|ation)s?(_|$)|behavior|neighbor", name)}
+    assert {name for name in american if not AMERICAN.search(name)} == set()
 
 
 def test_the_library_imports_only_what_it_declares() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -184,7 +185,8 @@ def test_disk_padding_does_not_move_keypoints(
     assert bool(((features.scores >= 0.5) & (features.scores <= 1)).all()), "logits above 0"
     with torch.inference_mode():
         tensor = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-        heat, _ = extractor._network.heatmap_and_dense_descriptors(  # ty: ignore[missing-attribute]
+        network: Any = extractor.network
+        heat, _ = network.heatmap_and_dense_descriptors(
             F.pad(tensor[..., : size[1], : size[0]], (0, -size[0] % 16, 0, -size[1] % 16))
         )
     x, y = features.keypoints.long().T
@@ -291,7 +293,7 @@ def test_a_function_of_a_module_in_the_current_folder(plugin: str) -> None:
     extractor = create_extractor(f"{plugin}:create", max_keypoints=7, device="cpu")
     assert extractor.name == f"{plugin}:create"
     assert extractor.extract(np.zeros((20, 30, 3), np.uint8)).keypoints.tolist() == [[1, 2], [28, 17]]
-    settings = extractor.settings  # ty: ignore[missing-attribute]
+    settings = extractor.settings
     assert settings["weights_sha256"] == "abc"
     assert settings["count"] == 7
     assert settings["device"] == "cpu"

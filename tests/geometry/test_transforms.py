@@ -61,6 +61,15 @@ def test_inverse_and_compose(xi0: np.ndarray, xi1: np.ndarray) -> None:
     np.testing.assert_allclose(inverse(compose(t0, t1)), compose(inverse(t1), inverse(t0)), atol=1e-9)
 
 
+def test_a_product_is_a_rotation_again_whatever_rounding_has_left() -> None:
+    worn = se3_exp([0.1, 0.2, 0.3, 0.4, -0.2, 0.1])
+    worn[:3, :3] += 1e-5 * np.array([[1.0, 2, 3], [-3, 1, 2], [2, -1, 1]])
+    for product in (compose(worn), compose(worn, worn, worn)):
+        np.testing.assert_allclose(product[:3, :3] @ product[:3, :3].T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(product[:3, :3]) == pytest.approx(1.0)
+    np.testing.assert_allclose(compose(worn), worn, atol=5e-5)
+
+
 @given(tangents())
 def test_quaternion_round_trip_and_convention(xi: np.ndarray) -> None:
     rotation = se3_exp(xi)[:3, :3]

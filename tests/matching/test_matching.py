@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -137,7 +139,7 @@ def test_negative_similarity_is_clipped_in_scores_only() -> None:
 
 
 @pytest.mark.parametrize("options", [{"ratio": 0.0}, {"ratio": 1.5}, {"min_similarity": 2.0}])
-def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         match(random_features(3), random_features(3), **options)
 

@@ -14,7 +14,7 @@ from semkey.errors import InputError
 from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import SlamResult, run_slam
-from semkey.slam.output.report import summarize, write_report
+from semkey.slam.output.report import summarise, write_report
 from semkey.slam.output.saving import save_run
 from synthetic_world import PointExtractor, PointWorld, walk
 
@@ -66,7 +66,7 @@ def test_corrupted_frames_are_named_and_left_out() -> None:
     assert "frame 10: 10.png is a truncated PNG" in result.problems
     assert [event.recovered for event in result.lost_events] == ["new submap", "tracked on", "tracked on"]
     assert ate(result) < 0.01
-    assert summarize(result)["problems"] == result.problems
+    assert summarise(result)["problems"] == result.problems
 
 
 @pytest.mark.parametrize("stamp", [0.9, 0.5, float("nan")], ids=["duplicated", "out of order", "not a number"])
@@ -104,7 +104,7 @@ def test_a_sequence_whose_depth_is_all_nan_is_lost_and_says_so() -> None:
     world.nan_depth = range(12)
     result = run(world)
     assert result.tracked == 0
-    assert summarize(result)["tracked_percent"] == 0
+    assert summarise(result)["tracked_percent"] == 0
 
 
 def test_a_lens_covered_for_three_seconds_is_found_again() -> None:

@@ -12,7 +12,7 @@ from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
 from semkey.slam import FrameRecord, MapConfig, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
 from semkey.slam.config import LoopConfig
-from semkey.slam.output.report import summarize
+from semkey.slam.output.report import summarise
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.motion import ConstantVelocity
 from synthetic_world import PointExtractor, PointWorld, walk
@@ -70,7 +70,7 @@ def test_bounded_error_with_noise_and_outliers() -> None:
     metres, degrees = worst_error(result, world)
     assert metres < 0.02
     assert degrees < 0.4
-    figures = summarize(result)
+    figures = summarise(result)
     assert figures["ate_rmse_m"] < 0.015
     assert figures["alignment"] == "se3"
 
@@ -92,7 +92,7 @@ def test_blackout_is_reported_and_ends_by_relocalisation() -> None:
     assert [record.method for record in result.frames[10:14]] == ["lost", "lost", "lost", "relocalised"]
     assert [(e.first_frame, e.last_frame, e.recovered) for e in result.lost_events] == [(10, 12, "relocalised")]
     assert worst_error(result, world)[0] < 0.02
-    figures = summarize(result)
+    figures = summarise(result)
     assert (figures["frames"], figures["tracked"], figures["lost_events"]) == (24, 21, 1)
     assert figures["tracked_percent"] == pytest.approx(87.5)
     assert len(result.trajectory()) == 21
@@ -104,7 +104,7 @@ def test_kidnapped_for_good_starts_a_new_submap_and_says_so() -> None:
     result = run(world, SlamConfig(loops=LoopConfig(new_submap_seconds=0.29)))
     assert [record.index for record in result.frames if record.T_world_cam is None] == [10, 11, 12]
     assert result.lost_events[0].recovered == "new submap"
-    submaps = summarize(result)["submaps"]
+    submaps = summarise(result)["submaps"]
     assert [(s["submap"], s["first_frame"], s["last_frame"]) for s in submaps] == [(0, 0, 9), (1, 13, 23)]
     np.testing.assert_allclose(known(result.frames[13].T_world_cam), known(result.frames[9].T_world_cam))
 
@@ -153,7 +153,7 @@ def test_nothing_to_see_at_all() -> None:
     result = run(world)
     assert result.poses == [None, None, None]
     assert len(result.trajectory()) == 0
-    figures = summarize(result)
+    figures = summarise(result)
     assert figures["tracked_percent"] == 0
     assert figures["ate_rmse_m"] is None
 

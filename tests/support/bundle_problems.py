@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.solvers.bundle import BundleProblem
 from synthetic_world import CAMERA
 
@@ -39,7 +40,7 @@ def make_problem(
         keyframe_rows=keyframe_rows,
         landmark_rows=landmark_rows,
         keypoints=CAMERA.project(seen) + pixel_noise * rng.normal(size=(count, 2)),
-        pixel_sigma=np.full(count, max(pixel_noise, 0.5)),
+        covariances=isotropic_covariances(count, max(pixel_noise, 0.5)),
         depth=(seen[:, 2] + depth_noise * rng.normal(size=count)) * with_depth,
         depth_sigma=sigma,
         max_iterations=30,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from semkey.geometry.transforms import inverse, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
@@ -37,7 +38,10 @@ def observe(pose: np.ndarray, points: Sequence[int] = range(COUNT), *, index: in
         global_descriptor=torch.zeros(0),
         image_size=(WIDTH, HEIGHT),
     )
-    frame = observe_frame(index, 0.1 * index, features, np.ones((HEIGHT, WIDTH), np.float32), min_depth=0, max_depth=9)
+    covariances = isotropic_covariances(len(features), 1.0)
+    frame = observe_frame(
+        index, 0.1 * index, features, np.ones((HEIGHT, WIDTH), np.float32), covariances, min_depth=0, max_depth=9
+    )
     frame.keypoints[:] = CAMERA.project(seen)
     frame.depth[:] = seen[:, 2]
     return frame

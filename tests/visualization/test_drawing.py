@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from semkey.errors import InputError
+from semkey.images import read_image, write_image
 from semkey.matching import Matches
 from semkey.model.features import Features
 from semkey.visualization import draw_keypoints, draw_matches
@@ -34,7 +37,7 @@ def gray(width: int, height: int, value: int = 100) -> np.ndarray:
 def test_circle_is_centred_on_the_sub_pixel_position() -> None:
     for x, y in [(60.0, 40.0), (60.25, 40.5), (59.75, 40.125)]:
         image = gray(120, 80)
-        drawn = draw_keypoints(image, make_features([[x, y]], (120, 80)))
+        drawn = draw_keypoints(image, make_features([[x, y]], (120, 80))).pixels
         changed = np.abs(drawn.astype(float) - image).sum(axis=2)
         rows, columns = np.mgrid[:80, :120]
         assert (columns * changed).sum() / changed.sum() == pytest.approx(x, abs=0.1)
@@ -44,8 +47,8 @@ def test_circle_is_centred_on_the_sub_pixel_position() -> None:
 
 def test_colour_tells_score_or_reliability() -> None:
     features = make_features([[60, 40]], (120, 80), reliability=0.0)
-    by_score = draw_keypoints(gray(120, 80), features)
-    by_reliability = draw_keypoints(gray(120, 80), features, color_by="reliability")
+    by_score = draw_keypoints(gray(120, 80), features).pixels
+    by_reliability = draw_keypoints(gray(120, 80), features, color_by="reliability").pixels
     red, blue = by_score.astype(int)[..., 0].max(), by_reliability.astype(int)[..., 2].max()
     assert red > by_score[..., 2].max(), "score 1 is red"
     assert blue > by_reliability[..., 0].max() - 50
@@ -58,7 +61,7 @@ def test_no_keypoints_give_the_image_itself(size: tuple[int, int]) -> None:
 
 
 def test_keypoints_at_the_border_are_fine() -> None:
-    drawn = draw_keypoints(gray(50, 40), make_features([[0, 0], [49, 39]], (50, 40)))
+    drawn = draw_keypoints(gray(50, 40), make_features([[0, 0], [49, 39]], (50, 40))).pixels
     assert drawn.shape == (40, 50, 3)
 
 
@@ -66,7 +69,9 @@ def test_inliers_are_green_and_outliers_red() -> None:
     features0 = make_features([[10, 50], [10, 150]], (400, 200))
     features1 = make_features([[390, 50], [390, 150]], (400, 200))
     matches = make_matches([[0, 0], [1, 1]])
-    drawn = draw_matches(gray(400, 200), features0, gray(400, 200), features1, matches, [True, False]).astype(int)
+    drawn = draw_matches(gray(400, 200), gray(400, 200), features0, features1, matches, [True, False]).pixels.astype(
+        int
+    )
     assert drawn.shape[1] == 800 + IMAGE_GAP
     good, bad = drawn[50, 300], drawn[150, 300]
     assert good[1] > good[0] + 50
@@ -77,8 +82,8 @@ def test_inliers_are_green_and_outliers_red() -> None:
 
 def test_images_of_different_sizes_and_no_matches() -> None:
     drawn = draw_matches(
-        gray(600, 100), make_features([], (600, 100)), gray(1, 1), make_features([], (1, 1)), make_matches([])
-    )
+        gray(600, 100), gray(1, 1), make_features([], (600, 100)), make_features([], (1, 1)), make_matches([])
+    ).pixels
     assert drawn.shape[1] == 600 + IMAGE_GAP + 1
     assert (drawn[50, -1] == BACKGROUND).all()
     assert drawn[100:].max() > 200, "the caption is there"
@@ -88,8 +93,8 @@ def test_large_images_are_reduced_with_their_keypoints() -> None:
     features0 = make_features([[3000, 1000]], (4000, 2000))
     features1 = make_features([[100, 400]], (800, 800))
     drawn = draw_matches(
-        gray(4000, 2000), features0, gray(800, 800), features1, make_matches([[0, 0]]), np.array([True])
-    ).astype(int)
+        gray(4000, 2000), gray(800, 800), features0, features1, make_matches([[0, 0]]), np.array([True])
+    ).pixels.astype(int)
     assert drawn.shape[1] == 1600 + IMAGE_GAP + 800
     assert drawn[400, 1250, 1] > drawn[400, 1250, 0] + 50, "the line starts at x = 3000 * 0.4"
     assert drawn[400, 1150, 1] == drawn[400, 1150, 0]
@@ -101,5 +106,31 @@ def test_what_does_not_belong_together_is_refused() -> None:
         draw_keypoints(gray(40, 50), features)
     with pytest.raises(InputError, match="uint8"):
         draw_keypoints(image.astype(np.float32), features)
+    with pytest.raises(InputError, match="matches are of other features"):
+        draw_matches(image, image, features, features, make_matches([[0, 1]]))
     with pytest.raises(InputError, match="inliers have shape"):
-        draw_matches(image, features, image, features, make_matches([[0, 0]]), [True, False])
+        draw_matches(image, image, features, features, make_matches([[0, 0]]), [True, False])
+
+
+def test_a_picture_is_saved_shown_and_an_array(tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = np.arange(50 * 40 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    picture = draw_keypoints(image, make_features([], (50, 40)))
+    assert repr(picture) == "Picture(50x40)"
+    np.testing.assert_array_equal(np.asarray(picture), image)
+    np.testing.assert_array_equal(np.asarray(Image.fromarray(picture)), image)
+    picture.save(tmp_path / "new" / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), image)
+    assert picture._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="an image name ends in"):
+        picture.save(tmp_path / "a.txt")
+
+
+def test_images_are_paths_arrays_or_tensors(tmp_path: Path) -> None:
+    features = make_features([[20, 20]], (50, 40))
+    write_image(tmp_path / "a.png", gray(50, 40))
+    expected = draw_keypoints(gray(50, 40), features).pixels
+    tensor = torch.from_numpy(gray(50, 40)).permute(2, 0, 1).float() / 255
+    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), gray(50, 40)[..., 0], tensor):
+        np.testing.assert_array_equal(draw_keypoints(image, features).pixels, expected)

@@ -162,8 +162,9 @@ def _detect_and_match(run: _Run, extractor: Extractor, sequence: FrameSequence, 
     estimate = estimate_relative_pose(points0, points1, camera, camera)
     T_cam1_cam0 = inverse(frame1.T_world_cam) @ frame0.T_world_cam
     rotation_error, translation_error = relative_pose_error(estimate.model, T_cam1_cam0)
-    run.keep("keypoints.png", draw_keypoints(frame0.image, features0))
-    run.keep("matches.png", draw_matches(frame0.image, features0, frame1.image, features1, matches, estimate.inliers))
+    run.keep("keypoints.png", draw_keypoints(frame0.image, features0).pixels)
+    drawn = draw_matches(frame0.image, frame1.image, features0, features1, matches, estimate.inliers)
+    run.keep("matches.png", drawn.pixels)
     run.figures |= {
         "frame_pair": [first, second],
         "keypoints": [len(features0), len(features1)],

@@ -121,13 +121,12 @@ def _drawing_paths(folder: Path, images: list[Path]) -> dict[int, Path]:
 def _draw_all(detections: list[Detection], drawings: dict[int, Path], color_by: ColorBy) -> None:
     if not drawings:
         return
-    from semkey.images import read_image, write_image
     from semkey.visualization import draw_keypoints
 
     for index in track(list(drawings), "Drawing"):
         # Read again: holding every image of a long list would not fit into memory.
-        image = read_image(detections[index].path)
-        write_image(drawings[index], draw_keypoints(image, detections[index].features, color_by=color_by))
+        detection = detections[index]
+        draw_keypoints(detection.path, detection.features, color_by=color_by).save(drawings[index])
 
 
 def _to_json(detection: Detection) -> dict[str, Any]:

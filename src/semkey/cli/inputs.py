@@ -28,7 +28,7 @@ class FeatureOptions(Settings):
     Attributes:
         features: which features: ``compact`` (learned), ``orb``, ``sift`` (RootSIFT), a semkey checkpoint
             (.safetensors), your own module:function, or a peer (aliked-t16, aliked-n16, aliked-n16rot, aliked-n32,
-            xfeat, disk).
+            xfeat, disk, clidd-n64, clidd-s64, clidd-m64, clidd-l64).
         max_keypoints: largest number of keypoints per image.
         device: where the network runs: auto (the GPU if there is one), cpu, cuda or cuda:N.
     """

@@ -81,7 +81,7 @@ def localize(
             own = camera_of_image(session.result.camera, (image.shape[1], image.shape[0]), parameters)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        result = localizer.localize(extractor.extract(image), own)
+        result = localizer.localize(extractor.extract(image), own, image)
         found.append(result)
         if pictures and result.T_world_cam is not None:
             caption = f"{path.name}: {result.inliers} landmarks, keyframe {result.keyframe_id}"

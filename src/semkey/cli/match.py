@@ -150,10 +150,9 @@ def _draw(
     matches: Matches,
     estimate: RobustEstimate,
 ) -> None:
-    from semkey.images import write_image
     from semkey.visualization import draw_matches
 
-    write_image(path, draw_matches(images[0], features0, images[1], features1, matches, estimate.inliers))
+    draw_matches(images[0], images[1], features0, features1, matches, estimate.inliers).save(path)
 
 
 def _image_json(path: Path, features: Features) -> dict[str, Any]:

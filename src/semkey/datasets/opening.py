@@ -74,6 +74,14 @@ def open_sequence(
         DatasetError: the input is missing, is no such sequence, or has a broken list; with ``strict`` a missing file.
         ConfigError: an unknown format, or camera parameters that do not fit the images.
         InputError: no image can be read.
+
+    Example:
+        >>> import semkey
+        >>> sequence = semkey.open_sequence("room")
+        >>> sequence
+        FrameSequence(room: 8 frames, tum, rgbd)
+        >>> sequence[0]
+        Frame(0 at 0.000 s: 320x240 image, depth, T_world_cam)
     """
     path = Path(path)
     if format not in FORMATS:

@@ -20,7 +20,7 @@ Sensor = Literal["rgbd", "stereo", "mono"]
 FaultKind = Literal["missing", "duplicate", "out-of-order", "unpaired", "gap"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Frame:
     """One frame of a sequence.
 
@@ -32,6 +32,13 @@ class Frame:
         right: (H, W, 3) uint8 RGB of the right camera, rectified: a point has the same row in both images, and
             column ``x - fx * baseline / z`` in this one. None where the input is not stereo.
         T_world_cam: (4, 4) float64 ground-truth pose, camera to world, metres; None where it is not known.
+        mask: (H, W) uint8, 0 where the image is to be left out; None where all of it counts.
+
+    Example:
+        >>> import semkey
+        >>> frame = semkey.open_sequence("room")[2]
+        >>> frame.image.shape, frame.depth.shape, frame.T_world_cam.shape
+        ((240, 320, 3), (240, 320), (4, 4))
     """
 
     index: int
@@ -40,6 +47,12 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     right: NDArray[np.uint8] | None = None
     T_world_cam: NDArray[np.float64] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+    def __repr__(self) -> str:
+        there = [name for name in ("depth", "right", "T_world_cam", "mask") if getattr(self, name) is not None]
+        height, width = self.image.shape[:2]
+        return f"Frame({self.index} at {self.timestamp:.3f} s: {', '.join([f'{width}x{height} image', *there])})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +109,14 @@ class FrameSequence(ABC):
         faults: what was wrong with the listing.
         is_live: whether frames come from a running camera: they can be read in order only, ``len`` is an upper bound,
             a timestamp is NaN until its frame was read, and :meth:`read` raises :class:`EndOfSequence` at the end.
+
+    Example:
+        >>> import semkey
+        >>> sequence = semkey.open_sequence("room")
+        >>> len(sequence), sequence.has_depth, sequence.camera.width
+        (8, True, 320)
+        >>> [frame.index for frame in sequence.limited_to("mono").frames(every=3)]
+        [0, 3, 6]
     """
 
     is_live: bool = False
@@ -151,6 +172,9 @@ class FrameSequence(ABC):
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    def __repr__(self) -> str:
+        return f"FrameSequence({self.name}: {len(self)} frames, {self.format}, {self.sensor})"
 
     def __getitem__(self, index: int) -> Frame:
         """Load frame ``index``; negative indices count from the end.

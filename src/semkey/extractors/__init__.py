@@ -1,12 +1,14 @@
-"""Feature extractors behind one interface: semkey's own, and those they are compared with."""
+"""Detectors behind one interface: semkey's own, and those they are compared with."""
 
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
+from semkey.extractors.detector import Detector, Extractor
 from semkey.extractors.points import DescribingExtractor, extract_and_describe
-from semkey.extractors.registry import Extractor, create_extractor, create_stored_extractor, extractor_names
+from semkey.extractors.registry import create_extractor, create_stored_extractor, extractor_names, load
 
 __all__ = [
     "ClassicalExtractor",
     "DescribingExtractor",
+    "Detector",
     "Extractor",
     "OrbExtractor",
     "RootSiftExtractor",
@@ -14,4 +16,5 @@ __all__ = [
     "create_stored_extractor",
     "extract_and_describe",
     "extractor_names",
+    "load",
 ]

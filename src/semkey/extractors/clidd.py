@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from semkey.extractors.peer import PeerExtractor
+from semkey.model.layers import sample_map
 
 STRIDES = (2, 8, 32)
 """Of the three levels; image sides have to be multiples of the last."""
@@ -105,12 +106,13 @@ class CliddExtractor(PeerExtractor):
     def _build(self) -> nn.Module:
         return CliddNetwork(CLIDD_SIZES[self.name])
 
-    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        network = self._network
-        assert isinstance(network, CliddNetwork)
+    def _detect(
+        self, image: torch.Tensor, usable: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        network, levels, logits = self._maps(image)
         height, width = image.shape[-2:]
-        step = STRIDES[-1]
-        levels, logits = network(F.pad(image, (0, -width % step, 0, -height % step), mode="replicate"))
+        if usable is not None:
+            logits[0, 0, :height, :width].masked_fill_(~usable, -torch.inf)
         is_maximum = logits == F.max_pool2d(logits, 2 * NMS_RADIUS + 1, stride=1, padding=NMS_RADIUS)
         inner = (is_maximum & (logits > SCORE_THRESHOLD))[0, 0, BORDER : height - BORDER, BORDER : width - BORDER]
         rows, columns = (inner.nonzero() + BORDER).T
@@ -119,6 +121,18 @@ class CliddExtractor(PeerExtractor):
         chosen = order[: self.max_keypoints]
         keypoints = torch.stack([columns, rows], dim=1)[chosen].to(image.dtype)
         return keypoints, torch.sigmoid(found[: self.max_keypoints]), network.describe(levels, keypoints)
+
+    def _describe(self, image: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        network, levels, logits = self._maps(image)
+        return torch.sigmoid(sample_map(logits, points[None], 1)[0, :, 0]), network.describe(levels, points)
+
+    def _maps(self, image: torch.Tensor) -> tuple[CliddNetwork, list[torch.Tensor], torch.Tensor]:
+        network = self._network
+        assert isinstance(network, CliddNetwork)
+        height, width = image.shape[-2:]
+        step = STRIDES[-1]
+        levels, logits = network(F.pad(image, (0, -width % step, 0, -height % step), mode="replicate"))
+        return network, levels, logits
 
 
 class _Unit(nn.Module):

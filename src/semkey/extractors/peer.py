@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
 
 from semkey.downloads import file_sha256
 from semkey.errors import CheckpointError
+from semkey.extractors.detector import Detector, MaskLike, check_points
 from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.geometry.pixels import resize_keypoints
+from semkey.images.masks import check_mask, in_mask, shrink_mask
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike, to_rgb
 
@@ -50,7 +54,7 @@ def load_parameters(network: nn.Module, tensors: dict[str, Any], path: Path, der
         raise CheckpointError(f"{path}: {kind} tensor '{name}', so it belongs to another network")
 
 
-class PeerExtractor(ABC):
+class PeerExtractor(Detector):
     """A released network with its released weights, in float32 and evaluation mode.
 
     Args:
@@ -91,46 +95,90 @@ class PeerExtractor(ABC):
             **self._options(),
         }
 
-    def extract(self, image: ImageLike) -> Features:
-        """Detect and describe keypoints.
+    @property
+    def network(self) -> nn.Module:
+        """The network with the released weights; its ``forward`` gives what its authors made it give."""
+        return self._network
+
+    def extract(self, image: ImageLike, mask: MaskLike | None = None) -> Features:
+        """Find and describe keypoints.
 
         Args:
-            image: a path, uint8 (H, W, 3) RGB or (H, W), or float tensor (3, H, W) or (1, H, W) in [0, 1].
+            image: see :meth:`Detector.extract`.
+            mask: see :meth:`Detector.extract`.
 
         Returns:
             At most ``max_keypoints`` features on ``device``, strongest first, in pixels of the image as given;
             reliability is 1 throughout, there is no global descriptor.
 
         Raises:
-            InputError: the image cannot be read or used.
+            InputError: the image or the mask cannot be used.
         """
         with torch.inference_mode():
-            original = to_rgb(image).to(self.device)[None]
-            height, width = original.shape[-2:]
-            shrink = min(1.0, (MAX_PIXELS / (width * height)) ** 0.5)
-            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            tensor = original
-            if size != (width, height):
-                tensor = F.interpolate(tensor, size[::-1], mode="bilinear", align_corners=False, antialias=True)
-            pad = (max(0, MIN_SIDE - size[0]), max(0, MIN_SIDE - size[1]))
-            if any(pad):
-                tensor = F.pad(tensor, (0, pad[0], 0, pad[1]), mode="replicate")
-            keypoints, scores, descriptors = self._detect(tensor)
+            tensor, size, (width, height) = self._prepared(image)
+            usable = None if mask is None else check_mask(mask, (width, height))
+            keypoints, scores, descriptors = self._detect(tensor, self._usable_pixels(usable, size, tensor))
 
             keypoints = keypoints.float()
-            kept = (keypoints <= keypoints.new_tensor(size) - 0.5).all(dim=1).nonzero()[:, 0]
-            order = kept[scores[kept].argsort(descending=True, stable=True)][: self.max_keypoints]
-            keypoints = resize_keypoints(keypoints[order], size, (width, height))
+            kept = (keypoints <= keypoints.new_tensor(size) - 0.5).all(dim=1)
+            keypoints = resize_keypoints(keypoints, size, (width, height))
             limit = keypoints.new_tensor([width - 1.0, height - 1.0])
-            features = Features(
-                keypoints=torch.minimum(keypoints.clamp(min=0.0), limit),
-                scores=scores[order].float().clamp(0, 1),
-                reliability=torch.ones(len(order), device=self.device),
-                descriptors=F.normalize(descriptors[order].float(), dim=1),
-                global_descriptor=torch.zeros(0, device=self.device),
-                image_size=(width, height),
-            )
-        return features
+            keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
+            if usable is not None:
+                kept &= torch.from_numpy(in_mask(keypoints.cpu().numpy(), usable)).to(self.device)
+            chosen = kept.nonzero()[:, 0]
+            order = chosen[scores[chosen].argsort(descending=True, stable=True)][: self.max_keypoints]
+            found = (keypoints[order], scores[order], descriptors[order])
+        return self._features(*found, (width, height))
+
+    def describe(self, image: ImageLike, points: ArrayLike | torch.Tensor) -> Features:
+        """Describe keypoints of one's own.
+
+        Raises:
+            InputError: see :meth:`Detector.describe`.
+        """
+        with torch.inference_mode():
+            tensor, size, original_size = self._prepared(image)
+            keypoints = check_points(points, original_size).to(self.device)
+            scores, descriptors = self._describe(tensor, resize_keypoints(keypoints, original_size, size))
+        return self._features(keypoints, scores, descriptors, original_size)
+
+    def _prepared(self, image: ImageLike) -> tuple[torch.Tensor, tuple[int, int], tuple[int, int]]:
+        """The network's input (1, 3, H, W), the (width, height) of its part that is image, and that of the image."""
+        tensor = to_rgb(image).to(self.device)[None]
+        height, width = tensor.shape[-2:]
+        shrink = min(1.0, (MAX_PIXELS / (width * height)) ** 0.5)
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        if size != (width, height):
+            tensor = F.interpolate(tensor, size[::-1], mode="bilinear", align_corners=False, antialias=True)
+        pad = (max(0, MIN_SIDE - size[0]), max(0, MIN_SIDE - size[1]))
+        if any(pad):
+            tensor = F.pad(tensor, (0, pad[0], 0, pad[1]), mode="replicate")
+        return tensor, size, (width, height)
+
+    def _usable_pixels(
+        self, usable: NDArray[np.bool_] | None, size: tuple[int, int], tensor: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The mask of the network's input, (H, W) bool on the device."""
+        if usable is None:
+            return None
+        pixels = torch.zeros(tensor.shape[-2:], dtype=torch.bool)
+        pixels[: size[1], : size[0]] = torch.from_numpy(shrink_mask(usable, size))
+        return pixels.to(self.device)
+
+    def _features(
+        self, keypoints: torch.Tensor, scores: torch.Tensor, descriptors: torch.Tensor, image_size: tuple[int, int]
+    ) -> Features:
+        """Features of ordinary tensors, where those given are of inference mode."""
+        return Features(
+            keypoints=keypoints.clone(),
+            scores=scores.clone().float().clamp(0, 1),
+            reliability=torch.ones(len(keypoints), device=self.device),
+            descriptors=F.normalize(descriptors.clone().float(), dim=1),
+            global_descriptor=torch.zeros(0, device=self.device),
+            image_size=image_size,
+            method=self.name,
+        )
 
     @abstractmethod
     def _weights_file(self) -> str:
@@ -145,8 +193,17 @@ class PeerExtractor(ABC):
         """What it was configured with, for ``settings``."""
 
     @abstractmethod
-    def _detect(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keypoints (N, 2) in pixels of ``image`` (1, 3, H, W), scores (N,) in [0, 1] and descriptors (N, D)."""
+    def _detect(
+        self, image: torch.Tensor, usable: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Keypoints (N, 2) in pixels of ``image`` (1, 3, H, W), scores (N,) in [0, 1] and descriptors (N, D).
+
+        Where ``usable`` (H, W) bool is given, the strongest of usable pixels are among them, and others may be.
+        """
+
+    @abstractmethod
+    def _describe(self, image: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores (N,) and descriptors (N, D) at pixels (N, 2) of ``image``."""
 
     def _loaded_part(self) -> nn.Module:
         """The module that the released tensors belong to."""

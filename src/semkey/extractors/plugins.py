@@ -10,10 +10,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
 from semkey.errors import ConfigError
+from semkey.extractors.detector import Detector, MaskLike
+from semkey.extractors.points import extract_masked
+from semkey.model.features import Features
+from semkey.model.preprocess import ImageLike
 
 ENTRY_POINT_GROUP = "semkey.extractors"
 
@@ -23,7 +32,7 @@ def entry_point_names() -> list[str]:
     return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)})
 
 
-def create_from_entry_point(name: str, *, max_keypoints: int, device: str) -> Any:
+def create_from_entry_point(name: str, *, max_keypoints: int, device: str) -> PluginExtractor | None:
     """The extractor that an installed package registered under ``name``; None where there is none.
 
     Raises:
@@ -45,7 +54,7 @@ def create_from_entry_point(name: str, *, max_keypoints: int, device: str) -> An
     return extractor
 
 
-def create_from_function(name: str, *, max_keypoints: int, device: str) -> Any:
+def create_from_function(name: str, *, max_keypoints: int, device: str) -> PluginExtractor:
     """The extractor that ``module:function`` returns; the current folder is searched for the module, too.
 
     The function is called with the keywords ``max_keypoints`` and ``device`` and returns an object with a ``name`` and
@@ -69,7 +78,7 @@ def create_from_function(name: str, *, max_keypoints: int, device: str) -> Any:
     return _create(name, function, max_keypoints=max_keypoints, device=device)
 
 
-def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, device: str) -> _Plugin:
+def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, device: str) -> PluginExtractor:
     if not callable(function):
         raise ConfigError(f"features '{name}': {function!r} is no function")
     try:
@@ -87,21 +96,53 @@ def _create(name: str, function: Callable[..., Any], *, max_keypoints: int, devi
         json.dumps(dict(settings), sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"features '{name}': its settings must be a mapping that JSON can hold ({error})") from error
-    return _Plugin(name, extractor, function)
+    return PluginExtractor(name, extractor, function, max_keypoints=max_keypoints, device=device)
 
 
-class _Plugin:
+class PluginExtractor(Detector):
     """A foreign extractor under the name the user gave, with what is known of its origin in ``settings``."""
 
-    def __init__(self, name: str, extractor: Any, function: Callable[..., Any]) -> None:
-        self.name = name
-        self.extract = extractor.extract
+    def __init__(
+        self, name: str, extractor: Any, function: Callable[..., Any], *, max_keypoints: int, device: str
+    ) -> None:
+        self.name, self.max_keypoints = name, max_keypoints
+        self.device = torch.device(device)
+        self._extractor = extractor
         self.settings: dict[str, Any] = {
             **dict(getattr(extractor, "settings", {})),
             "kind": "plugin",
             "class": f"{type(extractor).__module__}.{type(extractor).__qualname__}",
             "source_sha256": _source_sha256(function),
         }
+
+    def extract(self, image: ImageLike, mask: MaskLike | None = None) -> Features:
+        """What the foreign extractor finds; one that takes no ``mask`` loses its keypoints on masked pixels."""
+        return self._named(extract_masked(self._extractor, image, mask))
+
+    def describe(self, image: ImageLike, points: ArrayLike | torch.Tensor) -> Features:
+        """What the foreign extractor's ``describe(image, points)`` gives, where it has one.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if not callable(getattr(self._extractor, "describe", None)):
+            return super().describe(image, points)
+        return self._named(self._extractor.describe(image, points))
+
+    @property
+    def network(self) -> nn.Module:
+        """The foreign extractor's ``network``, where it has one.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        network = getattr(self._extractor, "network", None)
+        return network if isinstance(network, nn.Module) else super().network
+
+    def _named(self, features: Features) -> Features:
+        if not isinstance(features, Features):
+            raise ConfigError(f"features '{self.name}': extract gave {type(features).__name__}, not semkey.Features")
+        return replace(features, method=self.name)
 
 
 def _source_sha256(function: Callable[..., Any]) -> str | None:

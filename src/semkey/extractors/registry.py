@@ -1,97 +1,25 @@
-"""Extractors by name."""
+"""Detectors by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from semkey.downloads import file_sha256
-from semkey.errors import ConfigError
+from semkey.errors import CheckpointError, ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
+from semkey.extractors.detector import Detector
 from semkey.extractors.peers import PEERS
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
-from semkey.model.features import Features
-from semkey.model.precision import uses_bfloat16
-from semkey.model.preprocess import ImageLike
-from semkey.model.presets import load, load_random, preset_names, presets
+from semkey.extractors.semantic import SemanticExtractor
+from semkey.model.presets import preset_names, presets
 from semkey.runtime import select_device
 from semkey.settings import did_you_mean
 
 CLASSICAL: dict[str, type[ClassicalExtractor]] = {"orb": OrbExtractor, "sift": RootSiftExtractor}
 CHECKPOINT_SUFFIX = ".safetensors"
-
-
-class Extractor(Protocol):
-    """Anything that turns an image into features."""
-
-    name: str
-
-    def extract(self, image: ImageLike) -> Features:
-        """Features of one image, strongest first."""
-        ...
-
-
-class LearnedExtractor:
-    """A semkey detector behind the extractor interface.
-
-    Attributes:
-        name: preset or path, as given.
-        settings: everything that results depend on besides the versions of the libraries; JSON-ready.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        max_keypoints: int,
-        device: str,
-        weights: Sequence[Path] = (),
-        random_weights: bool = False,
-    ) -> None:
-        self.name = name
-        if random_weights:
-            self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
-        else:
-            self._detector = load(name, max_keypoints=max_keypoints, device=device, weights=weights)
-        extraction, backbone = self._detector.extraction, self._detector.backbone
-        reduced = uses_bfloat16(extraction.precision, self._detector.device)
-        self.settings: dict[str, Any] = {
-            "kind": "semkey",
-            "parameters": sum(parameter.numel() for parameter in self._detector.parameters()),
-            **asdict(extraction),
-            "precision": "bfloat16" if reduced else "float32",
-        }
-        if random_weights:
-            self.settings |= {"weights": "random", "weights_bytes": 4 * self.settings["parameters"]}
-        else:
-            shipped = presets().get(name)
-            path = shipped.path if shipped else Path(name)
-            self.settings |= {
-                "weights": path.name,
-                "weights_sha256": file_sha256(path),
-                "weights_bytes": path.stat().st_size,
-            }
-        if backbone is not None:
-            self.settings["backbone"] = asdict(backbone.identity)
-            self.settings["parameters"] += backbone.parameter_count
-            self.settings["weights_bytes"] += backbone.weight_bytes
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self._detector.device
-
-    def extract(self, image: ImageLike) -> Features:
-        """Features of one image, strongest first."""
-        return self._detector.extract(image)
-
-    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
-        """Features of one image, and descriptors (M, D) of points (M, 2) in it, from one pass of the network."""
-        return self._detector.extract_and_describe(image, points)
 
 
 def extractor_names() -> list[str]:
@@ -108,8 +36,9 @@ def create_extractor(
     device: str = "auto",
     weights: Sequence[Path] = (),
     random_weights: bool = False,
-) -> Extractor:
-    """Create an extractor.
+    extraction: dict[str, Any] | None = None,
+) -> Detector:
+    """Create a detector.
 
     Args:
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
@@ -123,9 +52,10 @@ def create_extractor(
         weights: folders where the released weights of peers and backbones are looked for first (see
             :func:`semkey.extractors.peer_weights.find_weights`, :func:`semkey.backbones.loading.load_backbone`).
         random_weights: presets of semkey get random weights: enough to measure their speed.
+        extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, for semkey's own.
 
     Returns:
-        The extractor.
+        The detector.
 
     Raises:
         ConfigError: unknown name, unusable device, ``max_keypoints`` below 1, a package that is missing, or a
@@ -133,10 +63,16 @@ def create_extractor(
         CheckpointError: the checkpoint is missing or not one of semkey's; the weights of a peer cannot be found.
     """
     shipped = _create_shipped(
-        name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=random_weights
+        name,
+        max_keypoints=max_keypoints,
+        device=device,
+        weights=weights,
+        random_weights=random_weights,
+        extraction=extraction or {},
     )
     if shipped is not None:
         return shipped
+    _refuse_extraction(name, extraction or {})
     if ":" in name:
         return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
     registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))
@@ -145,9 +81,52 @@ def create_extractor(
     raise _unknown(name)
 
 
+def load(
+    name: str | Path = "compact",
+    *,
+    max_keypoints: int = 1024,
+    device: str | torch.device = "auto",
+    weights: Sequence[str | Path] = (),
+    **extraction: Any,
+) -> Detector:
+    """A detector by name, ready to extract.
+
+    Args:
+        name: ``compact``, ``nano``, ``vit-tiny``, ``orb``, ``sift`` (RootSIFT); a peer: ``aliked-n16``, ``xfeat``,
+            ``clidd-s64``, ...; the path of a checkpoint that ``semkey train`` wrote; your own ``module:function``, or a
+            name that an installed package registered (``docs/evaluation.md``).
+        max_keypoints: at most this many keypoints per image.
+        device: "auto" (the GPU where there is one, and the features compute on it), "cpu", "cuda", "cuda:1", ...
+        weights: folders where the weights of peers and backbones are looked for first.
+        **extraction: for semkey's own, other fields of :class:`semkey.model.config.ExtractionConfig`, e.g.
+            ``min_score=0.5``.
+
+    Raises:
+        ConfigError: unknown name, setting or device, or a package is missing.
+        CheckpointError: a checkpoint that is missing, damaged or of another network; weights that are not found.
+
+    Example:
+        >>> import semkey
+        >>> semkey.load("nano", max_keypoints=512, device="cpu")
+        Detector(nano: at most 512 keypoints, on cpu)
+        >>> semkey.load("sift", device="cpu")
+        Detector(sift: at most 1024 keypoints, on cpu)
+        >>> semkey.load("nanno")
+        Traceback (most recent call last):
+        ...
+        semkey.errors.ConfigError: unknown features 'nanno': ... (did you mean 'nano'?)
+    """
+    if isinstance(name, Path) and not name.is_file():
+        raise CheckpointError(f"{name}: no such checkpoint")
+    folders = [Path(folder) for folder in weights]
+    return create_extractor(
+        str(name), max_keypoints=max_keypoints, device=str(device), weights=folders, extraction=extraction
+    )
+
+
 def create_stored_extractor(
     name: str, *, max_keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
-) -> Extractor:
+) -> Detector:
     """Create the extractor that a file names, such as the map it was made with.
 
     Files come from strangers, so they never say which code is run: only what ships with semkey and checkpoints (which
@@ -163,7 +142,9 @@ def create_stored_extractor(
         ConfigError: nothing of semkey's has this name; an extractor of one's own has to be given with ``--features``.
         CheckpointError: see :func:`create_extractor`.
     """
-    shipped = _create_shipped(name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=False)
+    shipped = _create_shipped(
+        name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=False, extraction={}
+    )
     if shipped is not None:
         return shipped
     if ":" not in name and name not in entry_point_names():
@@ -181,20 +162,40 @@ def _unknown(name: str) -> ConfigError:
 
 
 def _create_shipped(
-    name: str, *, max_keypoints: int, device: str, weights: Sequence[Path], random_weights: bool
-) -> Extractor | None:
+    name: str,
+    *,
+    max_keypoints: int,
+    device: str,
+    weights: Sequence[Path],
+    random_weights: bool,
+    extraction: dict[str, Any],
+) -> Detector | None:
     """What semkey itself has under a name, or a checkpoint; None for anything else. Runs no foreign code."""
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
     if name in CLASSICAL:
+        _refuse_extraction(name, extraction)
         # Their results are made on the CPU, and a copy to the GPU pays only where it is asked for.
         target = select_device("cpu" if device == "auto" else device)
         return CLASSICAL[name](max_keypoints=max_keypoints, device=target)
     if name in PEERS:
+        _refuse_extraction(name, extraction)
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
-    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX):
-        is_random = random_weights and name in preset_names()
-        return LearnedExtractor(
-            name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=is_random
+    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file():
+        return SemanticExtractor(
+            name,
+            max_keypoints=max_keypoints,
+            device=device,
+            weights=weights,
+            random_weights=random_weights and name in preset_names(),
+            extraction=extraction,
         )
     return None
+
+
+def _refuse_extraction(name: str, extraction: dict[str, Any]) -> None:
+    if extraction:
+        raise ConfigError(
+            f"features '{name}' have no setting '{next(iter(extraction))}': only semkey's own detectors have more than "
+            "max_keypoints and device"
+        )

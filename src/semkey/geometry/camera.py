@@ -25,6 +25,15 @@ class PinholeCamera:
 
     Raises:
         ConfigError: a focal length is not positive, a value is not finite, or the image is empty.
+
+    Example:
+        >>> import semkey
+        >>> semkey.PinholeCamera(fx=525, fy=525, cx=319.5, cy=239.5, width=640, height=480).width
+        640
+        >>> semkey.PinholeCamera(fx=0, fy=525, cx=319.5, cy=239.5, width=640, height=480)
+        Traceback (most recent call last):
+        ...
+        semkey.errors.ConfigError: focal lengths must be positive, got fx=0, fy=525
     """
 
     fx: float

@@ -29,7 +29,7 @@ _QUATERNION_LENGTH_TOLERANCE = 0.05
 _ROTATION_TOLERANCE = 1e-2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """Camera poses over time.
 
@@ -39,6 +39,12 @@ class Trajectory:
 
     Raises:
         InputError: shapes differ, a value is not finite, time does not increase, or a pose is no rigid transform.
+
+    Example:
+        >>> import semkey, numpy
+        >>> trajectory = semkey.Trajectory([0.0, 0.5], numpy.stack([numpy.eye(4)] * 2))
+        >>> trajectory, trajectory.positions.shape
+        (Trajectory(2 poses in 0.5 s), (2, 3))
     """
 
     timestamps: NDArray[np.float64]
@@ -65,6 +71,10 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    def __repr__(self) -> str:
+        seconds = float(self.timestamps[-1] - self.timestamps[0]) if len(self) else 0.0
+        return f"Trajectory({len(self)} poses in {seconds:.1f} s)"
 
     @property
     def positions(self) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from semkey.model.layers import sample_map
+
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
@@ -170,3 +172,23 @@ def detect_peaks(
     windows = read_windows(scores, pixels, window)
     keypoints = pixels.float() + soft_argmax(windows, temperature)
     return Peaks(pixels=pixels, keypoints=keypoints, scores=peak_scores, windows=windows)
+
+
+def peaks_at(scores: torch.Tensor, points: torch.Tensor, window: int) -> Peaks:
+    """Given points as if they were maxima: what heads read that judge maxima.
+
+    Args:
+        scores: (H, W) float32.
+        points: (N, 2) float32 pixels.
+        window: side of the window around each that is read, odd.
+
+    Returns:
+        In the order of the points: their nearest pixels (half a window away from the edge), themselves, and the scores
+        there, read bilinearly.
+    """
+    height, width = scores.shape
+    margin = window // 2
+    limit = torch.tensor([width - 1 - margin, height - 1 - margin], device=points.device)
+    pixels = torch.minimum(points.round().long().clamp(min=margin), limit)
+    read = sample_map(scores[None, None], points[None], 1)[0, :, 0]
+    return Peaks(pixels=pixels, keypoints=points, scores=read, windows=read_windows(scores, pixels, window))

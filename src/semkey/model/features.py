@@ -41,8 +41,10 @@ class Features:
         >>> features = semkey.load("nano", max_keypoints=300).extract(data.camera())
         >>> features
         Features(nano: 300 keypoints of a 512x512 image, descriptors of width 64)
-        >>> features.numpy().keypoints.dtype, features.select(features.scores > 0.8).scores.min() > 0.8
-        (dtype('float32'), tensor(True))
+        >>> features.keypoints.shape, features.numpy().keypoints.dtype
+        (torch.Size([300, 2]), dtype('float32'))
+        >>> len(features.select(features.reliability.topk(50).indices))
+        50
     """
 
     keypoints: torch.Tensor

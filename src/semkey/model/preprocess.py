@@ -92,6 +92,8 @@ def _checked(image: ImageLike) -> np.ndarray | torch.Tensor:
         return _checked_array(image)
     if isinstance(image, torch.Tensor):
         return _checked_tensor(image)
+    if hasattr(image, "__array_interface__"):  # Pillow
+        return _checked_array(np.asarray(image))
     raise InputError(f"cannot use {type(image).__name__} as an image: pass a path, a uint8 array or a float tensor")
 
 
@@ -103,13 +105,31 @@ def _checked_array(image: np.ndarray) -> np.ndarray:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
-        raise InputError(f"image array has shape {image.shape}: pass (H, W, 3) RGB or (H, W), at least 1 x 1")
+        hint = _shape_hint(image.shape, channels_at=-1)
+        raise InputError(f"image array has shape {image.shape}{hint}: pass (H, W, 3) RGB or (H, W), at least 1 x 1")
     return image
+
+
+def _shape_hint(shape: tuple[int, ...], *, channels_at: int) -> str:
+    """What a wrong shape probably is, in brackets."""
+    if 0 in shape:
+        return ""
+    if len(shape) == 4:
+        return " (a batch: pass one image at a time)"
+    if len(shape) != 3:
+        return ""
+    if shape[channels_at] == 4:
+        return " (RGBA: drop the alpha channel)"
+    if shape[-1 - channels_at] in (1, 3):
+        return " (arrays have their channels last)" if channels_at == -1 else " (tensors have their channels first)"
+    return ""
 
 
 def _checked_tensor(image: torch.Tensor) -> torch.Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise InputError(f"image tensor has shape {tuple(image.shape)}: pass (3, H, W) or (1, H, W), at least 1 x 1")
+        shape = tuple(image.shape)
+        hint = _shape_hint(shape, channels_at=0)
+        raise InputError(f"image tensor has shape {shape}{hint}: pass (3, H, W) or (1, H, W), at least 1 x 1")
     if not image.is_floating_point():
         raise InputError(f"image tensor has dtype {image.dtype}: pass float in [0, 1], or a uint8 numpy array")
     image = image.detach().float()
@@ -119,6 +139,15 @@ def _checked_tensor(image: torch.Tensor) -> torch.Tensor:
     if low < -1e-3 or high > 1.0 + 1e-3:
         raise InputError(f"image tensor has values in [{low:.3g}, {high:.3g}]: scale it to [0, 1]")
     return image
+
+
+def with_unit_variance(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image of any shape with zero mean and unit variance, and the contrast that it was divided by.
+
+    Unit variance makes exposure and contrast irrelevant; the floor keeps the sensor noise of a blank image small.
+    """
+    contrast = image.std(correction=0).clamp(min=0.02)
+    return (image - image.mean()) / contrast, contrast
 
 
 def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
@@ -135,9 +164,7 @@ def prepare(gray: torch.Tensor, max_side: int) -> PreparedImage:
     if (valid_height, valid_width) != (height, width):
         # antialias=True averages over the pixels a target pixel covers, with the half-pixel convention
         image = F.interpolate(image, (valid_height, valid_width), mode="bilinear", align_corners=False, antialias=True)
-    # unit variance makes exposure and contrast irrelevant; the floor keeps sensor noise of a blank image small
-    contrast = image.std(correction=0).clamp(min=0.02)
-    image = (image - image.mean()) / contrast
+    image, contrast = with_unit_variance(image)
     pad = ((-valid_width) % PAD_MULTIPLE, (-valid_height) % PAD_MULTIPLE)
     image = F.pad(image, (0, pad[0], 0, pad[1]), mode="replicate")
     return PreparedImage(
@@ -179,3 +206,22 @@ def to_network_pixels(points: torch.Tensor, prepared: PreparedImage) -> torch.Te
     valid = torch.tensor(prepared.valid_size, dtype=points.dtype, device=points.device)
     moved = (points + 0.5) * (valid / original) - 0.5
     return torch.minimum(moved.clamp(min=0.0), valid - 1.0)
+
+
+def image_size(pixels: np.ndarray | torch.Tensor) -> tuple[int, int]:
+    """(width, height) of what :func:`load_pixels` gives."""
+    height, width = pixels.shape[:2] if isinstance(pixels, np.ndarray) else pixels.shape[-2:]
+    return width, height
+
+
+def inside_mask(keypoints: torch.Tensor, pixels: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Keypoints that refinement moved onto a masked pixel, back on the pixel where they were found.
+
+    Args:
+        keypoints: (N, 2) float32 pixels.
+        pixels: (N, 2) int64 usable pixels that they were refined from.
+        usable: (H, W) bool.
+    """
+    limit = torch.tensor([usable.shape[1] - 1, usable.shape[0] - 1], device=keypoints.device)
+    nearest = torch.minimum((keypoints + 0.5).floor().long().clamp(min=0), limit)
+    return torch.where(usable[nearest[:, 1], nearest[:, 0], None], keypoints, pixels.to(keypoints.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import nn
 
 from semkey.backbones.backbone import Backbone, BackboneFeatures
 from semkey.errors import ConfigError, InputError
+from semkey.images.masks import shrink_mask
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.covariance import CovarianceHead
-from semkey.model.dkd import Peaks, detect_peaks
+from semkey.model.dkd import Peaks, detect_peaks, peaks_at
 from semkey.model.features import Features
 from semkey.model.gate import has_structure
 from semkey.model.heads import (
@@ -31,6 +32,7 @@ from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import (
     ImageLike,
     PreparedImage,
+    inside_mask,
     load_pixels,
     prepare,
     prepare_colors,
@@ -251,29 +253,36 @@ class SemanticKeypointDetector(nn.Module):
         logits = self.reliability.layers(inputs).float()[:, 0]
         return logits, None if self.covariance is None else self.covariance(inputs)
 
-    def extract(self, image: ImageLike) -> Features:
+    def extract(self, image: ImageLike, usable: np.ndarray | None = None) -> Features:
         """Keypoints of one image.
 
         Args:
             image: path, uint8 (H, W, 3) RGB, uint8 (H, W), or float tensor (3, H, W) in [0, 1]; any size.
+            usable: (H, W) bool, the pixels on which keypoints may lie; None for all of them.
 
         Returns:
             Features in pixels of the image as given, on the detector's device; empty where nothing can be detected.
 
         Raises:
             InputError: the image cannot be used; the message says why.
+            ConfigError: the network was turned to half precision.
         """
-        return self.extract_batch([image])[0]
+        return self.extract_batch([image], [usable])[0]
 
-    @torch.inference_mode()
-    def extract_batch(self, images: Sequence[ImageLike]) -> list[Features]:
+    def extract_batch(
+        self, images: Sequence[ImageLike], usable: Sequence[np.ndarray | None] | None = None
+    ) -> list[Features]:
         """Keypoints of several images of any sizes; the same results as one by one.
 
         Images that have the same size are computed together on a GPU. On a CPU a batch gains nothing, and one at a time
         keeps memory low and results bit-identical.
         """
-        if self.training:
-            self.eval()
+        found = self._extract_batch(images, usable or [None] * len(images))
+        return [features.map(torch.clone) for features in found]  # ordinary tensors, not those of inference mode
+
+    @torch.inference_mode()
+    def _extract_batch(self, images: Sequence[ImageLike], usable: Sequence[np.ndarray | None]) -> list[Features]:
+        self._make_ready()
         pixels = [load_pixels(image) for image in images]
         prepared = [prepare(to_gray(image).to(self.device), self.extraction.max_side) for image in pixels]
         group_size = 8 if self.device.type == "cuda" else 1
@@ -286,32 +295,72 @@ class SemanticKeypointDetector(nn.Module):
                 part = indices[start : start + group_size]
                 maps = self._maps([pixels[index] for index in part], [prepared[index] for index in part])
                 for row, index in enumerate(part):
-                    results[index] = self._features(maps.image(row), prepared[index])
+                    results[index] = self._features(maps.image(row), prepared[index], usable[index])
         return [features for features in results if features is not None]
 
-    @torch.inference_mode()
-    def extract_and_describe(self, image: ImageLike, points: torch.Tensor) -> tuple[Features, torch.Tensor]:
+    def extract_and_describe(
+        self, image: ImageLike, points: torch.Tensor, usable: np.ndarray | None = None
+    ) -> tuple[Features, torch.Tensor]:
         """Keypoints of one image, and descriptors of given points from the same pass through the network.
 
         Args:
             image: as :meth:`extract`.
             points: (M, 2) pixels of the image as given; points outside are moved to its edge.
+            usable: as :meth:`extract`; points are described in any case.
 
         Returns:
             What :meth:`extract` returns, and (M, D) float32 descriptors of unit norm.
 
         Raises:
             InputError: the image cannot be used; the message says why.
+            ConfigError: the network was turned to half precision.
         """
+        with torch.inference_mode():
+            maps, prepared = self._maps_of(image)
+            wanted = to_network_pixels(points.to(self.device, torch.float32), prepared)
+            with self._reduced():
+                described = self.describe(maps, wanted[None])[0]
+            features = self._features(maps, prepared, usable)
+        return features.map(torch.clone), described.clone()
+
+    def describe_points(self, image: ImageLike, points: torch.Tensor) -> Features:
+        """Features of given points, in their order: descriptors, and what the heads think of them.
+
+        Args:
+            image: as :meth:`extract`.
+            points: (N, 2) float32 pixels of the image as given, within it.
+
+        Raises:
+            InputError: the image cannot be used; the message says why.
+            ConfigError: the network was turned to half precision.
+        """
+        with torch.inference_mode():
+            maps, prepared = self._maps_of(image)
+            wanted = to_network_pixels(points.to(self.device), prepared)
+            scores = score_from_log_probability(maps.log_probability[0, 0])
+            features = self._described(maps, prepared, wanted, peaks_at(scores, wanted, self.extraction.window))
+        return replace(features.map(torch.clone), keypoints=points.to(self.device).clone())
+
+    def _make_ready(self) -> None:
+        """To evaluation mode, and back to nothing else.
+
+        Raises:
+            ConfigError: the network was turned to half precision, whose 11 bits do not hold positions.
+        """
+        dtype = next(self.detector.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(
+                f"the network's weights are {dtype}: extraction computes in bfloat16 by itself where that is quicker "
+                "(precision=), so load the detector again or call float() on the network"
+            )
         if self.training:
             self.eval()
+
+    def _maps_of(self, image: ImageLike) -> tuple[DenseMaps, PreparedImage]:
+        self._make_ready()
         pixels = load_pixels(image)
         prepared = prepare(to_gray(pixels).to(self.device), self.extraction.max_side)
-        maps = self._maps([pixels], [prepared])
-        wanted = to_network_pixels(points.to(self.device, torch.float32), prepared)
-        with self._reduced():
-            described = self.describe(maps, wanted[None])[0]
-        return self._features(maps, prepared), described
+        return self._maps([pixels], [prepared]), prepared
 
     def _reduced(self) -> torch.autocast:
         """The precision that convolutions and products of matrices are computed in."""
@@ -334,21 +383,31 @@ class SemanticKeypointDetector(nn.Module):
             maps = self(batch.bfloat16() if reduced else batch, colors)
         return maps.map(torch.Tensor.float)
 
-    def _features(self, maps: DenseMaps, image: PreparedImage) -> Features:
+    def _features(self, maps: DenseMaps, image: PreparedImage, usable: np.ndarray | None = None) -> Features:
         width, height = image.valid_size
         scores = score_from_log_probability(maps.log_probability[0, 0, :height, :width])
-        peaks = self.detect(scores)
-        keypoints = self.refine(maps.detail, peaks)
+        if usable is None:
+            peaks = self.detect(scores)
+            keypoints = self.refine(maps.detail, peaks)
+        else:
+            # Before maxima are looked for: what is masked must not suppress what is beside it, nor count as found.
+            pixels = torch.from_numpy(shrink_mask(usable, image.valid_size)).to(scores.device)
+            peaks = self.detect(scores * pixels)
+            peaks = peaks.select(pixels[peaks.pixels[:, 1], peaks.pixels[:, 0]])
+            keypoints = inside_mask(self.refine(maps.detail, peaks), peaks.pixels, pixels)
         limit = torch.tensor([width - 1.0, height - 1.0], device=keypoints.device)
         keypoints = torch.minimum(keypoints.clamp(min=0.0), limit)
+        found = self._described(maps, image, keypoints, peaks)
+        return found.select(has_structure(image.tensor[0, 0, :height, :width] * image.contrast, keypoints))
+
+    def _described(self, maps: DenseMaps, image: PreparedImage, keypoints: torch.Tensor, peaks: Peaks) -> Features:
+        """Features at pixels (N, 2) of the network's input, which were refined from ``peaks``."""
         with self._reduced():
             reliability, covariances = self.judge(maps, keypoints, peaks)
             descriptors = self.describe(maps, keypoints[None])[0]
         if covariances is not None:
-            scale = torch.tensor(image.original_size, device=keypoints.device) / torch.tensor(
-                image.valid_size, device=keypoints.device
-            )
-            covariances = covariances * scale[:, None] * scale
+            original, valid = (keypoints.new_tensor(size) for size in (image.original_size, image.valid_size))
+            covariances = covariances * (original / valid)[:, None] * (original / valid)
         return Features(
             keypoints=to_original_pixels(keypoints, image),
             scores=peaks.scores,
@@ -357,7 +416,7 @@ class SemanticKeypointDetector(nn.Module):
             descriptors=descriptors,
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
-        ).select(has_structure(image.tensor[0, 0, :height, :width] * image.contrast, keypoints))
+        )
 
 
 def _matching_backbone(config: ModelConfig, backbone: Backbone | None) -> Backbone | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semkey.lazy import lazy_names
-from semkey.rendering.config import RoomConfig
+from semkey.lazy import lazy_exports
+from semkey.rendering.config import RoomConfig as RoomConfig
 
 if TYPE_CHECKING:
-    from semkey.rendering.dataset import render_room, room_camera, write_room
+    from semkey.rendering.dataset import render_room as render_room
+    from semkey.rendering.dataset import room_camera as room_camera
+    from semkey.rendering.dataset import write_room as write_room
 
-__all__ = ["RoomConfig", "render_room", "room_camera", "write_room"]
-
-__getattr__ = lazy_names(
-    __name__, dict.fromkeys(("render_room", "room_camera", "write_room"), "semkey.rendering.dataset")
-)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

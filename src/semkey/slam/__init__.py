@@ -7,50 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semkey.lazy import lazy_names
+from semkey.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from semkey.slam.config import MapConfig, SlamConfig, TrackingConfig
-    from semkey.slam.events import SlamListener
-    from semkey.slam.frames.sensing import choose_sensor
-    from semkey.slam.map.slam_map import SlamMap
-    from semkey.slam.records import FrameRecord, KeyframePose, TrackedFrame
-    from semkey.slam.result import LostEvent, SlamInterrupted, SlamResult
-    from semkey.slam.runner import run_slam
-    from semkey.slam.system import Slam
+    from semkey.slam.config import MapConfig as MapConfig
+    from semkey.slam.config import SlamConfig as SlamConfig
+    from semkey.slam.config import TrackingConfig as TrackingConfig
+    from semkey.slam.events import SlamListener as SlamListener
+    from semkey.slam.frames.sensing import choose_sensor as choose_sensor
+    from semkey.slam.map.slam_map import SlamMap as SlamMap
+    from semkey.slam.records import FrameRecord as FrameRecord
+    from semkey.slam.records import KeyframePose as KeyframePose
+    from semkey.slam.records import TrackedFrame as TrackedFrame
+    from semkey.slam.result import LostEvent as LostEvent
+    from semkey.slam.result import SlamInterrupted as SlamInterrupted
+    from semkey.slam.result import SlamResult as SlamResult
+    from semkey.slam.runner import run_slam as run_slam
+    from semkey.slam.system import Slam as Slam
 
-_LAZY = {
-    "FrameRecord": "semkey.slam.records",
-    "KeyframePose": "semkey.slam.records",
-    "LostEvent": "semkey.slam.result",
-    "MapConfig": "semkey.slam.config",
-    "Slam": "semkey.slam.system",
-    "SlamConfig": "semkey.slam.config",
-    "SlamInterrupted": "semkey.slam.result",
-    "SlamMap": "semkey.slam.map.slam_map",
-    "SlamListener": "semkey.slam.events",
-    "SlamResult": "semkey.slam.result",
-    "TrackedFrame": "semkey.slam.records",
-    "TrackingConfig": "semkey.slam.config",
-    "choose_sensor": "semkey.slam.frames.sensing",
-    "run_slam": "semkey.slam.runner",
-}
-
-__all__ = [
-    "FrameRecord",
-    "KeyframePose",
-    "LostEvent",
-    "MapConfig",
-    "Slam",
-    "SlamConfig",
-    "SlamInterrupted",
-    "SlamListener",
-    "SlamMap",
-    "SlamResult",
-    "TrackedFrame",
-    "TrackingConfig",
-    "choose_sensor",
-    "run_slam",
-]
-
-__getattr__ = lazy_names(__name__, _LAZY)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

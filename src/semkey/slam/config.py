@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _REFERENCE_WIDTH = 640
 
 Adjustment = Literal["background", "foreground", "none"]
+Residuals = Literal["anisotropic", "isotropic"]
 
 
 def image_scale(camera: PinholeCamera) -> float:
@@ -30,7 +31,12 @@ class TrackingConfig(Settings):
     Attributes:
         min_depth: nearest trusted depth, metres; structured light is blind below about 0.4 m.
         max_depth: farthest trusted depth, metres; at 8 m a Kinect's standard deviation is 11 cm.
-        pixel_sigma: standard deviation of a keypoint's position, pixels.
+        residuals: ``anisotropic`` judges every residual by the 2x2 covariance of its keypoint, which is long along the
+            edge on which the keypoint lies, see :class:`semkey.matching.keypoint_noise.KeypointNoise`; ``isotropic``
+            takes ``pixel_sigma`` in all directions for every keypoint.
+        pixel_sigma: standard deviation of a keypoint's position with isotropic residuals, pixels.
+        edge_sigma: standard deviation across an edge of good contrast with anisotropic residuals, pixels.
+        along_edge_sigma: ... along a straight edge, and where the image shows nothing.
         ransac_error_px: inlier threshold of PnP-RANSAC, pixels.
         search_radius_px: radius of guided matching around a projected landmark when the prediction is sure, pixels.
         max_search_radius_px: radius up to which guided matching grows with the predicted motion, pixels.
@@ -45,7 +51,10 @@ class TrackingConfig(Settings):
 
     min_depth: float = 0.3
     max_depth: float = 8.0
+    residuals: Residuals = "anisotropic"
     pixel_sigma: float = 2.0
+    edge_sigma: float = 0.3
+    along_edge_sigma: float = 3.0
     ransac_error_px: float = 4.0
     search_radius_px: float = 8.0
     max_search_radius_px: float = 60.0
@@ -58,7 +67,9 @@ class TrackingConfig(Settings):
     keyframe_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        require_within(self, "(0, inf)", "pixel_sigma", "ransac_error_px", "search_radius_px")
+        require_choice(self, "residuals")
+        require_within(self, "(0, inf)", "pixel_sigma", "edge_sigma", "along_edge_sigma")
+        require_within(self, "(0, inf)", "ransac_error_px", "search_radius_px")
         require_within(self, "(0, inf)", "keyframe_parallax", "keyframe_rotation_deg", "keyframe_seconds")
         require_within(self, "(0, 1]", "keyframe_tracked_share", "keyframe_uncovered_share")
         # Three points fix a pose; with a fourth RANSAC can tell a right one from a wrong one.
@@ -336,6 +347,12 @@ class SlamConfig(Settings):
         loops: how places are recognised again, and what is done while the camera is lost.
         stereo: depth of keypoints from stereo pairs.
         mono: how a map starts without depth, and how it gets new landmarks.
+
+    Example:
+        >>> import semkey
+        >>> config = semkey.SlamConfig().with_changes(["lines.enabled=true", "tracking.min_inliers=20"])
+        >>> config.lines.enabled, config.tracking.min_inliers
+        (True, 20)
     """
 
     seed: int = 0

@@ -74,7 +74,7 @@ class LoopRecord:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrackedFrame:
     """What :meth:`semkey.slam.system.Slam.track` found out about one frame.
 
@@ -85,6 +85,14 @@ class TrackedFrame:
             there are no keypoints.
         loop: the loop that the frame closed, or the submaps that it joined; None for most frames.
         late: records of earlier frames, without a pose until then, that this frame has made it possible to place.
+
+    Example:
+        >>> import semkey
+        >>> room = semkey.open_sequence("room")
+        >>> with semkey.Slam(room.camera, "orb") as slam:
+        ...     first = slam.track(room[0].image, room[0].depth, timestamp=0.0)
+        >>> first.status, first.T_world_cam.shape, first.is_keyframe
+        ('tracking', (4, 4), True)
     """
 
     record: FrameRecord
@@ -92,6 +100,9 @@ class TrackedFrame:
     landmark_ids: NDArray[np.int64]
     loop: LoopRecord | None = None
     late: tuple[FrameRecord, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"TrackedFrame({self.index} at {self.timestamp:.3f} s: {self.status}, {self.inliers} inliers)"
 
     @property
     def T_world_cam(self) -> Array | None:

@@ -34,7 +34,7 @@ class LostEvent:
     recovered: str
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SlamResult:
     """Everything that a run found out.
 
@@ -57,6 +57,14 @@ class SlamResult:
         interrupted: whether the run was stopped before its end.
         slam_map: the map as it was at the end; None before the first frame.
         loops: loops closed and submaps merged, in order.
+
+    Example:
+        >>> import semkey
+        >>> result = semkey.run_slam("room", "orb", max_frames=3)
+        >>> result
+        SlamResult(room: 3 of 3 frames tracked, rgbd, orb)
+        >>> len(result.trajectory())
+        3
     """
 
     sequence_name: str
@@ -76,6 +84,10 @@ class SlamResult:
     loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
     problems: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        frames = f"{self.tracked} of {len(self.frames)} frames tracked"
+        return f"SlamResult({self.sequence_name}: {frames}, {self.sensor}, {self.features})"
 
     def copy(self) -> SlamResult:
         """The same run, to be gone on with: lists, figures and the map are copies, images' features are shared."""

@@ -84,6 +84,12 @@ def run_slam(
         ConfigError: it has no camera, the detector is unknown, or ``every`` or ``max_frames`` is not positive.
         InputError: the folder cannot be written.
         SlamInterrupted: the run was interrupted (Ctrl-C); carries the result so far.
+
+    Example:
+        >>> import semkey
+        >>> result = semkey.run_slam("room", semkey.load("nano", max_keypoints=300), out="run", max_frames=4)
+        >>> result.tracked
+        4
     """
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")

@@ -68,6 +68,14 @@ class Slam:
 
     Raises:
         ConfigError: an unknown detector or sensor, or a stereo pair without baseline.
+
+    Example:
+        >>> import semkey
+        >>> room = semkey.open_sequence("room")
+        >>> with semkey.Slam(room.camera, "orb") as slam:
+        ...     poses = [slam.track(f.image, f.depth, timestamp=f.timestamp).T_world_cam for f in list(room)[:4]]
+        >>> len(slam.trajectory()), len(slam.keyframes()) >= 1, len(slam.points()) > 100
+        (4, True, True)
     """
 
     def __init__(
@@ -102,7 +110,13 @@ class Slam:
             self.result.slam_map = SlamMap(camera, config.map, pixel_sigma=pixel_sigma)
         self._map = self.result.slam_map
         self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
-        self._places = LoopCloser(self._map, config.loops, with_scale=not self._sensor.is_metric, seed=config.seed)
+        self._places = LoopCloser(
+            self._map,
+            config.loops,
+            ransac_error_px=config.tracking.ransac_error_px,
+            with_scale=not self._sensor.is_metric,
+            seed=config.seed,
+        )
         self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._tracker = Tracker(self._map, self._places, config, self._sensor, self._timer)
         self._tracker.resume(self.result.frames)

@@ -194,14 +194,16 @@ def _sample_picture(sample: SampleMatches, index: int) -> Picture:
     caption = f"{count} mutual matches, {right} within 3 px of the truth (green)"
     drawn = draw_matches(
         sample.images[0],
-        sample.features[0],
         sample.images[1],
+        sample.features[0],
         sample.features[1],
         sample.matches,
         sample.right,
         caption=caption,
     )
-    _, code = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, code = cv2.imencode(
+        ".jpg", cv2.cvtColor(drawn.pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
     return Picture(code.tobytes(), f"Validation pair {index}: {caption}")
 
 

@@ -1,5 +1,6 @@
 """Pictures of keypoints, matches and trajectories."""
 
 from semkey.visualization.draw import draw_keypoints, draw_matches
+from semkey.visualization.picture import Picture
 
-__all__ = ["draw_keypoints", "draw_matches"]
+__all__ = ["Picture", "draw_keypoints", "draw_matches"]

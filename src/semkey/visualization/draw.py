@@ -13,6 +13,8 @@ from semkey.errors import InputError
 from semkey.geometry.pixels import resize_keypoints
 from semkey.matching.mutual import Matches
 from semkey.model.features import Features
+from semkey.model.preprocess import ImageLike, load_pixels, to_rgb
+from semkey.visualization.picture import Picture
 
 SUBPIXEL_BITS = 4
 """OpenCV draws at 1/16 px with this shift."""
@@ -33,69 +35,86 @@ MIN_CAPTION_WIDTH = 480
 
 
 def draw_keypoints(
-    image: NDArray[np.uint8], features: Features, *, color_by: Literal["scores", "reliability"] = "scores"
-) -> NDArray[np.uint8]:
+    image: ImageLike, features: Features, *, color_by: Literal["scores", "reliability"] = "scores"
+) -> Picture:
     """Draw keypoints as circles at their sub-pixel positions, from blue (0) over green to red (1).
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: a path or pixels, as a detector takes them.
         features: of this image.
         color_by: which value in [0, 1] gives the colour; the strongest keypoints are drawn last, on top.
 
     Returns:
-        (H, W, 3) uint8 RGB, a new array.
+        The picture, which has ``save(path)``.
 
     Raises:
-        InputError: ``image`` is not 8-bit RGB or the features come from an image of another size.
+        InputError: ``image`` is none, or the features come from an image of another size.
+
+    Example:
+        >>> import semkey
+        >>> from skimage import data
+        >>> features = semkey.load("nano", max_keypoints=200).extract(data.astronaut())
+        >>> semkey.draw_keypoints(data.astronaut(), features, color_by="reliability")
+        Picture(512x512)
     """
-    _check_image(image, features)
-    canvas = image.copy()
+    canvas = _pixels(image, features).copy()
     radius, thickness = _marker_size(canvas)
     values = getattr(features, color_by).detach().cpu().numpy()
     colors = _value_colors(values)
-    for point, color in zip(features.keypoints.cpu().numpy()[::-1], colors[::-1], strict=True):
+    for point, color in zip(features.keypoints.detach().cpu().numpy()[::-1], colors[::-1], strict=True):
         _circle(canvas, point, radius, color, thickness)
-    return canvas
+    return Picture(canvas)
 
 
 def draw_matches(
-    image0: NDArray[np.uint8],
+    image0: ImageLike,
+    image1: ImageLike,
     features0: Features,
-    image1: NDArray[np.uint8],
     features1: Features,
     matches: Matches,
     inliers: ArrayLike | torch.Tensor | None = None,
     *,
     caption: str | None = None,
-) -> NDArray[np.uint8]:
+) -> Picture:
     """Draw two images side by side with lines between matched keypoints and a caption of the counts.
 
     Args:
-        image0: (H0, W0, 3) uint8 RGB.
+        image0: a path or pixels, as a detector takes them.
+        image1: the other image.
         features0: of ``image0``.
-        image1: (H1, W1, 3) uint8 RGB.
         features1: of ``image1``.
         matches: M matches between the two.
         inliers: (M,) bool: true ones are drawn green, the others faintly red below them; ``None``: all are green.
         caption: replaces the caption of the counts.
 
     Returns:
-        (H, W, 3) uint8 RGB. Images with a side above 1600 px are reduced; nothing is enlarged.
+        The picture, which has ``save(path)``. Images with a side above 1600 px are reduced; nothing is enlarged.
 
     Raises:
-        InputError: an image is not 8-bit RGB, or features, matches and inliers do not belong together.
+        InputError: an image is none, or images, features, matches and inliers do not belong together.
+
+    Example:
+        >>> import semkey
+        >>> from skimage import data
+        >>> left, right, _ = data.stereo_motorcycle()
+        >>> detector = semkey.load("nano", max_keypoints=300)
+        >>> features0, features1 = detector.extract(left), detector.extract(right)
+        >>> matches = semkey.match(features0, features1)
+        >>> semkey.draw_matches(left, right, features0, features1, matches).shape
+        (536, 1488, 3)
     """
-    _check_image(image0, features0)
-    _check_image(image1, features1)
+    pixels0, pixels1 = _pixels(image0, features0), _pixels(image1, features1)
     good = _inlier_mask(matches, inliers)
-    small0, points0 = _reduced(image0, features0.keypoints.cpu().numpy())
-    small1, points1 = _reduced(image1, features1.keypoints.cpu().numpy())
+    pairs = matches.indices.detach().cpu().numpy()
+    if len(pairs) and (pairs.max(axis=0) >= [len(features0), len(features1)]).any():
+        raise InputError("the matches are of other features: an index is larger than the number of keypoints")
+    small0, points0 = _reduced(pixels0, features0.keypoints.detach().cpu().numpy())
+    small1, points1 = _reduced(pixels1, features1.keypoints.detach().cpu().numpy())
     height, split = max(small0.shape[0], small1.shape[0]), small0.shape[1] + IMAGE_GAP
     canvas = np.full((height, split + small1.shape[1], 3), BACKGROUND, dtype=np.uint8)
     canvas[: small0.shape[0], : small0.shape[1]] = cv2.convertScaleAbs(small0, alpha=MATCH_IMAGE_BRIGHTNESS)
     canvas[: small1.shape[0], split:] = cv2.convertScaleAbs(small1, alpha=MATCH_IMAGE_BRIGHTNESS)
 
-    pairs = matches.indices.cpu().numpy()
     starts, ends = points0[pairs[:, 0]], points1[pairs[:, 1]] + np.array([split, 0], dtype=np.float32)
     canvas = _draw_lines(canvas, starts[~good], ends[~good], OUTLIER_RGB, OUTLIER_OPACITY)
     canvas = _draw_lines(canvas, starts[good], ends[good], INLIER_RGB, INLIER_OPACITY)
@@ -103,15 +122,20 @@ def draw_matches(
         caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
         if inliers is not None:
             caption += f", {int(good.sum())} inliers"
-    return with_caption(canvas, caption)
+    return Picture(with_caption(canvas, caption))
 
 
-def _check_image(image: NDArray[np.uint8], features: Features) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(f"expected an image (H, W, 3) uint8, got {image.shape} {image.dtype}")
+def _pixels(given: ImageLike, features: Features) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of the image that features are of."""
+    image = load_pixels(given)
+    if isinstance(image, torch.Tensor):
+        image = (to_rgb(image) * 255).round().to(torch.uint8).cpu().numpy().transpose(1, 2, 0)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
     if (image.shape[1], image.shape[0]) != tuple(features.image_size):
         sizes = f"{features.image_size[0]}x{features.image_size[1]}, the image is {image.shape[1]}x{image.shape[0]}"
         raise InputError(f"the features come from an image of {sizes}")
+    return np.ascontiguousarray(image)
 
 
 def _inlier_mask(matches: Matches, inliers: ArrayLike | torch.Tensor | None) -> NDArray[np.bool_]:

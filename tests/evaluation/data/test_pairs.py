@@ -17,7 +17,7 @@ from semkey.evaluation.data.pairs import (
     PairSet,
     PoseTruth,
     inside_image,
-    sample_depth,
+    surface_depth,
     together,
 )
 from semkey.geometry.camera import PinholeCamera
@@ -265,32 +265,32 @@ def test_depth_is_bilinear() -> None:
     depth = (10.0 + 0.1 * x + 0.02 * y).astype(np.float32)
     points = np.array([[0.0, 0.0], [5.0, 4.0], [2.5, 1.25], [4.99, 3.99]])
     expected = 10.0 + 0.1 * points[:, 0] + 0.02 * points[:, 1]
-    np.testing.assert_allclose(sample_depth(depth, points, 0.05), expected, rtol=1e-6)
+    np.testing.assert_allclose(surface_depth(depth, points, 0.05), expected, rtol=1e-6)
 
 
 def test_depth_weights_of_all_four_neighbours() -> None:
     depth = np.array([[1.00, 1.01], [1.02, 1.04]], dtype=np.float32)
     expected = 0.75 * 0.6 * 1.00 + 0.25 * 0.6 * 1.01 + 0.75 * 0.4 * 1.02 + 0.25 * 0.4 * 1.04
-    np.testing.assert_allclose(sample_depth(depth, np.array([[0.25, 0.4]]), 0.05), [expected], rtol=1e-6)
+    np.testing.assert_allclose(surface_depth(depth, np.array([[0.25, 0.4]]), 0.05), [expected], rtol=1e-6)
 
 
 def test_depth_on_a_pixel_centre_is_that_pixels_own_beside_a_hole_or_an_edge() -> None:
     depth = np.array([[0.0, 2.0, 5.0], [2.0, 2.0, 5.0]], dtype=np.float32)
     points = np.array([[1.0, 0.0], [1.0, 0.5], [1.5, 1.0], [0.5, 0.0], [0.0, 0.0], [2.0, 0.3]])
     expected = [2.0, 2.0, np.nan, np.nan, np.nan, 5.0]
-    np.testing.assert_allclose(sample_depth(depth, points, 0.05), expected)
+    np.testing.assert_allclose(surface_depth(depth, points, 0.05), expected)
 
 
 @pytest.mark.parametrize(("step", "known"), [(0.099, True), (0.101, False)])
 def test_an_edge_is_a_step_of_more_than_the_tolerance(step: float, known: bool) -> None:
     depth = np.array([[2.0, 2.0 + step], [2.0, 2.0]], dtype=np.float32)
-    assert np.isfinite(sample_depth(depth, np.array([[0.5, 0.5]]), 0.05)).tolist() == [known]
+    assert np.isfinite(surface_depth(depth, np.array([[0.5, 0.5]]), 0.05)).tolist() == [known]
 
 
 def test_depth_outside_the_map_is_unknown() -> None:
     depth = np.ones((4, 5), dtype=np.float32)
     points = np.array([[-0.01, 1], [4.01, 1], [1, 3.01], [1, -2], [np.nan, 1], [1e9, 1e9]])
-    assert np.isnan(sample_depth(depth, points, 0.05)).all()
+    assert np.isnan(surface_depth(depth, points, 0.05)).all()
 
 
 def test_sets_taken_together_keep_their_pairs_and_become_parts() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.evaluation.running import methods
+from semkey.evaluation.running.code import code_hash
 from semkey.evaluation.running.feature_cache import FeatureCache, feature_key
 from semkey.evaluation.running.methods import Method, create_method
 from semkey.matching import match
@@ -67,7 +68,7 @@ def test_fingerprints_are_complete_and_json_ready(name: str) -> None:
     assert extraction["max_keypoints"] == 50
     assert extraction["device"] == "cpu"
     sources = methods.NETWORK_SOURCES if name == "compact" else methods.SOURCES
-    assert extraction["source"] == methods.source_hash(sources)
+    assert extraction["source"] == code_hash(sources)
     assert extraction["kind"] == ("semkey" if name == "compact" else "opencv")
     library = "torch" if name == "compact" else "opencv-python-headless"
     assert extraction["versions"][library].count(".") >= 2
@@ -95,7 +96,7 @@ def test_a_copy_of_the_weights_under_another_name_has_the_same_hash(tmp_path: Pa
     assert second.name == str(copy)
 
 
-def test_the_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_counts(tmp_path: Path) -> None:
     for name in (
         "backbones/a.py",
         "extractors/a.py",
@@ -103,12 +104,15 @@ def test_the_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "images/a.py",
         "model/heads.py",
         "model/features.py",
+        "model/gate.py",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
     (tmp_path / "model/preprocess.py").write_text("1")
-    monkeypatch.setattr(methods, "files", lambda name: tmp_path)
-    fresh = methods.source_hash.__wrapped__
+
+    def fresh(sources: tuple[str, ...]) -> str:
+        return code_hash(sources, tmp_path)
+
     network, others = fresh(methods.NETWORK_SOURCES), fresh(methods.SOURCES)
     assert (fresh(methods.NETWORK_SOURCES), fresh(methods.SOURCES)) == (network, others)
     (tmp_path / "model/heads.py").write_text("2")

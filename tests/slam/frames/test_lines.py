@@ -15,6 +15,7 @@ from semkey.errors import ConfigError, InputError
 from semkey.extractors import create_extractor, extract_and_describe
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.config import LineConfig
 from semkey.slam.frames.segments import (
@@ -356,7 +357,7 @@ def no_points() -> PoseObservations:
     return PoseObservations(
         points_world=np.zeros((0, 3)),
         keypoints=np.zeros((0, 2)),
-        pixel_sigma=nothing,
+        covariances=np.zeros((0, 2, 2)),
         depth=nothing,
         depth_sigma=nothing,
         weights=nothing,
@@ -434,7 +435,7 @@ def test_lines_help_where_points_are_few(rng: np.random.Generator) -> None:
         points = PoseObservations(
             points_world=transform_points(inverse(TRUE_POSE), CAMERA.backproject(keypoints, z)),
             keypoints=keypoints + rng.normal(0, 1, (6, 2)),
-            pixel_sigma=np.ones(6),
+            covariances=isotropic_covariances(6, 1.0),
             depth=z + rng.normal(0, 0.01, 6),
             depth_sigma=np.full(6, 0.01),
             weights=np.ones(6),

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from semkey.geometry.transforms import so3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import LoopConfig, MapConfig
 from semkey.slam.frames.frame import observe_keypoints
 from semkey.slam.loops.essential_graph import path_between, way_between
 from semkey.slam.loops.plausibility import is_plausible
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.similarity import ScaledTransform
 from synthetic_world import CAMERA, PointExtractor, PointWorld
@@ -30,7 +32,12 @@ def straight_map(step: float) -> SlamMap:
     features = PointExtractor(world).extract(world[0].image)
     nothing = np.zeros(len(features))
     for k, pose in enumerate(poses):
-        keyframe = slam_map.add_keyframe(observe_keypoints(k, 1.0 * k, features, nothing, nothing), pose, None, 0)
+        keyframe = slam_map.add_keyframe(
+            observe_keypoints(k, 1.0 * k, features, nothing, nothing, isotropic_covariances(len(features), 1.0)),
+            pose,
+            None,
+            0,
+        )
         keyframe.parent = None if k == 0 else k - 1
         keyframe.median_depth = 2.0
     return slam_map
@@ -41,11 +48,12 @@ def match_at(z: float, scale: float = 1.0) -> PlaceMatch:
     pose = np.eye(4)
     pose[2, 3] = z
     none = np.zeros(0, dtype=np.int64)
+    nothing = Associations(landmark_ids=none, keypoint_indices=none, similarity=np.zeros(0))
     return PlaceMatch(
         query=COUNT - 1,
         matched=0,
         S_place_query=ScaledTransform(T=pose, scale=scale),
-        associations=Associations(landmark_ids=none, keypoint_indices=none, similarity=np.zeros(0)),
+        placement=Placement(T_world_cam=pose, associations=nothing, inliers=np.zeros(0, dtype=bool)),
         coverage=1.0,
         log_scale_sigma=0.1,
     )

@@ -11,6 +11,7 @@ from semkey.slam.loops.submaps import join_at
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe_tree import scaled_transform
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.similarity import ScaledTransform
 
@@ -40,7 +41,7 @@ def match(query: int, matched: int, S_place_query: ScaledTransform) -> PlaceMatc
         query=query,
         matched=matched,
         S_place_query=S_place_query,
-        associations=nothing,
+        placement=Placement(T_world_cam=S_place_query.T, associations=nothing, inliers=np.zeros(0, dtype=bool)),
         coverage=1.0,
         log_scale_sigma=0.01,
     )

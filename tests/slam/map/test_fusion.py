@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import inverse, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.frames.frame import ObservedFrame, observe_keypoints
 from semkey.slam.map.association import Associations
-from semkey.slam.map.fusion import fuse_observations, point_information, predicted_sigmas
+from semkey.slam.map.fusion import fuse_observations, point_information, predicted_residual_noise
 from semkey.slam.map.landmarks import LandmarkMap
 from synthetic_world import CAMERA, HEIGHT, WIDTH
 
@@ -44,7 +45,7 @@ def sighting(pixels: Array, depth: Array, sigma: Array, reliability: float = 1.0
         global_descriptor=torch.zeros(0),
         image_size=(WIDTH, HEIGHT),
     )
-    return observe_keypoints(0, 0.0, features, depth, sigma)
+    return observe_keypoints(0, 0.0, features, depth, sigma, isotropic_covariances(count, 1.0))
 
 
 def all_pairs(count: int, similarity: float = 1.0) -> Associations:
@@ -56,7 +57,9 @@ def sigmas(landmarks: LandmarkMap, pose: Array, depth_sigma: float, *, pixel_sig
     """Of all landmarks; of one pixel and one depth residual each."""
     every = np.arange(len(landmarks))
     measured = np.full(len(landmarks), depth_sigma)
-    return predicted_sigmas(landmarks, every, pose, CAMERA, measured, pixel_sigma=pixel_sigma)
+    keypoints = isotropic_covariances(len(landmarks), pixel_sigma)
+    pixel, depth = predicted_residual_noise(landmarks, every, pose, CAMERA, keypoints, measured)
+    return np.sqrt(0.5 * np.trace(pixel, axis1=1, axis2=2)), depth
 
 
 # -- the next sighting ---------------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ def test_predicted_noise_is_what_sampled_landmarks_show(rng: np.random.Generator
 def test_a_new_point_is_as_certain_as_its_pixel_and_depth(pose: Array) -> None:
     """At 2 m half a pixel is 0.5 * 2 / 260 m; a weight of a quarter doubles every deviation."""
     point, sigma, weight = np.array([[0.0, 0.0, 2.0]]), np.array([0.03]), np.array([0.25])
-    information = point_information(point, sigma, weight, pose, CAMERA, pixel_sigma=0.5)
+    information = point_information(point, sigma, weight, pose, CAMERA, isotropic_covariances(1, 0.5))
     aside = 2 * 0.5 * 2.0 / 260.0
     expected = in_world(pose, np.diag([aside**2, aside**2, 0.06**2]))
     np.testing.assert_allclose(np.linalg.inv(information[0]), expected, rtol=1e-6, atol=1e-12)
@@ -105,7 +108,7 @@ def test_a_landmark_moves_to_the_mean_weighted_by_information(pose: Array) -> No
     point = transform_points(pose, np.array([[0.0, 0.0, 2.0]]))
     landmarks = landmarks_at(point, in_world(pose, np.diag([0.01**2, 0.01**2, 0.04**2]))[None])
     frame = sighting(CENTRE, np.array([2.041]), np.array([0.03]), reliability=0.5)
-    fuse_observations(landmarks, frame, pose, all_pairs(1, 0.72), CAMERA, pixel_sigma=1.0)
+    fuse_observations(landmarks, frame, pose, all_pairs(1, 0.72), CAMERA)
     moved = transform_points(inverse(pose), landmarks.positions)[0]
     np.testing.assert_allclose(moved, [0.0, 0.0, 2.016], atol=1e-6)
     covariance = in_world(inverse(pose), np.linalg.inv(landmarks.information[0]))
@@ -120,7 +123,7 @@ def test_a_residual_of_many_deviations_does_not_drag_a_landmark_along() -> None:
     covariance = np.diag([0.01**2, 0.01**2, 0.04**2])
     landmarks = landmarks_at(points, np.stack([covariance, covariance]))
     frame = sighting(np.repeat(CENTRE, 2, axis=0), np.array([2.5, 2.0]), np.array([0.03, 0.03]))
-    fuse_observations(landmarks, frame, NO_TURN, all_pairs(2), CAMERA, pixel_sigma=1.0)
+    fuse_observations(landmarks, frame, NO_TURN, all_pairs(2), CAMERA)
     np.testing.assert_allclose(landmarks.positions, points, atol=1e-9)
     of_depth = landmarks.information[:, 2, 2]
     np.testing.assert_allclose(of_depth, [1 / 0.04**2, 1 / 0.04**2 + 1 / 0.03**2], rtol=1e-6)
@@ -136,9 +139,44 @@ def test_without_depth_only_the_pixel_counts() -> None:
         NO_TURN,
         all_pairs(1),
         CAMERA,
-        pixel_sigma=1.0,
     )
     # One pixel at 2 m is 1 / 130 m, measured to as much, and known to 1 cm.
     share = 130.0**2 / (130.0**2 + 100.0**2)
     np.testing.assert_allclose(landmarks.positions[0], [share / 130.0, 0.0, 2.0], atol=1e-9)
     np.testing.assert_allclose(np.diag(landmarks.information[0] - before[0]), [130.0**2, 130.0**2, 0.0], atol=1e-6)
+
+
+# -- covariances ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_predicted_is_what_is_seen(rng: np.random.Generator) -> None:
+    """Landmarks drawn from their uncertainty, seen with noise, scatter as predicted, in the image and in depth."""
+    root = 0.02 * rng.normal(size=(3, 3))
+    covariance = root @ root.T + 1e-5 * np.eye(3)
+    point = transform_points(POSE, np.array([[0.3, -0.2, 2.0]]))
+    keypoint = np.array([[[0.5, 0.2], [0.2, 0.3]]])
+    landmarks = LandmarkMap(4)
+    ids = landmarks.add(
+        point, np.asarray([np.linalg.inv(covariance)], dtype=np.float64), np.zeros((1, 4), np.float32), np.zeros(3), 0
+    )
+    pixel, depth = predicted_residual_noise(landmarks, ids, POSE, CAMERA, keypoint, np.array([0.01]))
+
+    true = transform_points(inverse(POSE), rng.multivariate_normal(point[0], covariance, 20000))
+    seen = CAMERA.project(true) + rng.multivariate_normal(np.zeros(2), keypoint[0], 20000)
+    measured = true[:, 2] + rng.normal(0, 0.01, 20000)
+    np.testing.assert_allclose(np.cov(seen.T), pixel[0], rtol=0.06, atol=0.05)
+    assert abs(np.std(measured) / depth[0] - 1) < 0.03
+    assert np.trace(pixel[0]) > 2 * np.trace(keypoint[0]), "the landmark's own uncertainty counts"
+
+
+def test_a_landmark_on_an_edge_is_uncertain_along_it() -> None:
+    edge = np.array([[[4.0, 0.0], [0.0, 0.04]]])
+    information = point_information(np.array([[0.1, 0.05, 2.0]]), np.array([0.02]), np.ones(1), np.eye(4), CAMERA, edge)
+    covariance = np.linalg.inv(information[0])
+    per_pixel = 2.0 / CAMERA.fx
+    np.testing.assert_allclose(np.sqrt(covariance[0, 0]), 2.0 * per_pixel, rtol=0.05)
+    np.testing.assert_allclose(np.sqrt(covariance[1, 1]), 0.2 * per_pixel, rtol=0.2)
+    same = point_information(
+        np.array([[0.1, 0.05, 2.0]]), np.array([0.02]), np.ones(1), np.eye(4), CAMERA, isotropic_covariances(1, 2.0)
+    )
+    assert np.linalg.inv(same[0])[1, 1] > 50 * covariance[1, 1]

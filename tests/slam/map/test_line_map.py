@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.matching.robust import estimate_absolute_pose_with_lines
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
@@ -56,7 +57,8 @@ def keyframe_of(world: PointWorld, slam_map: SlamMap, index: int, pose: NDArray[
     frame = world[index]
     assert frame.depth is not None
     features = PointExtractor(world).extract(frame.image)
-    observed = observe_frame(index, 0.1 * index, features, frame.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    observed = observe_frame(index, 0.1 * index, features, frame.depth, covariances, min_depth=0.3, max_depth=8.0)
     truth = world.ground_truth[index] if pose is None else pose
     assert truth is not None
     return slam_map.add_keyframe(observed, truth, None, 0)
@@ -227,9 +229,9 @@ def test_lines_without_depth_come_from_two_views() -> None:
         blind = observe_lines(segments, None, CAMERA, min_depth=0.3, max_depth=8.0)
         keyframe.frame = replace(keyframe.frame, lines=blind)
         ids = keyframe.landmark_ids[keyframe.observed]
-        seen = tracker.look(keyframe.frame, keyframe.T_world_cam, ids, radius_px=4.0)
+        seen = tracker.find(keyframe.frame, keyframe.T_world_cam, ids, radius_px=4.0)
         if seen is not None:
-            seen = seen.judged(np.ones(len(seen.associations), dtype=bool))
+            seen = seen.with_inliers(np.ones(len(seen.associations), dtype=bool))
         tracker.add_keyframe(keyframe, seen)
         assert not blind.spatial.valid.any(), "the frame's own record stays as it was"
         if index == 0:
@@ -331,7 +333,7 @@ def test_bundle_adjustment_by_lines_alone_finds_the_poses() -> None:
             keyframe_rows=no_ids,
             landmark_rows=no_ids,
             keypoints=np.zeros((0, 2)),
-            pixel_sigma=nothing,
+            covariances=np.zeros((0, 2, 2)),
             depth=nothing,
             depth_sigma=nothing,
             lines=problem,

@@ -128,6 +128,17 @@ def test_a_scaled_keyframe_sees_its_landmarks_where_it_saw_them() -> None:
     np.testing.assert_allclose(slam_map.absolute_pose(first, slam_map.relative_pose(first, now)), now, atol=1e-12)
 
 
+def test_a_landmark_is_recognised_from_where_its_keyframe_has_gone() -> None:
+    """Turned by a right angle: from the old direction it would be out of sight."""
+    slam_map = empty_map()
+    first = grow(slam_map, np.eye(4))
+    turned = se3_exp([0.0, 0.0, 0.0, 0.0, np.pi / 2, 0.0])
+    slam_map.set_poses({first: turned})
+    visible, pixels = slam_map.landmarks.visible_from(np.arange(COUNT), turned, CAMERA)
+    assert len(visible) == COUNT
+    np.testing.assert_allclose(pixels, CAMERA.project(POINTS), atol=1e-3)
+
+
 def test_how_far_a_keyframe_sees_grows_with_it() -> None:
     slam_map = empty_map()
     first, second = grow(slam_map, np.eye(4)), grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]))
@@ -187,6 +198,20 @@ def test_merged_landmarks_are_seen_by_whoever_saw_either() -> None:
     assert slam_map.covisible(first, 1) == [(second, 6)]
 
 
+def test_a_merged_landmark_has_been_seen_and_found_as_often_as_both() -> None:
+    slam_map = empty_map()
+    first, second = grow(slam_map, np.eye(4), submap=0), grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]), submap=1)
+    keep, gone = (slam_map.keyframes[k].landmark_ids[:3].copy() for k in (first, second))
+    slam_map.count_views(keep, keep)
+    slam_map.count_views(np.concatenate([keep, gone]), gone)
+    slam_map.merge_landmarks(keep, gone)
+    counts = slam_map.landmarks.to_arrays()
+    # Once each by their keyframes; then twice and once in view, once and once found.
+    assert counts["visible"][keep].tolist() == [3 + 2] * 3
+    assert counts["found"][keep].tolist() == [2 + 2] * 3
+    assert counts["keyframe_count"][keep].tolist() == [2] * 3
+
+
 def test_rows_of_removed_landmarks_are_used_again() -> None:
     slam_map = empty_map()
     first = grow(slam_map, np.eye(4))
@@ -221,6 +246,22 @@ def test_frames_of_a_removed_keyframe_follow_its_parent() -> None:
     moved = slam_map.absolute_pose(third, T_third_frame)
     np.testing.assert_allclose(moved[:3, :3], (correction @ frame)[:3, :3], atol=1e-12)
     np.testing.assert_allclose(moved[:3, 3], correction[:3, 3] + correction[:3, :3] @ (3 * frame[:3, 3]), atol=1e-12)
+
+
+def test_a_removed_keyframe_that_had_grown_leaves_its_frames_where_they_were() -> None:
+    """Two keyframes of other sizes than their parent's are removed, one after the other."""
+    slam_map = empty_map()
+    first, second, third = (grow(slam_map, se3_exp([0.1 * k, 0, 0, 0, 0.02 * k, 0])) for k in range(3))
+    slam_map.keyframes[third].parent = second
+    frame = compose(slam_map.keyframes[third].T_world_cam, se3_exp([0.0, 0.1, 0.0, 0.1, 0.0, 0.0]))
+    T_third_frame = slam_map.relative_pose(third, frame)
+    poses = {k: slam_map.keyframes[k].T_world_cam for k in (first, second, third)}
+    slam_map.set_poses(poses, {first: 1.5, second: 2.0, third: 3.0})
+    before = slam_map.absolute_pose(third, T_third_frame)
+    assert np.linalg.norm(before[:3, 3] - poses[third][:3, 3]) == pytest.approx(0.3, rel=0.01)
+    for gone in (third, second):
+        slam_map.remove_keyframe(gone)
+        np.testing.assert_allclose(slam_map.absolute_pose(third, T_third_frame), before, atol=1e-12)
 
 
 def test_a_removed_keyframe_leaves_its_landmarks_to_who_else_sees_them() -> None:

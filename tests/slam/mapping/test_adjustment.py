@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam import MapConfig
 from semkey.slam.frames.frame import observe_frame
 from semkey.slam.map.association import Associations
@@ -34,6 +35,7 @@ def sightings(rows: Sequence[tuple[int, int, float, float]]) -> Observations:
         keypoint_indices=np.arange(count),
         landmark_ids=table[:, 1].astype(np.int64),
         keypoints=table[:, 2:],
+        covariances=isotropic_covariances(count, 1.0),
         depth=np.ones(count),
         depth_sigma=np.ones(count),
         weights=np.ones(count),
@@ -49,7 +51,15 @@ def grown_map(count: int) -> SlamMap:
         taken = world[index]
         assert taken.depth is not None
         features = PointExtractor(world).extract(taken.image)
-        frame = observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+        frame = observe_frame(
+            index,
+            0.1 * index,
+            features,
+            taken.depth,
+            isotropic_covariances(len(features), 1.0),
+            min_depth=0.3,
+            max_depth=8.0,
+        )
         found = None
         if index:
             ids = slam_map.keyframes[0].landmark_ids

@@ -13,7 +13,7 @@ from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.geometry.transforms import compose, se3_exp
 from semkey.slam import SlamResult, run_slam
 from semkey.slam.output.lost_pictures import LostFramePictures
-from semkey.slam.output.report import summarize, write_report
+from semkey.slam.output.report import summarise, write_report
 from semkey.slam.records import LoopRecord
 from semkey.slam.timing import StageTimer
 from semkey.visualization.map_picture import draw_reprojections, map_figure
@@ -31,7 +31,7 @@ def test_the_report_follows_corrections_and_keeps_what_was_estimated_first(tmp_p
     result, _ = run()
     slam_map = result.slam_map
     assert slam_map is not None
-    before = summarize(result)
+    before = summarise(result)
     assert before["ate_rmse_m"] == pytest.approx(before["live_ate_rmse_m"], abs=1e-3)
     # Half of the keyframes are moved by 20 cm: the frames that hang on them follow, the live trajectory stays.
     shift = se3_exp(np.array([0.2, 0, 0, 0, 0, 0]))
@@ -108,7 +108,7 @@ def test_times_are_means_over_all_frames_and_medians_over_those_that_had_the_sta
     assert len(result.frames) == 16
     assert len(result.stage_samples["frame"]) == 16
     result.stage_samples = {"map": [0.001, 0.003, 0.002, 0.010], "read": [0.002] * 16}
-    stages = summarize(result)["stage_ms"]
+    stages = summarise(result)["stage_ms"]
     assert stages["map"] == {"mean": 1.0, "median": 2.5, "p95": pytest.approx(8.95)}
     assert stages["read"] == {"mean": 2.0, "median": 2.0, "p95": 2.0}
 

@@ -206,6 +206,15 @@ def test_a_map_that_contradicts_itself_is_refused(
         load_session(tmp_path / "x.semkey")
 
 
+def test_a_map_of_before_covariances_is_isotropic(tmp_path: Path) -> None:
+    """Version 0.1.0 kept one standard deviation for all keypoints; its maps open, and it is theirs."""
+    content = session_content(Session(result=run(noisy_world(8))))
+    arrays = {name: array for name, array in content.arrays.items() if name != "keypoints/covariance"}
+    write_map_file(tmp_path / "x.semkey", MapFile(header={**content.header, "pixel_sigma": 1.5}, arrays=arrays))
+    for keyframe in load_session(tmp_path / "x.semkey").slam_map.keyframes.values():
+        np.testing.assert_array_equal(keyframe.frame.covariances, [2.25 * np.eye(2)] * len(keyframe.frame))
+
+
 @pytest.mark.parametrize("key", ["camera", "config", "run", "features", "counters", "pixel_sigma"])
 def test_a_header_without_something_is_refused(tmp_path: Path, key: str) -> None:
     content = session_content(Session(result=run(noisy_world(3))))

@@ -17,6 +17,7 @@ import pytest
 from bundle_problems import disturbed, make_problem
 from semkey.errors import InputError
 from semkey.geometry.transforms import inverse, rotation_angle_deg, se3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.mapping.background import BackgroundProcess, BackgroundProcessError
 from semkey.slam.solvers.bundle import solve_bundle
 
@@ -179,3 +180,20 @@ def test_the_process_ends_with_its_caller() -> None:
             return
         time.sleep(0.1)
     pytest.fail(f"process {child} is still there")
+
+
+def test_sliding_along_edges_does_not_move_the_cameras(rng: np.random.Generator) -> None:
+    """Every camera sees its keypoints slid to one side along their edges; what is told across them is exact."""
+    poses, points = scene(cameras=6, points=80)
+    problem = make_problem(poses, points, with_depth=True, depth_noise=0.01)
+    angle = np.tile(rng.uniform(0, np.pi, len(points)), len(poses))
+    along = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sign(np.cos(angle))[:, None]
+    slide = np.repeat(rng.uniform(-2, 2, len(poses)), len(points))[:, None] * along
+    keypoints = problem.keypoints + slide + rng.normal(0, 0.1, slide.shape)
+    edges = along[:, :, None] * along[:, None, :] * 2.0**2 + 0.1**2 * np.eye(2)
+    errors = []
+    for covariances in (isotropic_covariances(len(problem), 2.0), edges):
+        result = solve_bundle(replace(problem, keypoints=keypoints, covariances=covariances))
+        turned = [rotation_angle_deg(inverse(a) @ b) for a, b in zip(result.poses, poses[1:], strict=True)]
+        errors.append(float(np.mean(turned)))
+    assert errors[1] < 0.25 * errors[0]

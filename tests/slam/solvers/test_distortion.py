@@ -9,6 +9,7 @@ import pytest
 
 from bundle_problems import disturbed, make_problem
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig
 from semkey.slam.frames.frame import observe_keypoints
 from semkey.slam.map.slam_map import SlamMap
@@ -52,7 +53,7 @@ def corner(*, lens: np.ndarray = NONE, noise: float = 0.1) -> tuple[BundleProble
         keyframe_rows=keyframes[several],
         landmark_rows=rows,
         keypoints=where[several],
-        pixel_sigma=np.full(count, 1.0),
+        covariances=isotropic_covariances(count, 1.0),
         depth=np.zeros(count),
         depth_sigma=np.ones(count),
         max_iterations=30,
@@ -152,7 +153,12 @@ def test_frames_grow_with_what_their_keyframe_sees() -> None:
         pose = world.ground_truth[index]
         assert pose is not None
         keyframe = slam_map.add_keyframe(
-            observe_keypoints(index, 0.1 * index, features, nothing, nothing), pose, None, 0
+            observe_keypoints(
+                index, 0.1 * index, features, nothing, nothing, isotropic_covariances(len(features), 1.0)
+            ),
+            pose,
+            None,
+            0,
         )
         keyframe.parent = None if index == 0 else 0
     first, *others = slam_map.keyframes.values()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, se3_log, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.frames.depth import depth_sigma, sample_depth
 from semkey.slam.solvers.pose import PoseObservations, PosePrior, cauchy, huber, refine_pose, residuals_and_jacobian
 
@@ -26,7 +27,7 @@ def observe(rng: np.random.Generator, count: int = 60, pixel_noise: float = 0.0,
     return PoseObservations(
         points_world=points_world,
         keypoints=keypoints + rng.normal(0, 1, (count, 2)) * pixel_noise,
-        pixel_sigma=np.ones(count),
+        covariances=isotropic_covariances(count, 1.0),
         depth=depth + rng.normal(0, 1, count) * depth_sigma(depth) * depth_noise,
         depth_sigma=depth_sigma(depth),
         weights=np.ones(count),
@@ -44,6 +45,8 @@ def test_jacobian_matches_finite_differences(seed: int) -> None:
     rng = np.random.default_rng(seed)
     observations = observe(rng, 10)
     observations = replace(observations, depth=np.where(np.arange(10) % 3 == 0, 0.0, observations.depth))
+    roots = rng.normal(size=(10, 2, 2))
+    observations = replace(observations, covariances=roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(2))
     pose = compose(se3_exp(rng.normal(0, 0.05, 6)), TRUE_POSE)
     _, jacobian = residuals_and_jacobian(pose, observations, CAMERA)
     step = 1e-6
@@ -132,6 +135,71 @@ def test_prior_decides_only_where_observations_do_not(rng: np.random.Generator) 
         compose(expected, inverse(TRUE_POSE))[:3, 3],
         atol=0.002,
     )
+
+
+def test_whitened_residuals_have_the_mahalanobis_norm(rng: np.random.Generator) -> None:
+    roots = rng.normal(size=(30, 2, 2))
+    covariances = roots @ roots.transpose(0, 2, 1) + 0.05 * np.eye(2)
+    observations = replace(observe(rng, 30, pixel_noise=2.0), covariances=covariances)
+    residuals, _ = residuals_and_jacobian(TRUE_POSE, observations, CAMERA)
+    points = transform_points(TRUE_POSE, observations.points_world)
+    error = CAMERA.project(points) - observations.keypoints
+    expected = np.einsum("oi,oij,oj->o", error, np.linalg.inv(covariances), error)
+    np.testing.assert_allclose(np.square(residuals[:, :2]).sum(axis=1), expected)
+
+
+def test_sliding_along_edges_does_not_move_the_pose(rng: np.random.Generator) -> None:
+    """Edges of many directions, and every keypoint a pixel or two on along its edge: each is a point on a line."""
+    count = 120
+    observations = replace(observe(rng, count), depth=np.zeros(count))
+    angle = rng.uniform(0, np.pi, count)
+    along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    # Keypoints slide to the right on their edges, as they do when all are drawn to the same side of a pixel grid.
+    along *= np.sign(along[:, :1])
+    keypoints = observations.keypoints + along * rng.uniform(0.5, 2.0, (count, 1)) + rng.normal(0, 0.1, (count, 2))
+    edges = along[:, :, None] * along[:, None, :] * 2.0**2 + 0.1**2 * np.eye(2)
+    slid = replace(observations, keypoints=keypoints)
+    isotropic = refine_pose(TRUE_POSE, slid, CAMERA)
+    anisotropic = refine_pose(TRUE_POSE, replace(slid, covariances=edges), CAMERA)
+    assert pose_error(isotropic.T_cam_world)[1] > 0.05
+    assert pose_error(anisotropic.T_cam_world)[1] < 0.2 * pose_error(isotropic.T_cam_world)[1]
+    assert pose_error(anisotropic.T_cam_world)[0] < 0.3 * pose_error(isotropic.T_cam_world)[0]
+
+
+def test_a_gross_depth_error_has_lost_its_pull() -> None:
+    """Depths take a Cauchy kernel: with a Huber kernel a quarter of wrong depths would move the pose by centimetres."""
+    rng = np.random.default_rng(3)
+    observations = observe(rng, 80, pixel_noise=0.5, depth_noise=1.0)
+    depth = observations.depth.copy()
+    depth[:20] += 2.0
+    wrong = pose_error(refine_pose(TRUE_POSE, replace(observations, depth=depth), CAMERA).T_cam_world)[0]
+    right = pose_error(refine_pose(TRUE_POSE, observations, CAMERA).T_cam_world)[0]
+    assert wrong < right + 0.0005
+
+
+def test_the_information_is_that_of_the_linear_problem(rng: np.random.Generator) -> None:
+    """Without gross errors it is the sum of ``J^T C^-1 J`` of all measurements, and of the prior."""
+    roots = rng.normal(size=(50, 2, 2))
+    covariances = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(2)
+    observations = replace(observe(rng, 50), covariances=covariances)
+    expected = np.zeros((6, 6))
+    step = 1e-6
+    jacobian = np.zeros((50, 3, 6))
+    for k, xi in enumerate(step * np.eye(6)):
+        ahead = transform_points(compose(se3_exp(xi), TRUE_POSE), observations.points_world)
+        behind = transform_points(compose(se3_exp(-xi), TRUE_POSE), observations.points_world)
+        jacobian[:, :2, k] = (CAMERA.project(ahead) - CAMERA.project(behind)) / (2 * step)
+        jacobian[:, 2, k] = (ahead[:, 2] - behind[:, 2]) / (2 * step)
+    for row, covariance, sigma in zip(jacobian, covariances, observations.depth_sigma, strict=True):
+        expected += row[:2].T @ np.linalg.inv(covariance) @ row[:2] + np.outer(row[2], row[2]) / sigma**2
+    refined = refine_pose(TRUE_POSE, observations, CAMERA)
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose(refined.information / scale, expected / scale, atol=1e-5)
+
+    information = np.diag([1e6, 2e6, 3e6, 4e6, 5e6, 6e6])
+    prior = PosePrior(T_cam_world=TRUE_POSE, information=information)
+    with_prior = refine_pose(TRUE_POSE, observations, CAMERA, prior=prior)
+    np.testing.assert_allclose(with_prior.information - refined.information, information, atol=1.0)
 
 
 def test_points_behind_the_camera_are_outliers_not_crashes(rng: np.random.Generator) -> None:

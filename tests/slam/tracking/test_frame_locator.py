@@ -8,11 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.timing import StageTimer
-from semkey.slam.tracking.locating import FrameLocator, PoseEstimate
+from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.motion import Prediction
 from synthetic_world import CAMERA, PointExtractor, PointWorld
 
@@ -28,7 +30,8 @@ def frame_of(world: PointWorld, index: int, *, keep: slice = slice(None)) -> Obs
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
     features = features.select(torch.arange(len(features))[keep])
-    return observe_frame(index, 0.1 * index, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def mapped(world: PointWorld) -> SlamMap:
@@ -50,25 +53,25 @@ def by_prediction(
     metres: float = 0.03,
     radians: float = 0.02,
     config: TrackingConfig = CONFIG,
-) -> PoseEstimate | None:
+) -> Placement | None:
     """Located from where the camera is expected, with these standard deviations."""
     prediction = Prediction(T_world_cam=expected, translation_sigma=metres, rotation_sigma=radians)
     last_seen = slam_map.newest.landmark_ids[slam_map.newest.observed]
     return locator(slam_map, config).by_prediction(frame, prediction, last_seen)
 
 
-def by_keyframe(slam_map: SlamMap, frame: ObservedFrame, min_inliers: int = CONFIG.min_inliers) -> PoseEstimate | None:
+def by_keyframe(slam_map: SlamMap, frame: ObservedFrame, min_inliers: int = CONFIG.min_inliers) -> Placement | None:
     return locator(slam_map).by_keyframes(frame, [slam_map.newest], min_inliers)
 
 
-def error(estimate: PoseEstimate | None, truth: Array = MOVED) -> tuple[float, float]:
+def error(estimate: Placement | None, truth: Array = MOVED) -> tuple[float, float]:
     """Metres and degrees."""
     assert estimate is not None
     difference = compose(inverse(truth), estimate.T_world_cam)
     return float(np.linalg.norm(difference[:3, 3])), rotation_angle_deg(difference)
 
 
-def share_right(slam_map: SlamMap, frame: ObservedFrame, estimate: PoseEstimate) -> float:
+def share_right(slam_map: SlamMap, frame: ObservedFrame, estimate: Placement) -> float:
     """Share of the inliers that pair a landmark with a keypoint of the same point."""
     found = estimate.inlier_associations
     theirs = slam_map.landmarks.descriptors[found.landmark_ids]

@@ -12,9 +12,9 @@ from grid_map import COUNT, POINTS, empty_map, grow, observe
 from semkey.geometry.transforms import se3_exp
 from semkey.slam.config import TrackingConfig
 from semkey.slam.map.association import Associations
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.tracking.keyframe_choice import needs_keyframe, uncovered_share
-from semkey.slam.tracking.locating import PoseEstimate
 from synthetic_world import CAMERA
 
 DEPTH = float(np.median(POINTS[:, 2]))
@@ -53,7 +53,7 @@ def kept(
     landmark_ids = slam_map.keyframes[0].landmark_ids[rows]
     inliers = np.arange(len(rows)) >= outliers
     associations = Associations(landmark_ids=landmark_ids, keypoint_indices=rows, similarity=np.ones(len(rows)))
-    estimate = PoseEstimate(T_world_cam=pose, associations=associations, inliers=inliers)
+    estimate = Placement(T_world_cam=pose, associations=associations, inliers=inliers)
     return needs_keyframe(slam_map, config, frame, estimate, reference=0, peak_inliers=peak)
 
 
@@ -120,7 +120,7 @@ def test_a_part_of_the_image_in_which_nothing_is_tracked(columns: int, share: fl
     associations = Associations(
         landmark_ids=slam_map.keyframes[0].landmark_ids[left], keypoint_indices=left, similarity=np.ones(len(left))
     )
-    estimate = PoseEstimate(T_world_cam=STILL, associations=associations, inliers=np.ones(len(left), dtype=bool))
+    estimate = Placement(T_world_cam=STILL, associations=associations, inliers=np.ones(len(left), dtype=bool))
     config = replace(NEVER, keyframe_uncovered_share=0.25)
     assert needs_keyframe(slam_map, config, frame, estimate, reference=0, peak_inliers=0) == expected
     assert uncovered_share(frame, left, CAMERA) == pytest.approx(share)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semkey.matching.background import background_similarity, pair_similarity
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_by_projection
 from semkey.slam.map.landmarks import LandmarkMap
@@ -41,7 +42,9 @@ def test_guided_pairs_are_the_most_similar_ones_within_the_radius(radius: float,
     taken = world[0]
     assert taken.depth is not None
     features = PointExtractor(world).extract(taken.image)
-    frame = observe_frame(0, 0.0, features, taken.depth, min_depth=0.3, max_depth=8.0)
+    frame = observe_frame(
+        0, 0.0, features, taken.depth, isotropic_covariances(len(features), 1.0), min_depth=0.3, max_depth=8.0
+    )
     count = len(frame)
     landmarks = LandmarkMap(frame.descriptors.shape[1])
     noisy = frame.descriptors + 0.1 * rng.normal(size=frame.descriptors.shape).astype(np.float32)

@@ -22,6 +22,7 @@ from semkey.geometry.transforms import (
     so3_exp,
     transform_points,
 )
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.rendering import raycast
 from semkey.rendering.config import RoomConfig
@@ -50,11 +51,11 @@ def _mono(world: PointWorld) -> PointWorld:
 def _observed(world: PointWorld, index: int) -> ObservedFrame:
     features = PointExtractor(world).extract(np.full((4, 4, 3), (index, 0, 0), dtype=np.uint8))
     nothing = np.zeros(len(features))
-    return observe_keypoints(index, 0.1 * index, features, nothing, nothing)
+    return observe_keypoints(index, 0.1 * index, features, nothing, nothing, isotropic_covariances(len(features), 1.0))
 
 
 def _starter(config: MonoConfig | None = None) -> MonoStarter:
-    return MonoStarter(CAMERA, config or MonoConfig(), image_scale=0.5, pixel_sigma=1.0, seed=0)
+    return MonoStarter(CAMERA, config or MonoConfig(), image_scale=0.5, seed=0)
 
 
 def _relative_error(result: SlamResult) -> float:

@@ -119,14 +119,14 @@ class PoseTruth:
         points = np.asarray(points, dtype=np.float64)
         if self.read_depth0 is None or self.read_depth1 is None:
             return np.full((len(points), 2), np.nan), np.zeros(len(points), dtype=bool)
-        depth = sample_depth(self.read_depth0(), points, self.depth_tolerance)
+        depth = surface_depth(self.read_depth0(), points, self.depth_tolerance)
         rotation, translation = self.T_cam1_cam0[:3, :3], self.T_cam1_cam0[:3, 3]
         moved = self.camera0.backproject(points, np.where(np.isnan(depth), 1.0, depth)) @ rotation.T + translation
         in_front = moved[:, 2] > 1e-6
         safe = np.where(in_front[:, None], moved, [0.0, 0.0, 1.0])
         mapped = np.where((in_front & ~np.isnan(depth))[:, None], self.camera1.project(safe), np.nan)
         visible = inside_image(mapped, size1)
-        seen = sample_depth(self.read_depth1(), np.where(visible[:, None], mapped, 0.0), self.depth_tolerance)
+        seen = surface_depth(self.read_depth1(), np.where(visible[:, None], mapped, 0.0), self.depth_tolerance)
         with np.errstate(invalid="ignore"):
             visible &= np.abs(moved[:, 2] - seen) <= self.depth_tolerance * seen
         return mapped, visible
@@ -156,8 +156,8 @@ def _straightened(points: NDArray, lens: Lens | None, camera: PinholeCamera) -> 
     return camera.project(rays / rays[:, 2:])
 
 
-def sample_depth(depth: NDArray[np.float32], points: NDArray, tolerance: float) -> NDArray[np.float64]:
-    """Depth (N,) float64 at pixels (N, 2), bilinear; NaN outside, at holes (0) and across depth edges.
+def surface_depth(depth: NDArray[np.float32], points: NDArray, tolerance: float) -> NDArray[np.float64]:
+    """Depth (N,) float64 of a surface at pixels (N, 2), bilinear; NaN outside, at holes (0) and across depth edges.
 
     An edge is where the four neighbours differ by more than ``tolerance`` of the nearest. Neighbours without weight do
     not count: on a pixel centre it is that pixel's depth, whatever is beside it.

@@ -14,7 +14,7 @@ from semkey.datasets.cameras.calibration import CameraArgument
 from semkey.datasets.opening import open_sequence
 from semkey.datasets.sequence import Frame, FrameSequence
 from semkey.errors import ConfigError, DatasetError
-from semkey.evaluation.data.pairs import ImagePair, ImageSource, PairSet, PoseTruth, sample_depth
+from semkey.evaluation.data.pairs import ImagePair, ImageSource, PairSet, PoseTruth, surface_depth
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse
 
@@ -167,7 +167,7 @@ def _visible_share(truth: PoseTruth) -> float:
     x = np.arange(_GRID_STEP_PX // 2, camera.width, _GRID_STEP_PX, dtype=np.float64)
     y = np.arange(_GRID_STEP_PX // 2, camera.height, _GRID_STEP_PX, dtype=np.float64)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    known = ~np.isnan(sample_depth(truth.read_depth0(), points, truth.depth_tolerance))
+    known = ~np.isnan(surface_depth(truth.read_depth0(), points, truth.depth_tolerance))
     if not known.any():
         return 0.0
     _, visible = truth.project(points[known], (truth.camera1.width, truth.camera1.height))

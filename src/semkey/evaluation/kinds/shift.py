@@ -16,7 +16,7 @@ from semkey.evaluation.running.environment import describe_environment
 from semkey.evaluation.running.methods import Method
 from semkey.evaluation.running.pair_runner import Progress
 from semkey.evaluation.running.results import Curve, Evaluation, Metric, Row, SetResult
-from semkey.extractors.registry import LearnedExtractor
+from semkey.extractors.semantic import SemanticExtractor
 from semkey.images.reading import read_image
 from semkey.metrics.shift import WITHIN_PX, ShiftErrors, band_limited, shift_errors, shifted_crop
 from semkey.model.features import Features
@@ -179,7 +179,7 @@ def _compare(
     first = method.extract(shifted_crop(picture, (0.0, 0.0), size))
     for shift, found in compared.items():
         crop = shifted_crop(picture, (shift, shift), size)
-        if isinstance(method.extractor, LearnedExtractor):
+        if isinstance(method.extractor, SemanticExtractor):
             places = first.keypoints - shift
             second, described = method.extractor.extract_and_describe(crop, places)
             second, described = second.to("cpu"), described.to("cpu")

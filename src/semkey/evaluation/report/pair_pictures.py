@@ -106,7 +106,7 @@ def _draw(
     judged = "matches at the true epipolar line" if is_epipolar else "matches correct"
     caption = f"{name}: {len(features0)} and {len(features1)} keypoints, {int(correct.sum())} {judged}, "
     caption += f"{len(shown) - int(correct.sum())} not" + (f", {unknown} not known" if unknown else "")
-    picture = draw_matches(image0, features0, image1, features1, shown, correct[known], caption=caption)
+    picture = draw_matches(image0, image1, features0, features1, shown, correct[known], caption=caption).pixels
     if picture.shape[1] > _MAX_WIDTH:
         size = (_MAX_WIDTH, round(picture.shape[0] * _MAX_WIDTH / picture.shape[1]))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

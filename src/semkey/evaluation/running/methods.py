@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,10 @@ from numpy.typing import NDArray
 
 from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
+from semkey.evaluation.running.code import code_hash
+from semkey.extractors.detector import Extractor
 from semkey.extractors.peer_weights import find_weights, load_weights_file
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, Extractor, create_extractor
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.mutual import Matches, match
 from semkey.model.features import Features
@@ -133,7 +132,7 @@ def create_method(
         "max_keypoints": keypoints,
         "device": _device_name(settings, device),
         "versions": _versions(str(settings.get("kind", ""))),
-        "source": source_hash(NETWORK_SOURCES if settings.get("kind") == "semkey" else SOURCES),
+        "source": code_hash(NETWORK_SOURCES if settings.get("kind") == "semkey" else SOURCES),
     }
     if matcher_weights is None:
         matching = {"matcher": "mutual nearest neighbours", "min_similarity": min_similarity, "ratio": ratio}
@@ -162,18 +161,6 @@ def create_method(
         matching=matching,
         max_keypoints=keypoints,
     )
-
-
-@cache
-def source_hash(sources: tuple[str, ...]) -> str:
-    """A hash of code of semkey (file names and contents), so that a change of it is not answered with old features."""
-    root = Path(str(files("semkey")))
-    digest = hashlib.sha256()
-    for source in sources:
-        path = root / source
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def _split(name: str) -> tuple[str, str | None]:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from semkey.errors import InputError
 from semkey.evaluation.data.pairs import HomographyTruth, PairSet, PoseTruth
+from semkey.evaluation.running.code import code_hash
 from semkey.evaluation.running.results import Row, plain, row_from_json
 
 _CODE = ("evaluation", "geometry", "matching", "metrics")
@@ -39,7 +38,7 @@ def run_key(fingerprint: Mapping[str, Any], kind: str, options: Mapping[str, Any
 
 def content_key(content: Mapping[str, Any], packages: tuple[str, ...]) -> str:
     """A hash of values that JSON can hold, and of the code of packages of semkey."""
-    text = json.dumps(plain({**content, "code": _code_hash(packages)}), sort_keys=True)
+    text = json.dumps(plain({**content, "code": code_hash(packages)}), sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
@@ -144,15 +143,3 @@ def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:
     pose = np.asarray(truth.T_cam1_cam0).tolist()
     cameras = [repr(part) for part in (truth.camera0, truth.camera1, truth.lens0, truth.lens1)]
     return [pose, *cameras, truth.has_depth, truth.depth_tolerance]
-
-
-@cache
-def _code_hash(packages: tuple[str, ...]) -> str:
-    """A hash of the source files of packages of semkey."""
-    digest = hashlib.blake2b(digest_size=16)
-    root = Path(str(files("semkey")))
-    for package in packages:
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode("utf-8") + b"\0")
-            digest.update(file.read_bytes() + b"\0")
-    return digest.hexdigest()

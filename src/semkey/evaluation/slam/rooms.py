@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from semkey.errors import ConfigError, InputError
-from semkey.evaluation.running.methods import source_hash
+from semkey.evaluation.running.code import code_hash
 from semkey.rendering import RoomConfig, write_room
 
 _FRAMES = 180
@@ -82,5 +82,5 @@ def _tell(progress: Progress, what: str) -> Callable[[int, int], None]:
 
 
 def _hash(config: RoomConfig) -> str:
-    content = {"room": asdict(config), "code": source_hash(("rendering",))}
+    content = {"room": asdict(config), "code": code_hash(("rendering",))}
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()

@@ -26,6 +26,7 @@ class ObservedFrame:
         timestamp: seconds.
         features: as extracted.
         keypoints: (N, 2) float64 pixels.
+        covariances: (N, 2, 2) of their positions, pixels^2.
         descriptors: (N, D) float32, unit norm.
         weights: (N,) in (0, 1], information multiplier from the predicted reliability.
         depth: (N,) metres, 0 where there is none to trust.
@@ -38,6 +39,7 @@ class ObservedFrame:
     timestamp: float
     features: Features
     keypoints: NDArray[np.float64]
+    covariances: NDArray[np.float64]
     descriptors: NDArray[np.float32]
     weights: NDArray[np.float64]
     depth: NDArray[np.float64]
@@ -58,19 +60,37 @@ def observe_frame(
     timestamp: float,
     features: Features,
     depth: NDArray[np.float32],
+    covariances: NDArray[np.float64],
     *,
     min_depth: float,
     max_depth: float,
 ) -> ObservedFrame:
-    """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays."""
+    """Look up the depth of every keypoint, in ``depth`` (H, W) metres, and lay the features out as numpy arrays.
+
+    ``covariances`` (N, 2, 2), pixels^2, are those of :func:`semkey.matching.keypoint_noise.keypoint_covariances`.
+    """
     z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
-    return observe_keypoints(index, timestamp, features, z, depth_sigma(z))
+    return observe_keypoints(index, timestamp, features, z, depth_sigma(z), covariances)
 
 
 def observe_keypoints(
-    index: int, timestamp: float, features: Features, depth: NDArray[np.float64], sigma: NDArray[np.float64]
+    index: int,
+    timestamp: float,
+    features: Features,
+    depth: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    covariances: NDArray[np.float64],
 ) -> ObservedFrame:
-    """Lay features out as numpy arrays, with ``depth`` (N,) of their keypoints and its ``sigma`` (N,), in metres."""
+    """Lay features out as numpy arrays.
+
+    Args:
+        index: position in the sequence.
+        timestamp: seconds.
+        features: of the image.
+        depth: (N,) of the keypoints, metres, 0 where there is none to trust.
+        sigma: (N,) of the depths, metres.
+        covariances: (N, 2, 2) of the keypoints' positions, pixels^2.
+    """
     features = features.to("cpu")
     keypoints = features.keypoints.numpy().astype(np.float64)
     return ObservedFrame(
@@ -78,6 +98,7 @@ def observe_keypoints(
         timestamp=timestamp,
         features=features,
         keypoints=keypoints,
+        covariances=covariances,
         descriptors=np.ascontiguousarray(features.descriptors.numpy(), dtype=np.float32),
         weights=np.clip(features.reliability.numpy().astype(np.float64), _SMALLEST_WEIGHT, 1.0),
         depth=depth,

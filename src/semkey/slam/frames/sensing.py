@@ -13,7 +13,8 @@ from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
-from semkey.slam.config import MapConfig, SlamConfig
+from semkey.slam.config import MapConfig, SlamConfig, image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame, observe_keypoints
 from semkey.slam.frames.observed_lines import observe_lines
 from semkey.slam.frames.segments import FeaturesWithSegments
@@ -47,6 +48,7 @@ class CameraSensor(ABC):
     def __init__(self, camera: PinholeCamera, config: SlamConfig) -> None:
         self._camera = camera
         self._config = config
+        self._covariances = covariance_model(config.tracking, image_scale(camera))
 
     @abstractmethod
     def observe(self, frame: Frame, features: Features) -> ObservedFrame:
@@ -80,7 +82,8 @@ class RgbdSensor(CameraSensor):
         if frame.depth is None:
             raise DatasetError("the frame has no depth image, which RGB-D SLAM needs")
         limits = {"min_depth": self._config.tracking.min_depth, "max_depth": self._config.tracking.max_depth}
-        observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, **limits)
+        covariances = self._covariances(features, frame.image)
+        observed = observe_frame(frame.index, frame.timestamp, features, frame.depth, covariances, **limits)
         if isinstance(features, FeaturesWithSegments):
             lines = observe_lines(features.segments, frame.depth, self._camera, **limits)
             observed = replace(observed, lines=lines)
@@ -118,7 +121,8 @@ class StereoSensor(CameraSensor):
         depth, sigma = stereo_depth(
             keypoints, frame.image, frame.right, self._camera, self._baseline, self._config.stereo
         )
-        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma)
+        covariances = self._covariances(features, frame.image)
+        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
 
 
 class MonoSensor(CameraSensor):
@@ -130,7 +134,8 @@ class MonoSensor(CameraSensor):
     def observe(self, frame: Frame, features: Features) -> ObservedFrame:
         """See :meth:`CameraSensor.observe`."""
         nothing = np.zeros(len(features))
-        return observe_keypoints(frame.index, frame.timestamp, features, nothing, nothing)
+        covariances = self._covariances(features, frame.image)
+        return observe_keypoints(frame.index, frame.timestamp, features, nothing, nothing, covariances)
 
     @property
     def map_config(self) -> MapConfig:

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import inverse
-from semkey.slam.config import LoopConfig
+from semkey.slam.config import LoopConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.essential_graph import essential_edges, weighted_edge
 from semkey.slam.loops.plausibility import is_plausible, pose_difference
 from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceIndex, place_groups
 from semkey.slam.loops.submaps import join_at
-from semkey.slam.loops.verification import PlaceMatch, count_supporters, coverage, match_place, place_landmarks
+from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place, place_landmarks
 from semkey.slam.map.duplicates import fuse_duplicates, identify
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.placing import accept
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
 from semkey.slam.solvers.pose_graph import PoseEdge, optimise_pose_graph
@@ -29,7 +30,6 @@ Indices = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
-_REFERENCE_WIDTH = 640
 # Neighbours of a keyframe that closed a loop in which the place's landmarks are looked for.
 _FUSED_NEIGHBOURS = 15
 
@@ -43,6 +43,7 @@ class LoopCloser:
     Args:
         slam_map: the map.
         config: settings.
+        ransac_error_px: inlier threshold of PnP-RANSAC for images 640 pixels wide.
         with_scale: the map's unit of length may drift (monocular).
         seed: of RANSAC.
 
@@ -50,11 +51,20 @@ class LoopCloser:
         loops: edges of the loops that were closed, newest last.
     """
 
-    def __init__(self, slam_map: SlamMap, config: LoopConfig, *, with_scale: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        slam_map: SlamMap,
+        config: LoopConfig,
+        *,
+        ransac_error_px: float = TrackingConfig.ransac_error_px,
+        with_scale: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.loops = [_known_edge(slam_map, *link) for link in slam_map.loop_links if _has(slam_map, *link[:2])]
         self._map = slam_map
         self._config = config
         self._with_scale = with_scale
+        self._ransac_error_px = ransac_error_px
         self._seed = seed
         self._index = PlaceIndex(keypoints=config.retrieval_keypoints, prefilter=config.retrieval_prefilter)
         self._filter = ConsistencyFilter(config.consistency)
@@ -70,28 +80,6 @@ class LoopCloser:
         )
         return [[self._map.keyframes[key] for key in group.members] for group in groups]
 
-    def explains(
-        self, frame: ObservedFrame, place: Sequence[Keyframe], T_world_cam: Array, keypoint_indices: Indices
-    ) -> bool:
-        """Whether a lost frame really sees a place from a pose: landmarks are matched wherever both have something.
-
-        Args:
-            frame: the frame.
-            place: keyframes that see the place.
-            T_world_cam: (4, 4) the pose.
-            keypoint_indices: (M,) keypoints that were matched.
-        """
-        landmark_ids = place_landmarks(self._map, place)
-        _, pixels = self._map.landmarks.visible_from(landmark_ids, T_world_cam, self._map.camera)
-        share = coverage(frame, pixels, keypoint_indices, self._map.camera)
-        logger.debug("frame %d: %d inliers, coverage %.2f", frame.index, len(keypoint_indices), share)
-        return share >= self._config.relocalisation_coverage
-
-    def close(self, keyframe: Keyframe) -> LoopRecord | None:
-        """:meth:`find` a place that a new keyframe sees again, and :meth:`correct` the map if there is one."""
-        match = self.find(keyframe)
-        return None if match is None else self.correct(match)
-
     def find(self, keyframe: Keyframe) -> PlaceMatch | None:
         """Look for a place that a new keyframe sees again; the map is not changed."""
         if not self._config.enabled:
@@ -105,7 +93,14 @@ class LoopCloser:
         )
         for group in self._filter.update(groups):
             place = [self._map.keyframes[key] for key in group.members]
-            match = match_place(self._map, keyframe, place, with_scale=self._with_scale, seed=self._seed)
+            match = match_place(
+                self._map,
+                keyframe,
+                place,
+                ransac_error_px=self._ransac_error_px,
+                with_scale=self._with_scale,
+                seed=self._seed,
+            )
             if match is not None and self._convinces(match, place):
                 self._filter.reset()
                 return match
@@ -136,11 +131,18 @@ class LoopCloser:
 
     def _convinces(self, match: PlaceMatch, place: Sequence[Keyframe]) -> bool:
         """Whether a match passes all checks, the cheap ones first."""
-        config = self._config
+        config, frame = self._config, self._map.keyframes[match.query].frame
         logger.debug(
             "keyframe %d at %d: %d inliers, coverage %.2f", match.query, match.matched, match.inliers, match.coverage
         )
-        if match.inliers < config.min_inliers or match.coverage < config.min_coverage:
+        if not accept(
+            match.placement,
+            frame,
+            self._map.camera,
+            min_inliers=config.min_inliers,
+            expected=match.placement.pixels,
+            min_coverage=config.min_coverage,
+        ):
             return False
         if not is_plausible(self._map, match, config, with_scale=self._with_scale):
             return False
@@ -169,7 +171,7 @@ class LoopCloser:
         merged = identify(self._map, query, match.associations)
         neighbours = [self._map.keyframes[key] for key, _ in self._map.covisible(query.id)[:_FUSED_NEIGHBOURS]]
         neighbours = [neighbour for neighbour in neighbours if neighbour not in place]
-        radius = self._config.fuse_radius_px * self._map.camera.width / _REFERENCE_WIDTH
+        radius = self._config.fuse_radius_px * image_scale(self._map.camera)
         merged += fuse_duplicates(self._map, [query, *neighbours], landmark_ids, radius_px=radius)
         metres, degrees = pose_difference(before, query.T_world_cam)
         logger.info(

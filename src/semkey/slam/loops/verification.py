@@ -9,7 +9,7 @@ they would have to be.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,34 +17,26 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.background import background_similarity
-from semkey.matching.robust import estimate_absolute_pose
-from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.config import TrackingConfig, image_scale
+from semkey.slam.map.association import Associations, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.placing import Placement, PlacingRules, place_frame, placement_coverage
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.pose import PoseObservations, RefinedPose, refine_pose
 from semkey.slam.solvers.similarity import ScaledTransform
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# The width for which pixel values are meant.
-_REFERENCE_WIDTH = 640
-_RANSAC_ERROR_PX = 4.0
-# Inliers of RANSAC below which there is nothing to complete.
-_FEWEST_RANSAC_INLIERS = 12
+# Matches and inliers below which there is nothing to complete.
+_FEWEST_INLIERS = 12
 # After RANSAC landmarks are looked for this close to their projection, and again with the refined pose.
-_GROWING_RADII_PX = (8.0, 6.0)
+_SEARCH_RADII_PX = (8.0, 6.0)
 # A neighbour is placed by odometry, and the loop's pose has its own error: its landmarks may be this far off.
 _SUPPORT_RADIUS_PX = 12.0
 # Keyframes of the place, most similar first, that are matched by descriptors alone; neighbours that are asked.
 _MATCHED_MEMBERS = 2
 _SUPPORT_MEMBERS = 2
 _ASKED_NEIGHBOURS = 5
-# Cells across and down in which matches are to be found, and points of a side that make a cell count.
-_CELLS = (8, 6)
-_POINTS_IN_CELL = 2
 # Between the similarity of unrelated descriptors (0) and the median one of the matches RANSAC trusts (1): below this a
 # match found near its projection proves nothing.
 _PROVING_SIMILARITY = 0.5
@@ -61,7 +53,7 @@ class PlaceMatch:
         query: id of the keyframe.
         matched: id of the keyframe of the place that shares most of the matches.
         S_place_query: maps camera coordinates of ``query`` to the place's world; its scale is 1 unless asked for.
-        associations: landmarks of the place and the keypoints of ``query`` that see them from there.
+        placement: the keyframe among the landmarks of the place; its inliers are the matches that prove something.
         coverage: of the image cells where both have something, the share with a match, in [0, 1].
         log_scale_sigma: standard deviation of the logarithm of the scale.
     """
@@ -69,9 +61,14 @@ class PlaceMatch:
     query: int
     matched: int
     S_place_query: ScaledTransform
-    associations: Associations
+    placement: Placement
     coverage: float
     log_scale_sigma: float
+
+    @property
+    def associations(self) -> Associations:
+        """Landmarks of the place and the keypoints of ``query`` that see them from there."""
+        return self.placement.inlier_associations
 
     @property
     def inliers(self) -> int:
@@ -84,6 +81,7 @@ def match_place(
     query: Keyframe,
     place: Sequence[Keyframe],
     *,
+    ransac_error_px: float = TrackingConfig.ransac_error_px,
     with_scale: bool = False,
     seed: int = 0,
 ) -> PlaceMatch | None:
@@ -97,42 +95,48 @@ def match_place(
         slam_map: the map; it is not changed.
         query: the keyframe; may lie in another submap than the place.
         place: keyframes of one submap that see the place, most similar first; not empty.
+        ransac_error_px: inlier threshold of RANSAC for an image 640 pixels wide.
         with_scale: the two sides may have different units of length (monocular maps).
         seed: of RANSAC.
 
     Returns:
         What was found, convincing or not; None where no pose was.
     """
-    pixel = slam_map.camera.width / _REFERENCE_WIDTH
-    found = _solve(slam_map, query, place, seed=seed)
-    if found is None:
-        return None
-    pose, associations, similarity_needed = found
+    pixel = image_scale(slam_map.camera)
+    frame = query.frame
+    matches = merge_associations(
+        [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
+    )
+    # What both see anyway proves nothing new.
+    matches = matches.select(~np.isin(matches.landmark_ids, query.landmark_ids))
     landmark_ids = np.setdiff1d(place_landmarks(slam_map, place), query.landmark_ids)
-    refined: RefinedPose | None = None
-    visible, pixels = landmark_ids, np.zeros((0, 2))
-    for radius in _GROWING_RADII_PX:
-        visible, pixels = slam_map.landmarks.visible_from(landmark_ids, pose, slam_map.camera)
-        associations = match_by_projection(query.frame, slam_map.landmarks, visible, pixels, radius_px=radius * pixel)
-        if len(associations) < _FEWEST_RANSAC_INLIERS:
-            return None
-        refined = _refine(slam_map, query.frame, associations, pose, use_depth=not with_scale)
-        pose = inverse(refined.T_cam_world)
-    assert refined is not None
-    associations = associations.select(refined.inliers)
-    proving = associations.select(associations.similarity >= similarity_needed)
-    if len(proving) < _FEWEST_RANSAC_INLIERS:
+    rules = PlacingRules(
+        min_matches=_FEWEST_INLIERS,
+        min_sample_inliers=_FEWEST_INLIERS,
+        ransac_error_px=ransac_error_px * pixel,
+        search_radii_px=tuple(radius * pixel for radius in _SEARCH_RADII_PX),
+        refines_sample=False,
+        uses_depth=not with_scale,
+    )
+    placement = place_frame(slam_map, frame, matches, lambda _: landmark_ids, rules, seed=seed)
+    if placement is None:
+        return None
+    associations = placement.inlier_associations
+    unrelated = background_similarity(frame.descriptors, place[0].frame.descriptors)
+    needed = unrelated + _PROVING_SIMILARITY * max(placement.sample_similarity - unrelated, 0.0)
+    proving = associations.select(associations.similarity >= needed)
+    if len(proving) < _FEWEST_INLIERS:
         return None
     scale, log_scale_sigma = (1.0, _LOG_SCALE_FLOOR)
     if with_scale:
-        scale, log_scale_sigma = _scale(slam_map, query, associations, pose)
-    S_place_query = ScaledTransform(T=pose, scale=scale)
+        scale, log_scale_sigma = _scale(slam_map, query, associations, placement.T_world_cam)
+    placement = replace(placement, associations=proving, inliers=np.ones(len(proving), dtype=bool))
     return PlaceMatch(
         query=query.id,
         matched=_most_shared(place, associations.landmark_ids),
-        S_place_query=S_place_query,
-        associations=proving,
-        coverage=coverage(query.frame, pixels, proving.keypoint_indices, slam_map.camera),
+        S_place_query=ScaledTransform(T=placement.T_world_cam, scale=scale),
+        placement=placement,
+        coverage=placement_coverage(placement, frame, slam_map.camera, placement.pixels),
         log_scale_sigma=log_scale_sigma,
     )
 
@@ -160,60 +164,16 @@ def count_supporters(
     return supporters
 
 
+def place_pixels(slam_map: SlamMap, place: Sequence[Keyframe], T_world_cam: Array, camera: PinholeCamera) -> Array:
+    """Where a camera at a pose should see the landmarks of a place: (V, 2) pixels, inside the image."""
+    return slam_map.landmarks.visible_from(place_landmarks(slam_map, place), T_world_cam, camera)[1]
+
+
 def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
     """The landmarks (L,) that keyframes see, each once."""
     seen = np.unique(np.concatenate([keyframe.landmark_ids for keyframe in place]))
     seen = seen[seen >= 0]
     return seen[slam_map.landmarks.alive[seen]]
-
-
-def _solve(
-    slam_map: SlamMap, query: Keyframe, place: Sequence[Keyframe], *, seed: int
-) -> tuple[Array, Associations, float] | None:
-    """T_place_cam (4, 4) by descriptors alone, its inliers, and the least similarity of a match that counts."""
-    frame = query.frame
-    matched = [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
-    associations = merge_associations(matched)
-    # What both see anyway proves nothing new.
-    associations = associations.select(~np.isin(associations.landmark_ids, query.landmark_ids))
-    if len(associations) < _FEWEST_RANSAC_INLIERS:
-        return None
-    solved = estimate_absolute_pose(
-        slam_map.landmarks.positions[associations.landmark_ids],
-        frame.keypoints[associations.keypoint_indices],
-        slam_map.camera,
-        max_error_px=_RANSAC_ERROR_PX * slam_map.camera.width / _REFERENCE_WIDTH,
-        seed=seed,
-    )
-    if solved.model is None or solved.inlier_count < _FEWEST_RANSAC_INLIERS:
-        return None
-    trusted = associations.select(solved.inliers)
-    unrelated = background_similarity(frame.descriptors, place[0].frame.descriptors)
-    needed = unrelated + _PROVING_SIMILARITY * max(float(np.median(trusted.similarity)) - unrelated, 0.0)
-    return inverse(solved.model), trusted, needed
-
-
-def _refine(
-    slam_map: SlamMap, frame: ObservedFrame, associations: Associations, T_world_cam: Array, *, use_depth: bool
-) -> RefinedPose:
-    ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-    pixel_sigma, depth_sigma = predicted_sigmas(
-        slam_map.landmarks,
-        ids,
-        T_world_cam,
-        slam_map.camera,
-        frame.depth_sigma[keypoints],
-        pixel_sigma=slam_map.pixel_sigma,
-    )
-    observations = PoseObservations(
-        points_world=slam_map.landmarks.positions[ids],
-        keypoints=frame.keypoints[keypoints],
-        pixel_sigma=pixel_sigma,
-        depth=frame.depth[keypoints] if use_depth else np.zeros(len(ids)),
-        depth_sigma=depth_sigma,
-        weights=frame.weights[keypoints] * associations.similarity,
-    )
-    return refine_pose(inverse(T_world_cam), observations, slam_map.camera)
 
 
 def _scale(slam_map: SlamMap, query: Keyframe, associations: Associations, T_place_cam: Array) -> tuple[float, float]:
@@ -229,35 +189,12 @@ def _scale(slam_map: SlamMap, query: Keyframe, associations: Associations, T_pla
     here = transform_points(inverse(query.T_world_cam), positions[own[both]])[:, 2]
     there = transform_points(inverse(T_place_cam), positions[associations.landmark_ids[both]])[:, 2]
     positive = (here > 0) & (there > 0)
-    if np.count_nonzero(positive) < _FEWEST_RANSAC_INLIERS:
+    if np.count_nonzero(positive) < _FEWEST_INLIERS:
         return 1.0, 1.0
     ratios = np.log(there[positive] / here[positive])
     middle = float(np.median(ratios))
     spread = 1.4826 * float(np.median(np.abs(ratios - middle)))
     return float(np.exp(middle)), max(1.25 * spread / np.sqrt(len(ratios)) * _SIGMA_INFLATION, _LOG_SCALE_FLOOR)
-
-
-def coverage(frame: ObservedFrame, expected: Array, matched: Indices, camera: PinholeCamera) -> float:
-    """Of the image cells with expected landmarks and with keypoints, the share with a matched keypoint, in [0, 1].
-
-    Args:
-        frame: its keypoints.
-        expected: (V, 2) pixels where landmarks should be seen.
-        matched: (M,) keypoints that see one of them.
-        camera: of the frame.
-    """
-    both = (_cell_counts(expected, camera) >= _POINTS_IN_CELL) & (
-        _cell_counts(frame.keypoints, camera) >= _POINTS_IN_CELL
-    )
-    hit = _cell_counts(frame.keypoints[matched], camera) > 0
-    return float(hit[both].mean()) if both.any() else 0.0
-
-
-def _cell_counts(pixels: Array, camera: PinholeCamera) -> Indices:
-    """How many of the pixels (N, 2) lie in each cell of the image."""
-    cells = (pixels / np.array([camera.width, camera.height]) * _CELLS).astype(np.int64)
-    cells = np.clip(cells, 0, np.array(_CELLS) - 1)
-    return np.bincount(cells[:, 0] * _CELLS[1] + cells[:, 1], minlength=_CELLS[0] * _CELLS[1])
 
 
 def _sees_place(
@@ -272,7 +209,7 @@ def _sees_place(
     seen = neighbour.frame.keypoints[associations.keypoint_indices]
     # Points behind the camera have no pixel (NaN) and are near nothing.
     distance = np.linalg.norm(slam_map.camera.project(points) - seen, axis=1)
-    return int(np.count_nonzero(distance < _SUPPORT_RADIUS_PX * slam_map.camera.width / _REFERENCE_WIDTH))
+    return int(np.count_nonzero(distance < _SUPPORT_RADIUS_PX * image_scale(slam_map.camera)))
 
 
 def _most_shared(place: Sequence[Keyframe], landmark_ids: Indices) -> int:

@@ -26,6 +26,7 @@ class Observations:
         keypoint_indices: (O,) with which keypoint.
         landmark_ids: (O,) what.
         keypoints: (O, 2) where, pixels.
+        covariances: (O, 2, 2) of where, pixels^2.
         depth: (O,) metres, 0 where unknown.
         depth_sigma: (O,) metres.
         weights: (O,) information multiplier.
@@ -35,6 +36,7 @@ class Observations:
     keypoint_indices: Indices
     landmark_ids: Indices
     keypoints: Array
+    covariances: Array
     depth: Array
     depth_sigma: Array
     weights: Array
@@ -152,12 +154,12 @@ class CovisibilityGraph(KeyframeTree):
 
     def _observations(self, keyframes: Indices, keypoints: Indices, landmark_ids: Indices) -> Observations:
         """Look up what is measured; ``keyframes`` (O,) is sorted."""
-        where = np.empty((len(keyframes), 2))
+        where, covariances = np.empty((len(keyframes), 2)), np.empty((len(keyframes), 2, 2))
         depth, sigma, weights = np.empty(len(keyframes)), np.empty(len(keyframes)), np.empty(len(keyframes))
         for keyframe_id in np.unique(keyframes).tolist():
             first, last = np.searchsorted(keyframes, [keyframe_id, keyframe_id + 1])
             frame, indices = self.keyframes[keyframe_id].frame, keypoints[first:last]
-            where[first:last] = frame.keypoints[indices]
+            where[first:last], covariances[first:last] = frame.keypoints[indices], frame.covariances[indices]
             depth[first:last], sigma[first:last] = frame.depth[indices], frame.depth_sigma[indices]
             weights[first:last] = frame.weights[indices]
         return Observations(
@@ -165,6 +167,7 @@ class CovisibilityGraph(KeyframeTree):
             keypoint_indices=keypoints,
             landmark_ids=landmark_ids,
             keypoints=where,
+            covariances=covariances,
             depth=depth,
             depth_sigma=sigma,
             weights=weights,

@@ -25,8 +25,7 @@ def point_information(
     weights: Array,
     T_world_cam: Array,
     camera: PinholeCamera,
-    *,
-    pixel_sigma: float,
+    covariances: Array,
 ) -> Array:
     """Inverse covariance (M, 3, 3) in world axes of points (M, 3) back-projected from a keypoint and its depth.
 
@@ -36,12 +35,12 @@ def point_information(
         weights: (M,) information multiplier.
         T_world_cam: (4, 4) pose of the camera.
         camera: its intrinsics.
-        pixel_sigma: standard deviation of a keypoint's position, pixels.
+        covariances: (M, 2, 2) of the keypoints' positions, pixels^2.
     """
     observations = PoseObservations(
         points_world=points_cam,
         keypoints=camera.project(points_cam),
-        pixel_sigma=np.full(len(points_cam), pixel_sigma),
+        covariances=covariances,
         depth=points_cam[:, 2],
         depth_sigma=depth_sigma,
         weights=weights,
@@ -58,8 +57,6 @@ def fuse_observations(
     T_world_cam: Array,
     found: Associations,
     camera: PinholeCamera,
-    *,
-    pixel_sigma: float,
 ) -> None:
     """Move landmarks to where they are most likely, given one more observation of each from a known pose."""
     ids, keypoints = found.landmark_ids, found.keypoint_indices
@@ -67,7 +64,7 @@ def fuse_observations(
     observations = PoseObservations(
         points_world=landmarks.positions[ids],
         keypoints=frame.keypoints[keypoints],
-        pixel_sigma=np.full(len(ids), pixel_sigma),
+        covariances=frame.covariances[keypoints],
         depth=frame.depth[keypoints],
         depth_sigma=frame.depth_sigma[keypoints],
         weights=weights,
@@ -80,28 +77,37 @@ def fuse_observations(
     landmarks.fuse(ids, to_world * root[:, :, None], residuals * root)
 
 
-def predicted_sigmas(
+def predicted_residual_noise(
     landmarks: LandmarkMap,
     ids: Indices,
     T_world_cam: Array,
     camera: PinholeCamera,
-    measured_depth_sigma: Array,
-    *,
-    pixel_sigma: float,
+    covariances: Array,
+    depth_sigma: Array,
 ) -> tuple[Array, Array]:
-    """Standard deviations of pixel (M,) and depth (M,) residuals of landmarks ``ids`` seen from a pose.
+    """How far landmarks ``ids`` may be from where a frame at a pose sees them: what a residual is judged by.
 
-    The measurement's own noise plus what the landmark's uncertain position adds to it.
+    The measurement's own noise plus what the landmark's uncertain position adds to it, in the image and in depth.
+
+    Args:
+        landmarks: the map's.
+        ids: (M,) landmarks.
+        T_world_cam: (4, 4) pose of the frame.
+        camera: its intrinsics.
+        covariances: (M, 2, 2) of the keypoints, pixels^2.
+        depth_sigma: (M,) of the measured depths, metres.
+
+    Returns:
+        Covariances (M, 2, 2) of pixel residuals, pixels^2, and standard deviations (M,) of depth residuals, metres.
     """
     T_cam_world = inverse(T_world_cam)
     points = transform_points(T_cam_world, landmarks.positions[ids])
-    covariance = np.linalg.inv(landmarks.information[ids])
+    position = np.linalg.inv(landmarks.information[ids])
     rotation = T_cam_world[:3, :3]
-    covariance = rotation @ covariance @ rotation.T
+    position = rotation @ position @ rotation.T
     z = np.maximum(points[:, 2], 1e-3)
-    row_u = np.stack([camera.fx / z, np.zeros_like(z), -camera.fx * points[:, 0] / z**2], axis=1)
-    row_v = np.stack([np.zeros_like(z), camera.fy / z, -camera.fy * points[:, 1] / z**2], axis=1)
-    variance_u = np.einsum("ni,nij,nj->n", row_u, covariance, row_u)
-    variance_v = np.einsum("ni,nij,nj->n", row_v, covariance, row_v)
-    pixel = np.sqrt(pixel_sigma**2 + 0.5 * (variance_u + variance_v))
-    return pixel, np.sqrt(np.square(measured_depth_sigma) + covariance[:, 2, 2])
+    projection = np.zeros((len(ids), 2, 3))
+    projection[:, 0, 0], projection[:, 0, 2] = camera.fx / z, -camera.fx * points[:, 0] / z**2
+    projection[:, 1, 1], projection[:, 1, 2] = camera.fy / z, -camera.fy * points[:, 1] / z**2
+    pixel = covariances + projection @ position @ projection.transpose(0, 2, 1)
+    return pixel, np.sqrt(np.square(depth_sigma) + position[:, 2, 2])

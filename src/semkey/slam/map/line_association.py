@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,34 @@ class LineAssociations:
     def select(self, mask: NDArray[np.bool_]) -> LineAssociations:
         """The pairs where ``mask`` (M,) holds."""
         return LineAssociations(lines=self.lines[mask], segments=self.segments[mask], similarity=self.similarity[mask])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeenLines:
+    """The lines that one frame sees from one pose.
+
+    Attributes:
+        observed: segments of the frame.
+        visible: lines of the map that the pose should see.
+        associations: pairs of the two.
+        observations: what the pairs say about the pose.
+        inliers: (M,) bool, pairs that agree with the refined pose.
+    """
+
+    observed: ObservedLines
+    visible: VisibleLines
+    associations: LineAssociations
+    observations: LineObservations
+    inliers: NDArray[np.bool_]
+
+    @property
+    def inlier_count(self) -> int:
+        """Lines that agree with the pose."""
+        return int(np.count_nonzero(self.inliers))
+
+    def with_inliers(self, inliers: NDArray[np.bool_]) -> SeenLines:
+        """The same lines, of which these agree with the pose."""
+        return replace(self, inliers=inliers)
 
 
 def match_lines(

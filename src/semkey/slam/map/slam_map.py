@@ -124,7 +124,7 @@ class SlamMap(CovisibilityGraph):
             keyframe.parent = self.nearest_keyframe(found.landmark_ids)
         self.keyframes[keyframe.id] = keyframe
         if found is not None:
-            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera, pixel_sigma=self.pixel_sigma)
+            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera)
             self.observe(keyframe.id, found.landmark_ids, found.keypoint_indices)
         fresh = np.flatnonzero((keyframe.landmark_ids < 0) & (frame.depth > 0))
         points_cam = frame.points_cam(fresh, self.camera)
@@ -134,7 +134,7 @@ class SlamMap(CovisibilityGraph):
             frame.weights[fresh],
             T_world_cam,
             self.camera,
-            pixel_sigma=self.pixel_sigma,
+            frame.covariances[fresh],
         )
         self.add_landmarks(keyframe.id, fresh, transform_points(T_world_cam, points_cam), information)
         self.remove_landmarks(self.landmarks.failed_probation(keyframe.id))

@@ -77,7 +77,7 @@ def bundle_problem(
         keyframe_rows=np.searchsorted(keyframe_ids, observations.keyframe_ids[used]),
         landmark_rows=landmark_rows,
         keypoints=observations.keypoints[used],
-        pixel_sigma=slam_map.pixel_sigma * spread,
+        covariances=observations.covariances[used] * np.square(spread)[:, None, None],
         depth=observations.depth[used],
         # A keypoint that may be mistaken makes its depth doubtful as well: with the sensor's own deviation the error on
         # fr3_cabinet is 6 % larger.

@@ -103,11 +103,9 @@ def _triangulate_pair(
         neighbour.T_world_cam,
         keyframe.T_world_cam,
         slam_map.camera,
-        pixel_sigma=slam_map.pixel_sigma,
+        covariances=(neighbour.frame.covariances[pairs[:, 0]], keyframe.frame.covariances[pairs[:, 1]]),
     )
-    good = found.believable(
-        min_parallax_deg=config.min_parallax_deg, max_error=config.max_error_px * image_scale / slam_map.pixel_sigma
-    )
+    good = found.believable(min_parallax_deg=config.min_parallax_deg, max_error=config.max_error_px * image_scale)
     points = found.points_world[good]
     covariance = np.linalg.inv(found.information[good]) if good.any() else np.zeros((0, 3, 3))
     rays = points - keyframe.T_world_cam[:3, 3]

@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig
 from semkey.slam.frames.frame import ObservedFrame
@@ -42,6 +43,7 @@ KEYFRAME_SPECS = {
     "keyframes/keypoints": ArraySpec(dtype="int64", shape=("K",)),
     "keyframes/global_descriptor": ArraySpec(dtype="float32", shape=("K", "G")),
     "keypoints/position": ArraySpec(dtype="float32", shape=("P", 2)),
+    "keypoints/covariance": ArraySpec(dtype="float32", shape=("P", 2, 2), optional=True),
     "keypoints/score": ArraySpec(dtype="float32", shape=("P",)),
     "keypoints/reliability": ArraySpec(dtype="float32", shape=("P",)),
     "keypoints/weight": ArraySpec(dtype="float64", shape=("P",)),
@@ -105,6 +107,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
         "keyframes/keypoints": _ints(len(frame) for frame in frames),
         "keyframes/global_descriptor": np.stack([feature.global_descriptor.numpy() for feature in features]),
         "keypoints/position": np.concatenate([feature.keypoints.numpy() for feature in features]),
+        "keypoints/covariance": np.concatenate([frame.covariances for frame in frames]).astype(np.float32),
         "keypoints/score": np.concatenate([feature.scores.numpy() for feature in features]),
         "keypoints/reliability": np.concatenate([feature.reliability.numpy() for feature in features]),
         "keypoints/weight": np.concatenate([frame.weights for frame in frames]),
@@ -147,7 +150,7 @@ def restore_map(
     ends = np.cumsum(counts)
     size = (camera.width, camera.height)
     keyframes = [
-        _keyframe(arrays, number, slice(int(end - count), int(end)), size)
+        _keyframe(arrays, number, slice(int(end - count), int(end)), size, pixel_sigma)
         for number, (count, end) in enumerate(zip(counts, ends, strict=True))
     ]
     removed = {
@@ -223,7 +226,9 @@ def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tup
     return records, truth
 
 
-def _keyframe(arrays: Mapping[str, NDArray], number: int, rows: slice, size: tuple[int, int]) -> Keyframe:
+def _keyframe(
+    arrays: Mapping[str, NDArray], number: int, rows: slice, size: tuple[int, int], pixel_sigma: float
+) -> Keyframe:
     parent = int(arrays["keyframes/parent"][number])
     features = Features(
         keypoints=torch.from_numpy(arrays["keypoints/position"][rows]),
@@ -234,11 +239,15 @@ def _keyframe(arrays: Mapping[str, NDArray], number: int, rows: slice, size: tup
         image_size=size,
     )
     positions = arrays["keypoints/position"][rows].astype(np.float64)
+    # Maps of version 0.1.0 have one standard deviation for all keypoints.
+    stored = arrays.get("keypoints/covariance")
+    covariances = isotropic_covariances(len(positions), pixel_sigma) if stored is None else stored[rows].astype(float)
     frame = ObservedFrame(
         index=int(arrays["keyframes/frame"][number]),
         timestamp=float(arrays["keyframes/timestamp"][number]),
         features=features,
         keypoints=positions,
+        covariances=covariances,
         descriptors=arrays["keypoints/descriptor"][rows],
         weights=arrays["keypoints/weight"][rows],
         depth=arrays["keypoints/depth"][rows],

@@ -39,7 +39,7 @@ def check_out_dir(out_dir: str | Path) -> Path:
     return path
 
 
-def summarize(result: SlamResult) -> dict[str, Any]:
+def summarise(result: SlamResult) -> dict[str, Any]:
     """The figures of a run, as they go into ``report.json``.
 
     Errors against ground truth are root mean squares: ``ate_rmse_m`` over camera centres after SE(3) alignment (Sim(3)
@@ -84,7 +84,7 @@ def summarize(result: SlamResult) -> dict[str, Any]:
 def write_report(
     result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence[LostPicture] = ()
 ) -> dict[str, Any]:
-    """Write the five files into a folder, each atomically, and return the figures of :func:`summarize`.
+    """Write the five files into a folder, each atomically, and return the figures of :func:`summarise`.
 
     The trajectories come first: should the disk fill up, they are the part that cannot be made again.
 
@@ -101,7 +101,7 @@ def write_report(
     out = check_out_dir(out_dir)
     write_tum_trajectory(out / TRAJECTORY_FILE, result.trajectory())
     write_tum_trajectory(out / LIVE_TRAJECTORY_FILE, result.live_trajectory())
-    figures = summarize(result)
+    figures = summarise(result)
     atomic_write_text(out / JSON_FILE, json.dumps(figures, indent=2, allow_nan=False) + "\n")
     picture = _picture(result)
     atomic_write_bytes(out / PICTURE_FILE, picture)

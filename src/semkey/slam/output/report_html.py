@@ -49,7 +49,7 @@ def report_page(
 
     Args:
         result: the run.
-        figures: of :func:`semkey.slam.output.report.summarize`.
+        figures: of :func:`semkey.slam.output.report.summarise`.
         picture: PNG of the trajectory.
         lost_pictures: what was seen where tracking was lost.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ Indices = NDArray[np.int64]
 # As in :mod:`semkey.slam.solvers.pose`: 95 % points of the chi distribution with two degrees of freedom and one.
 _PIXEL_CORNER = 2.448
 _DEPTH_CORNER = 1.960
+# The 99 % point with two degrees of freedom: a right observation is rarely outside.
+_INLIER_BOUND = 3.035
 # Metres between the two cameras that a depth is written as the disparity of. Any value gives the same result.
 _VIRTUAL_BASELINE = 0.1
 # Standard deviation of a pose that must not move, metres and radians: a constraint proper would cost a QR solver.
@@ -44,7 +47,7 @@ class BundleProblem:
         keyframe_rows: (O,) who sees, row of ``poses``.
         landmark_rows: (O,) what, row of ``positions``.
         keypoints: (O, 2) where, pixels.
-        pixel_sigma: (O,) standard deviation of it, pixels.
+        covariances: (O, 2, 2) of it, pixels^2.
         depth: (O,) metres, 0 where unknown.
         depth_sigma: (O,) metres.
         lines: lines that the keyframes see; None for none.
@@ -61,7 +64,7 @@ class BundleProblem:
     keyframe_rows: Indices
     landmark_rows: Indices
     keypoints: Array
-    pixel_sigma: Array
+    covariances: Array
     depth: Array
     depth_sigma: Array
     lines: BundleLines | None = None
@@ -69,6 +72,16 @@ class BundleProblem:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    @cached_property
+    def whitening(self) -> Array:
+        """(O, 2, 2) what makes pixel residuals of unit covariance: upper triangular, as GTSAM wants it."""
+        xx, xy, yy = self.covariances[:, 0, 0], self.covariances[:, 0, 1], self.covariances[:, 1, 1]
+        whitening = np.zeros((len(self), 2, 2))
+        whitening[:, 0, 0] = 1.0 / np.sqrt(xx - xy**2 / yy)
+        whitening[:, 0, 1] = -whitening[:, 0, 0] * xy / yy
+        whitening[:, 1, 1] = 1.0 / np.sqrt(yy)
+        return whitening
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,28 +153,28 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     first_end = first_landmark + len(problem.positions)
 
     robust, gaussian = gtsam.noiseModel.Robust.Create, gtsam.noiseModel.Gaussian.SqrtInformation
-    isotropic = gtsam.noiseModel.Isotropic.Sigma
     huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
     cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_DEPTH_CORNER)
     rows = zip(
         problem.keyframe_rows.tolist(),
         (problem.landmark_rows + first_landmark).tolist(),
         problem.keypoints,
-        problem.pixel_sigma.tolist(),
+        problem.whitening,
         problem.depth.tolist(),
         problem.depth_sigma.tolist(),
         strict=True,
     )
-    for keyframe, landmark, keypoint, pixel_sigma, depth, depth_sigma in rows:
-        noise = robust(huber, isotropic(2, pixel_sigma))
+    for keyframe, landmark, keypoint, whitening, depth, depth_sigma in rows:
+        # Not "smart": GTSAM would take a diagonal matrix for standard deviations.
+        noise = robust(huber, gaussian(whitening, False))
         graph.add(gtsam.GenericProjectionFactorCal3_S2(keypoint, noise, keyframe, landmark, intrinsics, False, False))
         if depth > 0:
             disparity = camera.fx * _VIRTUAL_BASELINE / depth
             # Only the difference of the two columns is measured here; both of them and the row are the factor above.
             scale = depth / (disparity * depth_sigma)
-            whitening = np.array([[scale, -scale, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+            difference = np.array([[scale, -scale, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
             measured = gtsam.StereoPoint2(keypoint[0], keypoint[0] - disparity, keypoint[1])
-            noise = robust(cauchy, gaussian(whitening))
+            noise = robust(cauchy, gaussian(difference))
             graph.add(gtsam.GenericStereoFactor3D(measured, noise, keyframe, landmark, stereo, False, False))
 
     if problem.lines is not None:
@@ -236,7 +249,8 @@ def _fits(problem: BundleProblem, poses: Array, positions: Array) -> NDArray[np.
     for k, pose in enumerate(poses):
         rows = np.flatnonzero(problem.keyframe_rows == k)
         pixels = problem.camera.project(transform_points(inverse(pose), positions[problem.landmark_rows[rows]]))
-        distance = np.linalg.norm(pixels - problem.keypoints[rows], axis=1) / problem.pixel_sigma[rows]
+        residuals = np.einsum("oij,oj->oi", problem.whitening[rows], pixels - problem.keypoints[rows])
+        distance = np.linalg.norm(residuals, axis=1)
         # Behind the camera the pixel is NaN, which is not within anything.
-        fits[rows] = distance < _PIXEL_CORNER
+        fits[rows] = distance < _INLIER_BOUND
     return fits

@@ -82,11 +82,11 @@ def estimate_distortion(problem: BundleProblem, sigma: float) -> Array:
     graph.add(gtsam.PriorFactorCal3DS2(calibration, lens, gtsam.noiseModel.Diagonal.Sigmas(sigmas)))
     huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
     for row in np.flatnonzero(used).tolist():
-        isotropic = gtsam.noiseModel.Isotropic.Sigma(2, problem.pixel_sigma[row])
+        noise = gtsam.noiseModel.Gaussian.SqrtInformation(problem.whitening[row], False)
         graph.add(
             gtsam.GeneralSFMFactor2Cal3DS2(
                 problem.keypoints[row],
-                gtsam.noiseModel.Robust.Create(huber, isotropic),
+                gtsam.noiseModel.Robust.Create(huber, noise),
                 int(problem.keyframe_rows[row]),
                 first_landmark + int(problem.landmark_rows[row]),
                 calibration,
@@ -126,9 +126,9 @@ def _telling(problem: BundleProblem) -> NDArray[np.bool_]:
     seeing = problem.poses[problem.keyframe_rows]
     offsets = problem.positions[problem.landmark_rows] - seeing[:, :3, 3]
     points = np.einsum("oji,oj->oi", seeing[:, :3, :3], offsets)
-    errors = np.linalg.norm(problem.camera.project(points) - problem.keypoints, axis=1)
+    errors = np.einsum("oij,oj->oi", problem.whitening, problem.camera.project(points) - problem.keypoints)
     # Behind the camera the pixel is NaN, which is not within anything.
-    fits = errors < _PIXEL_CORNER * problem.pixel_sigma
+    fits = np.linalg.norm(errors, axis=1) < _PIXEL_CORNER
     count = len(problem.positions)
     views = np.bincount(problem.landmark_rows, minlength=count)
     lowest, highest = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csgraph
 
 from semkey.errors import InputError
 from semkey.geometry.transforms import make_transform
@@ -120,21 +121,14 @@ def optimise_pose_graph(
 
 def connected_components(nodes: Iterable[int], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Sets of nodes that are joined by ``pairs``; sorted, the one with the lowest node first."""
-    parent = {node: node for node in nodes}
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
+    order = sorted(nodes)
+    index = {node: position for position, node in enumerate(order)}
+    joined = np.array([(index[first], index[second]) for first, second in pairs], dtype=np.intp).reshape(-1, 2)
+    graph = coo_array((np.ones(len(joined)), joined.T), shape=(len(order), len(order)))
     components: dict[int, list[int]] = {}
-    for node in sorted(parent):
-        components.setdefault(root(node), []).append(node)
-    return [components[key] for key in sorted(components)]
+    for node, label in zip(order, csgraph.connected_components(graph, directed=False)[1], strict=True):
+        components.setdefault(int(label), []).append(node)
+    return list(components.values())
 
 
 def _anchors(poses: Mapping[int, Array], edges: Sequence[PoseEdge], fixed: Collection[int]) -> list[int]:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, skew, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
+from semkey.slam.solvers.pose import whitening_rows
 
 Array = NDArray[np.float64]
 
@@ -52,6 +54,7 @@ def triangulate(
     camera: PinholeCamera,
     *,
     pixel_sigma: float = 1.0,
+    covariances: tuple[Array, Array] | None = None,
 ) -> TriangulatedPoints:
     """Points that minimise the reprojection errors in two views.
 
@@ -65,7 +68,8 @@ def triangulate(
         T_world_cam0: (4, 4) pose of view 0.
         T_world_cam1: (4, 4) pose of view 1; the two centres must differ.
         camera: of both views.
-        pixel_sigma: standard deviation of a keypoint's coordinates, pixels.
+        pixel_sigma: standard deviation of a keypoint's coordinates, pixels; the unit of the returned errors.
+        covariances: (M, 2, 2) of the keypoints of either view, pixels^2; None for ``pixel_sigma`` in all directions.
 
     Raises:
         InputError: the keypoints are not pairs, or ``pixel_sigma`` is not positive.
@@ -83,10 +87,13 @@ def triangulate(
     cosine /= np.linalg.norm(rays0, axis=1) * np.linalg.norm(rays1, axis=1)
     parallax = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
+    if covariances is None:
+        covariances = (isotropic_covariances(len(seen0), pixel_sigma), isotropic_covariances(len(seen1), pixel_sigma))
+    whitening = np.concatenate([whitening_rows(view) for view in covariances])
     points = _linear(rays0, rays1, T_10)
     transforms = (np.eye(4), T_10)
     for _ in range(_REFINEMENT_STEPS):
-        residuals, jacobian = _reprojection(points, transforms, (seen0, seen1), camera)
+        residuals, jacobian = _whitened(*_reprojection(points, transforms, (seen0, seen1), camera), whitening)
         gradient = np.einsum("mri,mr->mi", jacobian, residuals)
         hessian = np.einsum("mri,mrj->mij", jacobian, jacobian)
         step = _solve(hessian, gradient)
@@ -97,7 +104,7 @@ def triangulate(
     errors = np.stack([np.linalg.norm(residuals[:, :2], axis=1), np.linalg.norm(residuals[:, 2:], axis=1)], axis=1)
     behind = np.stack([transform_points(T, points)[:, 2] <= 0 for T in transforms], axis=1)
     errors = np.where(behind | ~np.isfinite(errors), np.inf, errors / pixel_sigma)
-    jacobian = jacobian @ pose0[:3, :3].T / pixel_sigma
+    jacobian = _whitened(residuals, jacobian, whitening)[1] @ pose0[:3, :3].T
     return TriangulatedPoints(
         points_world=transform_points(pose0, points),
         information=np.einsum("mri,mrj->mij", jacobian, jacobian),
@@ -151,6 +158,17 @@ def _reprojection(
         jacobians[:, row] = (camera.fx / z)[:, None] * (rotation[0] - u[:, None] * rotation[2])
         jacobians[:, row + 1] = (camera.fy / z)[:, None] * (rotation[1] - v[:, None] * rotation[2])
     return residuals, jacobians
+
+
+def _whitened(residuals: Array, jacobian: Array, whitening: Array) -> tuple[Array, Array]:
+    """Errors (M, 4) in both views and their derivatives (M, 4, 3), each view's by its whitening, together (6, M)."""
+    residuals, jacobian = residuals.copy(), jacobian.copy()
+    for row, (a, b, c) in ((0, whitening[:3]), (2, whitening[3:])):
+        residuals[:, row + 1] = b * residuals[:, row] + c * residuals[:, row + 1]
+        jacobian[:, row + 1] = b[:, None] * jacobian[:, row] + c[:, None] * jacobian[:, row + 1]
+        residuals[:, row] *= a
+        jacobian[:, row] *= a[:, None]
+    return residuals, jacobian
 
 
 def _solve(matrices: Array, vectors: Array) -> Array:

@@ -80,6 +80,7 @@ def initialise_two_views(
     *,
     between: ArrayLike | None = None,
     pixel_sigma: float = 1.0,
+    covariances: tuple[Array, Array] | None = None,
     seed: int = 0,
 ) -> TwoViewGeometry | None:
     """Motion and landmarks from matches of two views, or None if the two views do not determine them well.
@@ -99,7 +100,9 @@ def initialise_two_views(
         config: settings; None for the defaults.
         between: (M, 2) pixels of the same points in a third view, NaN where it does not see them; it tells motions of a
             plane apart if it does not lie on the straight way from one view to the other.
-        pixel_sigma: standard deviation of a keypoint's coordinates, pixels.
+        pixel_sigma: standard deviation of a keypoint's coordinates, pixels, by which models are scored.
+        covariances: (M, 2, 2) of the keypoints of either view, pixels^2, by which the landmarks are triangulated; None
+            for ``pixel_sigma`` in all directions.
         seed: of the random sampling.
 
     Raises:
@@ -137,7 +140,7 @@ def initialise_two_views(
     if np.count_nonzero(inliers) < config.min_initial_share * len(inliers):
         return None
     max_error = config.max_error_px * camera.width / _REFERENCE_WIDTH / pixel_sigma
-    motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, max_error) for T in candidates]
+    motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, covariances, max_error) for T in candidates]
     ambiguous = _candidates(motions)
     best = ambiguous[0] if ambiguous else None
     if len(ambiguous) > 1:
@@ -246,10 +249,11 @@ def _try_motion(
     inliers: Mask,
     camera: PinholeCamera,
     pixel_sigma: float,
+    covariances: tuple[Array, Array] | None,
     max_error: float,
 ) -> _Motion:
     pose1 = make_transform(T_10[:3, :3].T, -T_10[:3, :3].T @ T_10[:3, 3])
-    points = triangulate(seen0, seen1, np.eye(4), pose1, camera, pixel_sigma=pixel_sigma)
+    points = triangulate(seen0, seen1, np.eye(4), pose1, camera, pixel_sigma=pixel_sigma, covariances=covariances)
     good = inliers & points.believable(min_parallax_deg=0.0, max_error=max_error)
     return _Motion(T_cam1_cam0=T_10, points=points, good=good)
 

@@ -9,18 +9,16 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.image_cells import cells_of
+from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.tracking.locating import PoseEstimate
-
-# Cells across and down in which landmarks should be tracked wherever there is something to track.
-_COVERAGE_GRID = (8, 6)
 
 
 def needs_keyframe(
     slam_map: SlamMap,
     config: TrackingConfig,
     frame: ObservedFrame,
-    estimate: PoseEstimate,
+    placement: Placement,
     *,
     reference: int,
     peak_inliers: int,
@@ -31,20 +29,20 @@ def needs_keyframe(
         slam_map: the map.
         config: settings.
         frame: a frame that was tracked.
-        estimate: by what.
+        placement: its pose, and what agrees with it.
         reference: the keyframe that sees most of the same.
         peak_inliers: most inliers of a frame since the last keyframe; 0 if there was none yet.
     """
     last = slam_map.keyframes[reference]
-    if peak_inliers and estimate.inlier_count < config.keyframe_tracked_share * peak_inliers:
+    if peak_inliers and placement.inlier_count < config.keyframe_tracked_share * peak_inliers:
         return True
-    tracked = estimate.inlier_associations.keypoint_indices
+    tracked = placement.inlier_associations.keypoint_indices
     if uncovered_share(frame, tracked, slam_map.camera) > config.keyframe_uncovered_share:
         return True
-    relative = inverse(last.T_world_cam) @ estimate.T_world_cam
+    relative = inverse(last.T_world_cam) @ placement.T_world_cam
     distance = float(np.linalg.norm(relative[:3, 3]))
     parallax = distance / slam_map.landmarks.median_depth(
-        estimate.inlier_associations.landmark_ids, estimate.T_world_cam
+        placement.inlier_associations.landmark_ids, placement.T_world_cam
     )
     turned = rotation_angle_deg(relative)
     if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
@@ -63,8 +61,6 @@ def uncovered_share(frame: ObservedFrame, tracked: NDArray[np.int64], camera: Pi
         tracked: (M,) its keypoints that see a landmark.
         camera: its camera.
     """
-    size = np.array([camera.width, camera.height])
-    cells = np.clip((frame.keypoints / size * _COVERAGE_GRID).astype(np.int64), 0, np.array(_COVERAGE_GRID) - 1)
-    flat = cells[:, 0] * _COVERAGE_GRID[1] + cells[:, 1]
-    usable = np.unique(flat[frame.depth > 0])
-    return float(np.isin(usable, flat[tracked], invert=True).mean()) if len(usable) else 0.0
+    cells = cells_of(frame.keypoints, camera)
+    usable = np.unique(cells[frame.depth > 0])
+    return float(np.isin(usable, cells[tracked], invert=True).mean()) if len(usable) else 0.0

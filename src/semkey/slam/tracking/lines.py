@@ -1,8 +1,8 @@
-"""What tracking does with lines: find them, let them speak for the pose, keep them in the map."""
+"""What tracking does with lines: find them, place frames by them, keep them in the map."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.line_association import (
     LineAssociations,
+    SeenLines,
     VisibleLines,
     complete_by_triangulation,
     line_observations,
@@ -23,7 +24,6 @@ from semkey.slam.map.line_association import (
 )
 from semkey.slam.map.lines import LineMap
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.pose_lines import LineObservations
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -32,41 +32,13 @@ Indices = NDArray[np.int64]
 _TRIANGULATED_WITH = 4
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SeenLines:
-    """The lines that one frame sees from one pose.
-
-    Attributes:
-        observed: segments of the frame.
-        visible: lines of the map that the pose should see.
-        associations: pairs of the two.
-        observations: what the pairs say about the pose.
-        inliers: (M,) bool, pairs that agree with the refined pose.
-    """
-
-    observed: ObservedLines
-    visible: VisibleLines
-    associations: LineAssociations
-    observations: LineObservations
-    inliers: NDArray[np.bool_]
-
-    @property
-    def inlier_count(self) -> int:
-        """Lines that agree with the pose."""
-        return int(np.count_nonzero(self.inliers))
-
-    def judged(self, inliers: NDArray[np.bool_]) -> SeenLines:
-        """The same lines, of which these agree with the pose."""
-        return replace(self, inliers=inliers)
-
-
 class LineTracker:
     """Lines beside the points of a map.
 
     Args:
         slam_map: its keyframes hold the lines; those that it has are gone on with.
         config: settings of lines.
-        pixel: by what pixel values for images 640 pixels wide are multiplied.
+        pixel: scale factor of pixel values, which are for images 640 pixels wide.
 
     Attributes:
         lines: the lines of the map.
@@ -82,7 +54,7 @@ class LineTracker:
         self._config = config
         self._pixel_sigma = config.pixel_sigma * pixel
 
-    def look(
+    def find(
         self, frame: ObservedFrame, T_world_cam: Array, landmark_ids: Indices, *, radius_px: float
     ) -> SeenLines | None:
         """The lines of keyframes that see these landmarks, looked for near where the pose sees them.

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
-from semkey.matching.robust import estimate_absolute_pose
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.loops.closing import LoopCloser
-from semkey.slam.loops.verification import coverage, place_landmarks
-from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
-from semkey.slam.map.fusion import predicted_sigmas
+from semkey.slam.loops.verification import place_pixels
+from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.pose import PoseObservations, refine_pose
 
 Array = NDArray[np.float64]
 
@@ -99,9 +98,13 @@ class Localizer:
         self._config = config.tracking
         self._seed = config.seed
         self._least_coverage = config.loops.relocalisation_coverage
-        self._places = LoopCloser(slam_map, config.loops, seed=config.seed)
+        self._places = LoopCloser(
+            slam_map, config.loops, ransac_error_px=config.tracking.ransac_error_px, seed=config.seed
+        )
 
-    def localize(self, features: Features, camera: PinholeCamera) -> Localization:
+    def localize(
+        self, features: Features, camera: PinholeCamera, image: NDArray[np.uint8] | None = None
+    ) -> Localization:
         """The pose of one image.
 
         The places that look most like it are tried, each some keyframes that see the same: matching, PnP-RANSAC, then
@@ -111,8 +114,11 @@ class Localizer:
         Args:
             features: of the image, of the same kind as the map's.
             camera: of the image.
+            image: (H, W, 3) RGB or (H, W) grey, uint8, which tells how exactly each keypoint lies where it should;
+                None takes all to be equally exact.
         """
-        frame = observe_frame(0, 0.0, features, _NO_DEPTH, min_depth=0.0, max_depth=np.inf)
+        covariances = covariance_model(self._config, image_scale(camera))(features, image)
+        frame = observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best
@@ -123,36 +129,28 @@ class Localizer:
         return best
 
     def _locate(self, frame: ObservedFrame, camera: PinholeCamera, place: list[Keyframe]) -> Localization:
-        landmarks, scale, least = self._map.landmarks, image_scale(camera), self._config.min_relocalisation_inliers
+        scale, least = image_scale(camera), self._config.min_relocalisation_inliers
         matched = merge_associations(
-            [match_keyframe(frame, keyframe, landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
+            [match_keyframe(frame, keyframe, self._map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
         )
-        failed = _not_found(camera, matches=len(matched))
-        if len(matched) < least:
-            return failed
-        solved = estimate_absolute_pose(
-            landmarks.positions[matched.landmark_ids],
-            frame.keypoints[matched.keypoint_indices],
+        rules = PlacingRules(
+            min_matches=least,
+            min_sample_inliers=least // 2,
+            ransac_error_px=self._config.ransac_error_px * scale,
+            search_radii_px=tuple(radius * scale for radius in _SEARCH_RADII_PX),
+        )
+        placement = place_frame(self._map, frame, matched, self._nearby, rules, camera=camera, seed=self._seed)
+        if placement is None or not accept(
+            placement,
+            frame,
             camera,
-            max_error_px=self._config.ransac_error_px * scale,
-            seed=self._seed,
-        )
-        if solved.model is None or solved.inlier_count < least // 2:
-            return failed
-        pose, inliers = self._refine(frame, matched.select(solved.inliers), inverse(solved.model), camera)
-        for radius in _SEARCH_RADII_PX:
-            if len(inliers) < least // 2:
-                return failed
-            local = self._map.local_landmarks(inliers.landmark_ids)
-            visible, pixels = landmarks.visible_from(local, pose, camera)
-            nearby = match_by_projection(frame, landmarks, visible, pixels, radius_px=radius * scale)
-            if len(nearby) < least:
-                return failed
-            pose, inliers = self._refine(frame, nearby, pose, camera)
-        _, pixels = landmarks.visible_from(place_landmarks(self._map, place), pose, camera)
-        share = coverage(frame, pixels, inliers.keypoint_indices, camera)
-        if len(inliers) < least or share < self._least_coverage:
-            return failed
+            min_inliers=least,
+            expected=place_pixels(self._map, place, placement.T_world_cam, camera),
+            min_coverage=self._least_coverage,
+        ):
+            return _not_found(camera, matches=len(matched))
+        pose, inliers = placement.T_world_cam, placement.inlier_associations
+        points = self._map.landmarks.positions[inliers.landmark_ids]
         return Localization(
             T_world_cam=pose,
             submap=place[0].submap,
@@ -160,33 +158,12 @@ class Localizer:
             matches=len(matched),
             landmark_ids=inliers.landmark_ids,
             keypoints=frame.keypoints[inliers.keypoint_indices],
-            projected=camera.project(transform_points(inverse(pose), landmarks.positions[inliers.landmark_ids])),
+            projected=camera.project(transform_points(inverse(pose), points)),
             camera=camera,
         )
 
-    def _refine(
-        self, frame: ObservedFrame, associations: Associations, T_world_cam: Array, camera: PinholeCamera
-    ) -> tuple[Array, Associations]:
-        """The refined pose and the associations that agree with it."""
-        ids, keypoints = associations.landmark_ids, associations.keypoint_indices
-        pixel_sigma, depth_sigma = predicted_sigmas(
-            self._map.landmarks,
-            ids,
-            T_world_cam,
-            camera,
-            frame.depth_sigma[keypoints],
-            pixel_sigma=self._config.pixel_sigma * image_scale(camera),
-        )
-        observations = PoseObservations(
-            points_world=self._map.landmarks.positions[ids],
-            keypoints=frame.keypoints[keypoints],
-            pixel_sigma=pixel_sigma,
-            depth=frame.depth[keypoints],
-            depth_sigma=depth_sigma,
-            weights=frame.weights[keypoints] * np.maximum(associations.similarity, 1e-3),
-        )
-        refined = refine_pose(inverse(T_world_cam), observations, camera)
-        return inverse(refined.T_cam_world), associations.select(refined.inliers)
+    def _nearby(self, placement: Placement) -> NDArray[np.int64]:
+        return self._map.local_landmarks(placement.inlier_associations.landmark_ids)
 
 
 def _not_found(camera: PinholeCamera, *, matches: int = 0) -> Localization:

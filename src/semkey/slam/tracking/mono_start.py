@@ -71,17 +71,13 @@ class MonoStarter:
         camera: of all frames.
         config: settings.
         image_scale: by what pixel values of the settings are multiplied.
-        pixel_sigma: standard deviation of a keypoint's position that the landmarks' information is computed with.
         seed: of the random sampling.
     """
 
-    def __init__(
-        self, camera: PinholeCamera, config: MonoConfig, *, image_scale: float, pixel_sigma: float, seed: int
-    ) -> None:
+    def __init__(self, camera: PinholeCamera, config: MonoConfig, *, image_scale: float, seed: int) -> None:
         self._camera = camera
         self._config = config
         self._image_scale = image_scale
-        self._pixel_sigma = pixel_sigma
         self._seed = seed
         self._reference: ObservedFrame | None = None
         self._seen: list[_Seen] = []
@@ -113,6 +109,7 @@ class MonoStarter:
             config,
             between=self._third_view(previous, seen.motion_px, rows),
             pixel_sigma=config.pixel_sigma * self._image_scale,
+            covariances=(self._reference.covariances[rows], frame.covariances[seen.keypoints[rows]]),
             seed=self._seed,
         )
         if geometry is None:
@@ -130,13 +127,12 @@ class MonoStarter:
         between: list[ObservedFrame],
     ) -> MonoStart:
         good = geometry.landmarks
-        ratio = self._config.pixel_sigma * self._image_scale / self._pixel_sigma
         return MonoStart(
             reference=reference,
             frame=seen.frame,
             indices=np.stack([rows[good], seen.keypoints[rows[good]]], axis=1),
             points_reference=geometry.points_cam0[good],
-            information=geometry.information[good] * ratio**2,
+            information=geometry.information[good],
             T_frame_reference=geometry.T_cam1_cam0,
             between=between,
             model=geometry.model,

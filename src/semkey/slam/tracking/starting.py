@@ -85,7 +85,6 @@ class TwoViewStarter:
             slam_map.camera,
             config.mono,
             image_scale=image_scale(slam_map.camera),
-            pixel_sigma=slam_map.pixel_sigma,
             seed=config.seed,
         )
 

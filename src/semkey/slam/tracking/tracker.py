@@ -13,14 +13,16 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import CameraSensor
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.submaps import LostClock
+from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.placing import Placement, accept
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.keyframe_choice import needs_keyframe
 from semkey.slam.tracking.lines import LineTracker, SeenLines
-from semkey.slam.tracking.locating import FrameLocator, PoseEstimate
+from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.motion import ConstantVelocity, Prediction
 
 Array = NDArray[np.float64]
@@ -39,7 +41,7 @@ class Location:
 
     Attributes:
         method: ``guided``, ``keyframe`` or ``relocalised``, see :class:`semkey.slam.records.FrameRecord`.
-        estimate: the pose and what agrees with it.
+        placement: the pose and what agrees with it.
         found: the landmarks among that.
         reference: the keyframe that sees most of them.
         T_reference_cam: (4, 4) the pose as seen from that keyframe, which stays right when the map moves.
@@ -47,7 +49,7 @@ class Location:
     """
 
     method: str
-    estimate: PoseEstimate
+    placement: Placement
     found: Associations
     reference: int
     T_reference_cam: Array
@@ -84,6 +86,7 @@ class Tracker:
         self._config = config.tracking
         self._timer = timer or StageTimer()
         self._sensor = sensor
+        self._relocalisation_coverage = config.loops.relocalisation_coverage
         self._velocity_change = config.mono.velocity_change
         pixel = image_scale(slam_map.camera)
         self._lines = LineTracker(slam_map, config.lines, pixel=pixel) if config.lines.enabled else None
@@ -137,9 +140,15 @@ class Tracker:
         with self._timer.stage("relocalise"):
             places = self._places.places_like(frame)
         for place in places:
-            found = self._locator.by_keyframes(frame, place[:_PLACE_KEYFRAMES], self._config.min_relocalisation_inliers)
-            if found is not None and self._places.explains(
-                frame, place, found.T_world_cam, found.inlier_associations.keypoint_indices
+            least = self._config.min_relocalisation_inliers
+            found = self._locator.by_keyframes(frame, place[:_PLACE_KEYFRAMES], least)
+            if found is not None and accept(
+                found,
+                frame,
+                self._map.camera,
+                min_inliers=least,
+                expected=place_pixels(self._map, place, found.T_world_cam, self._map.camera),
+                min_coverage=self._relocalisation_coverage,
             ):
                 return self._location("relocalised", found)
         return None
@@ -153,7 +162,7 @@ class Tracker:
             self._map,
             self._config,
             frame,
-            location.estimate,
+            location.placement,
             reference=location.reference,
             peak_inliers=self._peak_inliers,
         )
@@ -169,22 +178,21 @@ class Tracker:
         left = location.found.select(self._map.landmarks.alive[location.found.landmark_ids])
         if len(left) < self._config.min_inliers:
             return T_world_cam
-        with self._timer.stage("pose"):
-            return self._locator.refine(frame, left, T_world_cam).T_world_cam
+        return self._locator.refine(frame, left, T_world_cam).T_world_cam
 
     def take_keyframe(self, keyframe: Keyframe, location: Location) -> None:
         """Look for landmarks of a new keyframe from now on, and keep the lines of its frame, which was located."""
-        self._keep_lines(keyframe, location.estimate.lines)
+        self._keep_lines(keyframe, location.placement.lines)
         self._peak_inliers = 0
-        self._last_inliers = location.estimate.inlier_count
+        self._last_inliers = location.placement.inlier_count
         self._remember_landmarks(keyframe)
 
     def advance(self, frame: ObservedFrame, location: Location, keyframe: Keyframe | None) -> None:
         """Go on from a frame that was located, and perhaps kept."""
         if keyframe is None:
-            pose = location.estimate.T_world_cam
+            pose = location.placement.T_world_cam
             self._anchor = (location.reference, location.T_reference_cam)
-            self._last_inliers = location.estimate.inlier_count
+            self._last_inliers = location.placement.inlier_count
             self._peak_inliers = max(self._peak_inliers, self._last_inliers)
             if len(location.found):  # else the pose came from lines, and what was last seen is still near
                 self._last_ids = location.found.landmark_ids
@@ -273,17 +281,17 @@ class Tracker:
             return self._location("keyframe", unguided)
         return None if guided is None else self._location("guided", guided)
 
-    def _location(self, method: str, estimate: PoseEstimate) -> Location:
-        found = estimate.inlier_associations
+    def _location(self, method: str, placement: Placement) -> Location:
+        found = placement.inlier_associations
         reference = self._map.nearest_keyframe(found.landmark_ids)
         if reference is None:  # the pose came from lines alone
             reference = self.last_reference
         return Location(
             method=method,
-            estimate=estimate,
+            placement=placement,
             found=found,
             reference=reference,
-            T_reference_cam=self._map.relative_pose(reference, estimate.T_world_cam),
+            T_reference_cam=self._map.relative_pose(reference, placement.T_world_cam),
             submap=self._map.keyframes[reference].submap if method == "relocalised" else self.submap,
         )
 

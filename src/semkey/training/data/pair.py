@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from semkey.model.preprocess import LUMA
+from semkey.model.preprocess import LUMA, with_unit_variance
 
 Pair = dict[str, torch.Tensor]
 
@@ -48,9 +48,8 @@ class PairSource(Protocol):
 
 
 def normalize(image: NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W) uint8 -> (1, H, W) float32 with zero mean and unit variance, as ``semkey.model.preprocess.prepare``."""
-    tensor = torch.from_numpy(image).float() / 255.0
-    return ((tensor - tensor.mean()) / tensor.std(correction=0).clamp(min=0.02))[None]
+    """(H, W) uint8 -> (1, H, W) float32, normalised as the network's input always is."""
+    return with_unit_variance(torch.from_numpy(image).float() / 255.0)[0][None]
 
 
 def view_entries(views: Sequence[NDArray[np.uint8]], mix: NDArray[np.float32] | None, *, plain: bool = False) -> Pair:

@@ -1,0 +1,101 @@
+"""semkey's own detectors: presets and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from semkey.downloads import file_sha256
+from semkey.extractors.detector import Detector, MaskLike, check_points
+from semkey.images.masks import check_mask
+from semkey.model.dense import DenseNetwork
+from semkey.model.features import Features
+from semkey.model.precision import uses_bfloat16
+from semkey.model.preprocess import ImageLike, image_size, load_pixels
+from semkey.model.presets import load, load_random, presets
+
+
+class SemanticExtractor(Detector):
+    """A preset or checkpoint of semkey.
+
+    Args:
+        name: preset or path, as given.
+        max_keypoints: largest number of keypoints per image.
+        device: see :func:`semkey.load`.
+        weights: folders where the weights of a backbone are looked for first.
+        random_weights: random ones instead of trained ones.
+        extraction: other fields of :class:`semkey.model.config.ExtractionConfig`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_keypoints: int,
+        device: str | torch.device,
+        weights: Sequence[Path] = (),
+        random_weights: bool = False,
+        extraction: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.max_keypoints = name, max_keypoints
+        if random_weights:
+            self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
+        else:
+            self._detector = load(
+                name, max_keypoints=max_keypoints, device=device, weights=weights, **(extraction or {})
+            )
+        self.device = self._detector.device
+        settings, backbone = self._detector.extraction, self._detector.backbone
+        reduced = uses_bfloat16(settings.precision, self.device)
+        self.settings: dict[str, Any] = {
+            "kind": "semkey",
+            "parameters": sum(parameter.numel() for parameter in self._detector.parameters()),
+            **asdict(settings),
+            "precision": "bfloat16" if reduced else "float32",
+        }
+        if random_weights:
+            self.settings |= {"weights": "random", "weights_bytes": 4 * self.settings["parameters"]}
+        else:
+            shipped = presets().get(name)
+            path = shipped.path if shipped else Path(name)
+            self.settings |= {
+                "weights": path.name,
+                "weights_sha256": file_sha256(path),
+                "weights_bytes": path.stat().st_size,
+            }
+        if backbone is not None:
+            self.settings["backbone"] = asdict(backbone.identity)
+            self.settings["parameters"] += backbone.parameter_count
+            self.settings["weights_bytes"] += backbone.weight_bytes
+
+    @property
+    def network(self) -> nn.Module:
+        """The network: normalised grey images in, a tuple of dense maps out (:class:`DenseNetwork`)."""
+        return DenseNetwork(self._detector)
+
+    def extract(self, image: ImageLike, mask: MaskLike | None = None) -> Features:
+        """See :meth:`Detector.extract`."""
+        pixels = load_pixels(image)
+        usable = None if mask is None else check_mask(mask, image_size(pixels))
+        return replace(self._detector.extract(pixels, usable), method=self.name)
+
+    def describe(self, image: ImageLike, points: ArrayLike | torch.Tensor) -> Features:
+        """See :meth:`Detector.describe`; scores are those of the score map at the points."""
+        pixels = load_pixels(image)
+        features = self._detector.describe_points(pixels, check_points(points, image_size(pixels)))
+        return replace(features, method=self.name)
+
+    def extract_and_describe(
+        self, image: ImageLike, points: torch.Tensor, mask: MaskLike | None = None
+    ) -> tuple[Features, torch.Tensor]:
+        """Features of one image, and descriptors (M, D) of points (M, 2) in it, from one pass of the network."""
+        pixels = load_pixels(image)
+        usable = None if mask is None else check_mask(mask, image_size(pixels))
+        features, descriptors = self._detector.extract_and_describe(pixels, points, usable)
+        return replace(features, method=self.name), descriptors

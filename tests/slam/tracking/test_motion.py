@@ -1,0 +1,46 @@
+"""Constant velocity when the map is corrected: where the camera is, and how far it moves in a frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.transforms import compose, se3_exp
+from semkey.slam.tracking.motion import ConstantVelocity
+
+STEP = se3_exp([0.1, 0.02, 0.0, 0.0, 0.1, 0.05])
+
+
+def predicted(motion: ConstantVelocity, timestamp: float) -> NDArray[np.float64]:
+    prediction = motion.predict(timestamp)
+    assert prediction is not None
+    return prediction.T_world_cam
+
+
+def two_frames() -> ConstantVelocity:
+    motion = ConstantVelocity()
+    motion.update(0.0, np.eye(4))
+    motion.update(0.1, STEP)
+    return motion
+
+
+def test_a_correction_of_the_map_moves_the_camera_and_not_its_velocity() -> None:
+    motion = two_frames()
+    corrected = compose(se3_exp([1.0, -2.0, 0.5, 0.3, 0.2, 0.1]), STEP)
+    motion.move(corrected)
+    np.testing.assert_allclose(predicted(motion, 0.2), corrected @ STEP, atol=1e-9)
+
+
+def test_the_camera_moves_twice_as_far_in_a_map_that_has_grown_to_twice_its_size() -> None:
+    motion = two_frames()
+    motion.move(STEP, 2.0)
+    grown = STEP.copy()
+    grown[:3, 3] *= 2.0
+    np.testing.assert_allclose(predicted(motion, 0.2), STEP @ grown, atol=1e-9)
+
+
+def test_a_gap_of_many_frames_is_bridged_by_three_steps_at_most() -> None:
+    motion = two_frames()
+    three = compose(STEP, STEP, STEP, STEP)
+    np.testing.assert_allclose(predicted(motion, 0.4), three, atol=1e-9)
+    np.testing.assert_allclose(predicted(motion, 9.0), three, atol=1e-9)
