@@ -25,10 +25,22 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("results.md", "slam.md", "lines.md")))
 KINDS = ("planar", "redkitchen", "cabinet", "homographies", "reliability", "localisation", "speed")
-KINDS += ("cabinet-odometry", "redkitchen-odometry", "slam", "lines")
+KINDS += (
+    "shift",
+    "negatives",
+    "icl",
+    "rooms",
+    "noise",
+    "photos",
+    "cabinet-odometry",
+    "redkitchen-odometry",
+    "slam",
+    "lines",
+)
 NAMES = {
     "compact": "**semkey compact**",
     "nano": "**semkey nano**",
+    "vit-tiny": "**semkey vit-tiny**",
     "orb": "ORB",
     "sift": "RootSIFT",
     "xfeat": "XFeat",
@@ -36,6 +48,10 @@ NAMES = {
     "aliked-n16": "ALIKED-N16",
     "aliked-n16rot": "ALIKED-N16rot",
     "aliked-n32": "ALIKED-N32",
+    "clidd-n64": "CLIDD-N64",
+    "clidd-s64": "CLIDD-S64",
+    "clidd-m64": "CLIDD-M64",
+    "clidd-l64": "CLIDD-L64",
     "aliked-n16+lightglue": "ALIKED-N16 + LightGlue",
     "disk+lightglue": "DISK + LightGlue",
     "cv2-odometry": "cv2.Odometry",
@@ -95,7 +111,7 @@ class Tables:
 
     def make(self, name: str) -> str | None:
         """A table by its name, which begins with that of its results where it is of one kind; None without these."""
-        kind = name.split("_")[0]
+        kind = name.split("_", maxsplit=1)[0]
         return None if kind in KINDS and kind not in self.evaluations else getattr(self, name)()
 
     def result(self, kind: str, method: str, set_name: str) -> SetResult | None:
@@ -172,6 +188,64 @@ class Tables:
                 row.append(figures(result, ["inliers", "correct@4"], scale=1, digits=0))
             rows.append(row)
         return table(header, rows)
+
+    def shift(self) -> str:
+        """How keypoints follow a shifted photo."""
+        columns = [("median_px", 1.0, "{:.2f}"), ("within", 100.0, "{:.0f}")]
+        columns += [("worst_median_px", 1.0, "{:.2f}"), ("worst_within", 100.0, "{:.0f}"), ("cosine", 1.0, "{:.3f}")]
+        header = ["method"]
+        for what in ("1 to 8 px", "parts of a pixel"):
+            header += [f"{what}: median, px / within 0.5 px, %", "at the worst shift", "cosine"]
+        rows = []
+        for method in self.methods("shift"):
+            row = [NAMES[method]]
+            for name in ("whole-pixels", "fractions"):
+                result = self.result("shift", method, name)
+                texts = ["-"] * 5 if result is None else [_number(result, *column) for column in columns]
+                row += [f"{texts[0]} / {texts[1]}", f"{texts[2]} / {texts[3]}", texts[4]]
+            rows.append(row)
+        return table(header, rows)
+
+    def noise(self) -> str:
+        """Position noise of frames that follow each other."""
+        sources = [("icl", "of_kt3_start-gap-1", "icl-nuim (exact)"), ("rooms", "normal-gap-1", "rendered room")]
+        sources += [("rooms", "low-gap-1", "rendered room, low texture"), ("noise", "gap-1", "redkitchen")]
+        sources += [("cabinet", "gap-1", "fr3_cabinet")]
+        known = [source for source in sources if source[0] in self.evaluations]
+        header = ["method", *(f"{label}: median / 90 %, along / across, px" for _, _, label in known)]
+        names = ["noise_px", "noise_p90_px"], ["noise_along_px", "noise_across_px"]
+        rows = []
+        for method in self.methods("noise"):
+            found = [self.result(kind, method, set_name) for kind, set_name, _ in known]
+            cells = [", ".join(figures(result, pair, scale=1.0, digits=2) for pair in names) for result in found]
+            rows.append([NAMES[method], *cells])
+        return table(header, rows)
+
+    def photos(self) -> str:
+        """Pose and epipolar distance on posed photos."""
+        sets = list(self.evaluations["photos"].sets)
+        header = ["method", *(f"{name}: pose AUC@5/10/20°, mean epipolar distance, px" for name in sets)]
+        rows = []
+        for method in self.methods("photos"):
+            found = [self.result("photos", method, name) for name in sets]
+            angles = [f"auc@{angle}" for angle in (5, 10, 20)]
+            cells = [
+                f"{figures(result, angles)}, {figures(result, ['epipolar_px'], scale=1.0, digits=2)}"
+                for result in found
+            ]
+            rows.append([NAMES[method], *cells])
+        return table(header, rows)
+
+    def negatives(self) -> str:
+        """Keypoints where there is nothing."""
+        sets = ("blank", "gradient", "noise", "defocus")
+        rows = []
+        for method in self.methods("negatives"):
+            found = [self.result("negatives", method, name) for name in sets]
+            photos = self.result("negatives", method, "photos")
+            cells = [figures(result, ["keypoints"], scale=1.0, digits=0) for result in found]
+            rows.append([NAMES[method], *cells, figures(photos, ["on_photos"], scale=1.0, digits=0)])
+        return table(["method", *(f"{name}, keypoints per image" for name in sets), "photos"], rows)
 
     def localisation(self) -> str:
         """Share within 1 px and median error per pattern."""

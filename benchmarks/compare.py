@@ -26,7 +26,11 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Posed photos": (("photos",), (*POSE, "epipolar@3", "epipolar_px")),
     "Position noise": (("icl", "rooms", "noise", "cabinet"), NOISE),
     "Shifted photos": (("shift",), ("median_px", "within", "worst_median_px", "worst_within", "cosine")),
-    "Images of nothing": (("negatives",), ("keypoints", "most", "strong", "highest_score")),
+    "Images of nothing": (("negatives",), ("keypoints", "most", "strong", "highest_score", "on_photos")),
+    "Reliability": (
+        ("reliability", "reliability-kitchen"),
+        ("auroc_score", "auroc_reliability", "auroc_product", "auroc_match_reliability", "ece", "ece_match"),
+    ),
 }
 """Heading to the folders and the metrics of a table."""
 
@@ -98,8 +102,11 @@ def print_table(
             known = {metric.name: metric for evaluation, _ in found[folder].values() for metric in evaluation.metrics}
             shown = [known[name] for name in metrics if name in known]
             columns = [_column(found, folder, set_name, metric, methods) for metric in shown]
-            if not any(text != "-" for column in columns for text in column):
+            filled = [any(text != "-" for text in column) for column in columns]
+            if not any(filled):
                 continue
+            shown = [metric for metric, has_values in zip(shown, filled, strict=True) if has_values]
+            columns = [column for column, has_values in zip(columns, filled, strict=True) if has_values]
             counts = {evaluation.sets[set_name]["pairs"] for evaluation, _ in found[folder].values()}
             print(f"\n{heading}: {folder}, {set_name} ({'/'.join(map(str, sorted(counts)))})\n")
             print("| method | " + " | ".join(metric.label for metric in shown) + " |")
@@ -122,6 +129,10 @@ def decide(found: Found, new: str, old: str) -> None:
         for folder in (folder for folder in folders if folder in found):
             known = {metric.name: metric for evaluation, _ in found[folder].values() for metric in evaluation.metrics}
             for set_name in sets_of(found, folder, heading):
+                runs = [found[folder][method][0] for method in (old, new) if method in found[folder]]
+                measured = [evaluation.sets.get(set_name) for evaluation in runs]
+                if len(measured) == 2 and measured[0] != measured[1]:
+                    raise SystemExit(f"error: {folder}/{set_name}: {new} and {old} were measured on different pairs")
                 for metric in (known[name] for name in metrics if name in known):
                     before, interval = values(found, folder, old, set_name, metric.name)
                     after, _ = values(found, folder, new, set_name, metric.name)

@@ -23,7 +23,7 @@ from semkey.backbones.backbone import Backbone
 from semkey.backbones.loading import load_backbone
 from semkey.evaluation.data.pairs import ImagePair, PoseTruth
 from semkey.evaluation.data.posed import posed_sequence_sets
-from semkey.model.presets import load
+from semkey.model.presets import load_detector
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 HAS_MATCH_PX, RIGHT_PX = 2.0, 3.0
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit-tiny")
     parser.add_argument("--weights", type=Path, action="append", default=[], help="folder with the backbone's weights")
     args = parser.parse_args()
-    detector = load("compact")
+    detector = load_detector("compact")
     backbone = load_backbone(args.backbone, weights=args.weights)
     shares: dict[str, list[float]] = defaultdict(list)
     for sequence in args.sequences:

@@ -3,7 +3,8 @@
 #
 #   bash benchmarks/run.sh [OUT [NAME...]]   OUT: where runs and cached features go (default runs/benchmarks); resumes there
 #                                            NAME: planar redkitchen cabinet homographies reliability localisation
-#                                                  speed cabinet-odometry redkitchen-odometry slam lines
+#                                                  speed cabinet-odometry redkitchen-odometry slam lines, and those of
+#                                                  features.sh: shift negatives icl rooms noise photos
 #
 # SEMKEY_SHARED is the folder of the development data (default ../shared), SEMKEY_WEIGHTS one with the weights of DISK
 # and LightGlue, METHODS and MATCHERS the methods; of slam and lines FEATURES the features and RUNS how many runs each.
@@ -11,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/benchmarks}
 data=${SEMKEY_SHARED:-../shared}/data
-methods=${METHODS:-compact,nano,orb,sift,xfeat,aliked-t16,aliked-n16,aliked-n16rot,aliked-n32}
+methods=${METHODS:-compact,nano,orb,sift,xfeat,aliked-t16,aliked-n16,aliked-n16rot,aliked-n32,clidd-n64,clidd-s64,clidd-m64,clidd-l64}
 matchers=${MATCHERS-,aliked-n16+lightglue,disk+lightglue}
 features=${FEATURES:-compact,nano,orb,sift,aliked-n16,xfeat,cv2-odometry}
 slow=aliked-n16,xfeat # their features are kept: frames/s and memory are those of the run that extracts
@@ -21,7 +22,7 @@ PATH="$PWD/.venv/bin:$PATH"
 names=("${@:2}")
 if [ ${#names[@]} -eq 0 ]; then
     names=(planar redkitchen cabinet homographies reliability localisation speed cabinet-odometry redkitchen-odometry)
-    names+=(slam lines)
+    names+=(shift negatives icl rooms noise photos slam lines)
 fi
 cabinet=$data/tum/rgbd_dataset_freiburg3_cabinet_subsampled
 redkitchen=$data/7scenes/redkitchen/seq-01
@@ -70,6 +71,7 @@ for name in "${names[@]}"; do
     speed) semkey eval speed "$redkitchen"/frame-0003*.color.jpg --methods "$methods" --reference xfeat --threads 2 "${to[@]}" ;;
     cabinet-odometry) odometry "$name" "$cabinet" ;;
     redkitchen-odometry) odometry "$name" "$redkitchen" ;;
+    shift | negatives | icl | rooms | noise | photos) bash benchmarks/features.sh "$out" "$methods" "$name" ;;
     slam) slam ;;
     lines) lines ;;
     *) echo "unknown name $name" >&2 && exit 2 ;;

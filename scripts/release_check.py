@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "release"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # What README names and what stands for it here.
-STAND_INS = {"rgbd_dataset_freiburg3_cabinet": "room", "photos/": "room/rgb/"}
+STAND_INS = {"rgbd_dataset_freiburg3_cabinet": "scene", "photos/": "scene/rgb/"}
 # Parts of lines that ask for data or extras that are not here.
 NEEDS = {"hpatches": "HPatches", "redkitchen": "7-Scenes", "PHOTOS": "a folder of photos", "aliked": "semkey[peers]"}
 
@@ -38,9 +38,9 @@ def main() -> None:
     place = WORK / "place"
     place.mkdir()
     semkey = str(python.parent / "semkey")
-    run([semkey, "render-room", "--out", "room", "--frames", "20"], place)
+    run([semkey, "render-room", "--out", "scene", "--frames", "20"], place)
     for name, frame in (("a", 0), ("b", 5)):
-        write_jpeg(python, sorted((place / "room" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
+        write_jpeg(python, sorted((place / "scene" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
     for block in (text for language, text in blocks if language == "python"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +63,24 @@ def _threads_as_before() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _memory_given_back() -> Iterator[None]:
+    """What a test has freed goes back to the system where it is much.
+
+    The process keeps it otherwise (see :func:`tune_process`): 3.5 GB after the images of a hundred megapixels, and
+    several processes run tests at a time.
+    """
+    yield
+    if sys.platform == "linux" and _resident_bytes() > _MUCH_MEMORY:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc
+            libc.malloc_trim(0)
+
+
+_MUCH_MEMORY = 1_200_000_000  # bytes
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -130,3 +130,30 @@ def test_every_table_is_filled() -> None:
         tables = re.findall(r"<!-- table: [\w-]+ -->\n(.*?)<!-- end of table -->", text, re.DOTALL)
         assert tables
         assert all(table.count("\n") >= 4 for table in tables)
+
+
+def test_tables_of_shifts_and_noise(collect: ModuleType, tmp_path: Path) -> None:
+    """Sets that a run lacks are dashes or no column at all."""
+
+    def write(kind: str, sets: dict[str, dict[str, float]]) -> None:
+        Evaluation(
+            kind=kind,
+            options={},
+            environment={},
+            methods={"compact": {}},
+            sets={name: {} for name in sets},
+            metrics=[],
+            results={"compact": {name: SetResult(count=1, metrics=values) for name, values in sets.items()}},
+        ).write(tmp_path / f"{kind}.json")
+
+    shift = {"median_px": 0.3, "within": 0.5, "worst_median_px": 1.0, "worst_within": 0.25, "cosine": 0.97}
+    write("shift", {"whole-pixels": shift})
+    write(
+        "noise", {"redkitchen-gap-1": {"noise_px": 1, "noise_p90_px": 2, "noise_along_px": 0.9, "noise_across_px": 0.2}}
+    )
+    tables = collect.Tables(tmp_path)
+    row = "| **semkey compact** | 0.30 / 50 | 1.00 / 25 | 0.970 | - / - | - / - | - |"
+    assert tables.make("shift").splitlines()[2] == row
+    assert tables.make("noise").splitlines()[0] == "| method | redkitchen: median / 90 %, along / across, px |"
+    assert tables.make("noise").splitlines()[2] == "| **semkey compact** | 1.00 / 2.00, 0.90 / 0.20 |"
+    assert tables.make("photos") is None

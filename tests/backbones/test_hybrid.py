@@ -14,7 +14,7 @@ import torch
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.preprocess import prepare, prepare_colors, to_gray, to_rgb
-from semkey.model.presets import load, preset_names, presets, training_command
+from semkey.model.presets import load_detector, preset_names, presets, training_command
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
@@ -209,11 +209,11 @@ def test_presets_without_heads_name_the_command_that_trains_them() -> None:
     assert {"dinov2-small", "dinov2-base-reg", "dinov3-base"} <= set(missing)
     for name in missing:
         with pytest.raises(CheckpointError) as caught:
-            load(name)
+            load_detector(name)
         assert training_command(name) in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="did you mean 'dinov2-base"):
-        load("dinov2-bas")
+        load_detector("dinov2-bas")
 
 
 def test_the_commands_name_configurations_that_are_there() -> None:

@@ -218,6 +218,15 @@ def test_half_precision_is_one_line(photo: np.ndarray) -> None:
                 attempt()
 
 
+@pytest.mark.parametrize("name", ["nano", "orb"])
+def test_what_belongs_to_the_network_is_looked_for_there(name: str) -> None:
+    for method in ("half", "eval", "parameters", "cuda"):
+        with pytest.raises(AttributeError, match=r"the network is detector\.network; device= and precision="):
+            getattr(detector(name), method)
+    with pytest.raises(AttributeError, match=r"^'Detector' object has no attribute 'extrct'$"):
+        _ = detector(name).extrct
+
+
 # -- names ---------------------------------------------------------------------------------------------------------
 
 

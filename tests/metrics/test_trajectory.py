@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semkey.errors import InputError
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.trajectories import Trajectory
 from semkey.geometry.transforms import make_transform, se3_exp, so3_exp
 from semkey.metrics import absolute_trajectory_error, relative_pose_errors, umeyama_alignment
-from semkey.metrics.trajectory import Alignment, Similarity
+from semkey.metrics.trajectory import Alignment
 from synthetic_world import random_trajectory
 
 
@@ -34,36 +35,33 @@ def straight(positions: list[float]) -> Trajectory:
 def test_alignment_recovers_a_similarity(seed: int, scale: float, with_scale: bool) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(12, 3))
-    true = Similarity(
-        rotation=so3_exp(rng.normal(size=3) * 2), translation=rng.normal(size=3), scale=scale if with_scale else 1.0
-    )
-    target = true.scale * points @ true.rotation.T + true.translation
+    rotation, translation = so3_exp(rng.normal(size=3) * 2), rng.normal(size=3)
+    true = ScaledTransform(T=make_transform(rotation, translation), scale=scale if with_scale else 1.0)
+    target = true.scale * points @ rotation.T + translation
     found = umeyama_alignment(points, target, with_scale=with_scale)
-    np.testing.assert_allclose(found.rotation, true.rotation, atol=1e-9)
-    np.testing.assert_allclose(found.translation, true.translation, atol=1e-8)
+    np.testing.assert_allclose(found.T[:3, :3], rotation, atol=1e-9)
+    np.testing.assert_allclose(found.T[:3, 3], translation, atol=1e-8)
     assert found.scale == pytest.approx(true.scale, rel=1e-9)
 
 
 def test_alignment_never_reflects() -> None:
     points = np.random.default_rng(1).normal(size=(20, 3))
     found = umeyama_alignment(points, points * [1.0, 1.0, -1.0], with_scale=True)
-    assert np.linalg.det(found.rotation) == pytest.approx(1.0)
+    assert np.linalg.det(found.T[:3, :3]) == pytest.approx(1.0)
 
 
 def test_alignment_is_the_least_squares_optimum(rng: np.random.Generator) -> None:
     source, target = rng.normal(size=(2, 15, 3))
 
-    def cost(similarity: Similarity) -> float:
-        mapped = similarity.scale * source @ similarity.rotation.T + similarity.translation
-        return float(np.sum((mapped - target) ** 2))
+    def cost(similarity: ScaledTransform) -> float:
+        return float(np.sum((similarity.apply(source) - target) ** 2))
 
     best = umeyama_alignment(source, target, with_scale=True)
     for _ in range(200):
-        nearby = Similarity(
-            rotation=so3_exp(rng.normal(size=3) * 0.05) @ best.rotation,
-            translation=best.translation + rng.normal(size=3) * 0.05,
-            scale=best.scale * (1 + rng.normal() * 0.05),
-        )
+        rotation = so3_exp(rng.normal(size=3) * 0.05) @ best.T[:3, :3]
+        translation = best.T[:3, 3] + rng.normal(size=3) * 0.05
+        scale = best.scale * (1 + rng.normal() * 0.05)
+        nearby = ScaledTransform(T=make_transform(rotation, translation), scale=scale)
         assert cost(nearby) >= cost(best)
 
 
@@ -132,10 +130,10 @@ def test_errors_do_not_depend_on_the_world_frame(seed: int, scale: float) -> Non
     relative = [relative_pose_errors(t, reference) for t in (estimated, elsewhere)]
     np.testing.assert_allclose(relative[1].translation_errors, relative[0].translation_errors, atol=1e-9)
     np.testing.assert_allclose(relative[1].rotation_errors_deg, relative[0].rotation_errors_deg, atol=1e-5)
-    similarity = Similarity(rotation=so3_exp(rng.normal(size=3)), translation=rng.normal(size=3), scale=scale)
+    similarity = ScaledTransform(T=make_transform(so3_exp(rng.normal(size=3)), rng.normal(size=3)), scale=scale)
     by_scale = [
         absolute_trajectory_error(t, reference, alignment="sim3").errors
-        for t in (estimated, similarity.apply(estimated))
+        for t in (estimated, estimated.mapped(similarity))
     ]
     np.testing.assert_allclose(by_scale[1], by_scale[0], atol=1e-9)
 

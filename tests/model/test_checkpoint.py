@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from semkey.errors import CheckpointError
 from semkey.model.checkpoint import FORMAT, load_checkpoint, load_weights, save_checkpoint
 from semkey.model.config import ModelConfig
-from semkey.model.presets import load, presets
+from semkey.model.presets import load_detector, presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
@@ -35,8 +35,8 @@ def test_round_trip(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_load_takes_a_path(checkpoint: Path) -> None:
-    assert load(checkpoint, max_keypoints=7, device="cpu").extraction.max_keypoints == 7
-    assert load(str(checkpoint), device="cpu").extraction.max_keypoints == 1024
+    assert load_detector(checkpoint, max_keypoints=7, device="cpu").extraction.max_keypoints == 7
+    assert load_detector(str(checkpoint), device="cpu").extraction.max_keypoints == 1024
 
 
 def test_wrong_hash(checkpoint: Path) -> None:
@@ -46,19 +46,19 @@ def test_wrong_hash(checkpoint: Path) -> None:
 
 def test_missing_truncated_and_foreign_files(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.safetensors: no such"):
-        load(tmp_path / "none.safetensors")
+        load_detector(tmp_path / "none.safetensors")
     truncated = tmp_path / "short.safetensors"
     truncated.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"short\.safetensors: not a readable"):
-        load(truncated)
+        load_detector(truncated)
     empty = tmp_path / "empty.safetensors"
     empty.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"empty\.safetensors: not a readable"):
-        load(empty)
+        load_detector(empty)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, foreign)
     with pytest.raises(CheckpointError, match=r"foreign\.safetensors: no semkey detector"):
-        load(foreign)
+        load_detector(foreign)
 
 
 @pytest.mark.parametrize("kind", ["foreign", "missing", "misshapen", "NaN"])
@@ -76,7 +76,7 @@ def test_wrong_tensors(checkpoint: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "wrong.safetensors"
     save_file(tensors, path, metadata={"format": FORMAT, "config": json.dumps(ModelConfig().to_mapping())})
     with pytest.raises(CheckpointError, match=kind):
-        load(path)
+        load_detector(path)
 
 
 def test_unknown_configuration_key(checkpoint: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_unknown_configuration_key(checkpoint: Path, tmp_path: Path) -> None:
     config = {**ModelConfig().to_mapping(), "attention": True}
     save_file(load_file(checkpoint), path, metadata={"format": FORMAT, "config": json.dumps(config)})
     with pytest.raises(CheckpointError, match="unknown key 'attention'"):
-        load(path)
+        load_detector(path)
 
 
 def test_other_architecture_is_refused(checkpoint: Path) -> None:
@@ -94,7 +94,7 @@ def test_other_architecture_is_refused(checkpoint: Path) -> None:
 
 def test_unknown_preset() -> None:
     with pytest.raises(CheckpointError, match="unknown preset 'compct', did you mean 'compact'"):
-        load("compct")
+        load_detector("compct")
 
 
 def test_shipped_weights_are_whole() -> None:

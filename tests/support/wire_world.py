@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semkey.extractors.detector import MaskLike
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
 from semkey.slam.config import LineConfig
@@ -72,7 +73,7 @@ class WireExtractor(SegmentExtractor):
         super().__init__(PointExtractor(world), LINES)
         self._world, self._pointless = world, set(pointless)
 
-    def extract(self, image: ImageLike) -> FeaturesWithSegments:
+    def extract(self, image: ImageLike, mask: MaskLike | None = None) -> FeaturesWithSegments:
         features = PointExtractor(self._world).extract(image)
         index = int(np.asarray(image)[0, 0, 0])
         if index in self._pointless:

@@ -59,7 +59,7 @@ def test_the_moving_average_follows_the_weights() -> None:
     start = model.state_dict()[name].clone()
     with torch.no_grad():
         for value in model.parameters():
-            value += 1.0
+            value.add_(1.0)
     average.update(model, 0)  # keeps 1/10 at first
     torch.testing.assert_close(average.model.state_dict()[name], start + 0.9)
     average.update(model, 10**6)

@@ -16,11 +16,12 @@ from semkey.cli.console import (
     track,
     write_json,
 )
-from semkey.cli.inputs import FeatureOptions
+from semkey.cli.inputs import FeatureOptions, MaskOptions
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
-    from semkey.extractors import Extractor
+    from semkey.extractors import Detector
+    from semkey.images.masks import MaskSource
     from semkey.model.features import Features
 
 
@@ -48,6 +49,7 @@ def detect(
     ),
     color_by: ColorBy = typer.Option("scores", help="What the colours of the drawing show, blue 0 to red 1."),
     features: FeatureOptions,
+    mask: MaskOptions,
 ) -> None:
     """Find keypoints in images: list them, draw them, or write them as JSON.
 
@@ -61,6 +63,8 @@ def detect(
 
         semkey detect frames/*.png --json keypoints.json --max-keypoints 500
 
+        semkey detect frames/*.png -o drawings --mask masks/
+
         semkey detect photo.jpg --features sift --json - | jq '.images[0].keypoints | length'
     """
     from semkey.errors import InputError
@@ -68,8 +72,9 @@ def detect(
     check_json_path(json_file)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"cannot write drawings to {out}: it is a file, not a folder")
+    masks = mask.open()
     extractor = features.create()
-    detections, errors = _detect_all(extractor, images)
+    detections, errors = _detect_all(extractor, images, masks)
     if errors:
         for error in errors:
             print_error(error)
@@ -88,19 +93,23 @@ def detect(
         typer.echo(f"drawings in {out}", err=json_file == "-")
 
 
-def _detect_all(extractor: Extractor, paths: list[Path]) -> tuple[list[Detection], list[Exception]]:
+def _detect_all(
+    extractor: Detector, paths: list[Path], masks: MaskSource | None
+) -> tuple[list[Detection], list[Exception]]:
     """Detect in every image; after the first bad file the others are only checked, so that each gets its line."""
     from semkey.errors import InputError
     from semkey.images import read_image
+    from semkey.images.masks import check_mask
 
     detections: list[Detection] = []
     errors: list[Exception] = []
     for path in track(paths, "Detecting"):
         try:
             image = read_image(path)
+            mask = None if masks is None else check_mask(masks.file(path.name), (image.shape[1], image.shape[0]))
             if not errors:
                 start = time.perf_counter()
-                features = extractor.extract(image).to("cpu")
+                features = extractor.extract(image, mask).to("cpu")
                 detections.append(Detection(path=path, features=features, seconds=time.perf_counter() - start))
         except InputError as error:
             errors.append(error)

@@ -12,7 +12,8 @@ from semkey.settings import Settings
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence
-    from semkey.extractors import Extractor
+    from semkey.extractors import Detector
+    from semkey.images.masks import MaskSource
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
@@ -37,7 +38,7 @@ class FeatureOptions(Settings):
     max_keypoints: int = option(ExtractionConfig.max_keypoints, "--max-keypoints", "-n")
     device: str = option("auto", metavar="DEVICE")
 
-    def create(self) -> Extractor:
+    def create(self) -> Detector:
         """The extractor.
 
         Raises:
@@ -47,6 +48,27 @@ class FeatureOptions(Settings):
         from semkey.extractors import create_extractor
 
         return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions(Settings):
+    """Which pixels count.
+
+    Attributes:
+        mask: leave out where this image is black: one for all, or a folder of masks named like the images.
+    """
+
+    mask: Path | None = option(None, metavar="FILE|FOLDER")
+
+    def open(self) -> MaskSource | None:
+        """Where masks come from; None for whole images.
+
+        Raises:
+            InputError: there are no masks, or the one of all images cannot be read.
+        """
+        from semkey.images.masks import MaskSource
+
+        return None if self.mask is None else MaskSource(self.mask)
 
 
 @dataclass(frozen=True, kw_only=True)

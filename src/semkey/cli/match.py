@@ -14,7 +14,7 @@ from semkey.cli.console import (
     print_table,
     write_json,
 )
-from semkey.cli.inputs import FeatureOptions
+from semkey.cli.inputs import FeatureOptions, MaskOptions
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def match(
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
     features: FeatureOptions,
+    mask: MaskOptions,
 ) -> None:
     """Match two images: mutual nearest neighbours, then the geometry most of them agree on.
 
@@ -74,6 +75,7 @@ def match(
     """
     from semkey.errors import InputError
     from semkey.images import read_image
+    from semkey.images.masks import check_mask
     from semkey.images.writing import check_image_path
     from semkey.matching import match as match_features
 
@@ -83,11 +85,15 @@ def match(
     if out is not None:
         check_image_path(out)
     check_json_path(json_file)
-    images = []
+    images, usable = [], []
+    source = mask.open()
     failed = False
     for path in (image_a, image_b):
         try:
-            images.append(read_image(path))
+            image = read_image(path)
+            size = (image.shape[1], image.shape[0])
+            usable.append(None if source is None else check_mask(source.file(path.name), size))
+            images.append(image)
         except InputError as error:
             print_error(error)
             failed = True
@@ -96,7 +102,7 @@ def match(
 
     extractor = features.create()
     start = time.perf_counter()
-    features0, features1 = (extractor.extract(image) for image in images)
+    features0, features1 = map(extractor.extract, images, usable)
     extracted = time.perf_counter()
     matches = match_features(features0, features1, min_similarity=min_similarity, ratio=ratio)
     matched = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semkey.cli.console import print_table
-from semkey.cli.inputs import FeatureOptions, InputOptions
+from semkey.cli.inputs import FeatureOptions, InputOptions, MaskOptions
 from semkey.cli.options import changes_option, configured, field_option
 from semkey.cli.slam_session import RunOptions, SessionOptions, prepare_session
 from semkey.slam.config import LineConfig, SlamConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from semkey.slam import FrameRecord
 
 EXIT_INTERRUPTED = 130
+EXIT_LOST = 3
+"""Less than half of the frames were tracked; the results are written all the same."""
 _SHOWN_PROBLEMS = 5
 
 
@@ -30,6 +32,7 @@ def slam(
         ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
     ),
     source: InputOptions,
+    mask: MaskOptions,
     features: FeatureOptions,
     seed: int = field_option(SlamConfig, "seed", min=0),
     run: RunOptions,
@@ -43,7 +46,7 @@ def slam(
     as they were first estimated), report.json, trajectory.png and report.html into DIR. A frame that cannot be read
     or tracked gets no pose and is listed in the report. With ground truth in the input, the report has the errors.
     Ctrl-C saves what was tracked so far; --resume goes on from there, or from the last automatic save of a run that
-    crashed.
+    crashed. Where less than half of the frames were tracked, a sentence says why, and the exit code is 3.
 
     [bold]Examples[/]
 
@@ -64,6 +67,8 @@ def slam(
     config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines)).with_changes(changes)
     session.check()
     sequence = source.open(path)
+    if (masks := mask.open()) is not None:
+        sequence = sequence.with_masks(masks)
     sensor, _ = choose_sensor(sequence, run.sensor)
     extractor = features.create()
     check_out_dir(session.out)
@@ -98,6 +103,9 @@ def slam(
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
+    if result.shortfall is not None:
+        typer.echo(f"lost: {result.shortfall}", err=True)
+        raise typer.Exit(EXIT_LOST)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from semkey.errors import DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
+from semkey.images.masks import MaskSource, check_mask
 
 #: What a sequence can be tracked with: depth images, rectified pairs, or single images only.
 Sensor = Literal["rgbd", "stereo", "mono"]
@@ -88,7 +90,7 @@ class SequenceFault:
     message: str
 
 
-class EndOfSequence(DatasetError):
+class EndOfSequence(DatasetError):  # noqa: N818 (that a camera ends is no error, as StopIteration)
     """A live source has ended (the webcam was unplugged); only live sequences raise it."""
 
 
@@ -120,6 +122,7 @@ class FrameSequence(ABC):
     """
 
     is_live: bool = False
+    _masks: MaskSource | None = None
 
     def __init__(
         self,
@@ -170,6 +173,45 @@ class FrameSequence(ABC):
         limited.baseline = self.baseline if sensor == "stereo" else None
         return limited
 
+    def with_masks(self, masks: MaskSource | str | Path) -> Self:
+        """This sequence with a mask for every frame: what is left out of its (left) image.
+
+        Masks are of images as they are stored; where these are undistorted, masks are as well.
+
+        Args:
+            masks: an image for all frames, or a folder with one for each by the image's name (frames of a video have
+                their number in six digits, from 0: ``000012.png``).
+
+        Raises:
+            InputError: there is no mask for a frame, or none for all frames of a running camera; the first mask has
+                another size than the camera's images. Later ones are read, and checked, with their frames.
+        """
+        source = masks if isinstance(masks, MaskSource) else MaskSource(masks)
+        if self.is_live and not source.is_one:
+            raise InputError(f"{source.path}: a running camera has one mask, not a folder")
+        files = [source.file(self.image_name(index)) for index in range(1 if source.is_one else len(self))]
+        masked = copy(self)
+        masked._masks = source
+        if self.camera is not None:
+            masked._mask(0, (self.camera.width, self.camera.height), files[0])
+        return masked
+
+    def image_name(self, index: int) -> str:
+        """File name of a frame's (left) image; its number in six digits where it has no file."""
+        return f"{index:06d}"
+
+    def _mask(self, index: int, size: tuple[int, int], file: Path | None = None) -> NDArray[np.uint8]:
+        """The mask of a frame of (width, height) as delivered, 0 or 255."""
+        assert self._masks is not None
+        name = self.image_name(index)
+        delivered = self._delivered_mask(self._masks.mask(name))
+        usable = check_mask(delivered, size, name=str(file or self._masks.file(name)))
+        return np.where(usable, np.uint8(255), np.uint8(0))
+
+    def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A mask of the stored image as one of the delivered image."""
+        return mask
+
     def __len__(self) -> int:
         return len(self.timestamps)
 
@@ -187,11 +229,15 @@ class FrameSequence(ABC):
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"frame {index} of a sequence of {len(self)}")
-        return self._load(position)
+        frame = self._load(position)
+        if self._masks is None:
+            return frame
+        height, width = frame.image.shape[:2]
+        return replace(frame, mask=self._mask(position, (width, height)))
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(len(self)):
-            yield self._load(index)
+            yield self[index]
 
     def read(self, index: int) -> Frame | BrokenFrame:
         """Load frame ``index`` like ``self[index]``, but hand over what cannot be loaded as a :class:`BrokenFrame`.

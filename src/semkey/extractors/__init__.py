@@ -3,7 +3,7 @@
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
 from semkey.extractors.detector import Detector, Extractor
 from semkey.extractors.points import DescribingExtractor, extract_and_describe
-from semkey.extractors.registry import create_extractor, create_stored_extractor, extractor_names, load
+from semkey.extractors.registry import as_detector, create_extractor, create_stored_extractor, extractor_names, load
 
 __all__ = [
     "ClassicalExtractor",
@@ -12,6 +12,7 @@ __all__ = [
     "Extractor",
     "OrbExtractor",
     "RootSiftExtractor",
+    "as_detector",
     "create_extractor",
     "create_stored_extractor",
     "extract_and_describe",

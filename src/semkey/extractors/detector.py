@@ -98,6 +98,12 @@ class Detector(ABC):
         """
         raise ConfigError(f"features '{self.name}' have no network")
 
+    def __getattr__(self, name: str) -> Any:
+        hint = ""
+        if hasattr(nn.Module, name):  # half(), eval(), parameters(), ...
+            hint = ": the network is detector.network; device= and precision= are arguments of semkey.load"
+        raise AttributeError(f"'Detector' object has no attribute '{name}'{hint}")
+
     def __repr__(self) -> str:
         return f"Detector({self.name}: at most {self.max_keypoints} keypoints, on {self.device})"
 

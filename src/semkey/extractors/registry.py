@@ -10,7 +10,7 @@ import torch
 
 from semkey.errors import CheckpointError, ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
-from semkey.extractors.detector import Detector
+from semkey.extractors.detector import Detector, Extractor
 from semkey.extractors.peers import PEERS
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.extractors.semantic import SemanticExtractor
@@ -122,6 +122,20 @@ def load(
     return create_extractor(
         str(name), max_keypoints=max_keypoints, device=str(device), weights=folders, extraction=extraction
     )
+
+
+def as_detector(detector: Extractor | str | Path) -> Extractor:
+    """A detector, or the one of that name (:func:`load`).
+
+    Raises:
+        ConfigError: unknown name, or something that extracts nothing.
+        CheckpointError: see :func:`load`.
+    """
+    if isinstance(detector, str | Path):
+        return load(detector)
+    if not callable(getattr(detector, "extract", None)):
+        raise ConfigError(f"the detector is a {type(detector).__name__}: pass what semkey.load gives, or a name")
+    return detector
 
 
 def create_stored_extractor(

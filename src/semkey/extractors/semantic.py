@@ -18,7 +18,7 @@ from semkey.model.dense import DenseNetwork
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, image_size, load_pixels
-from semkey.model.presets import load, load_random, presets
+from semkey.model.presets import load_detector, load_random, presets
 
 
 class SemanticExtractor(Detector):
@@ -47,7 +47,7 @@ class SemanticExtractor(Detector):
         if random_weights:
             self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
         else:
-            self._detector = load(
+            self._detector = load_detector(
                 name, max_keypoints=max_keypoints, device=device, weights=weights, **(extraction or {})
             )
         self.device = self._detector.device

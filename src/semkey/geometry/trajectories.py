@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import DatasetError, InputError
 from semkey.files import atomic_write_text
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import (
     interpolate_pose,
     make_transform,
@@ -75,6 +76,13 @@ class Trajectory:
     def __repr__(self) -> str:
         seconds = float(self.timestamps[-1] - self.timestamps[0]) if len(self) else 0.0
         return f"Trajectory({len(self)} poses in {seconds:.1f} s)"
+
+    def mapped(self, similarity: ScaledTransform) -> Trajectory:
+        """The trajectory in another world: positions mapped, orientations rotated."""
+        poses = self.poses.copy()
+        poses[:, :3, :3] = similarity.T[:3, :3] @ poses[:, :3, :3]
+        poses[:, :3, 3] = similarity.apply(self.positions)
+        return Trajectory(self.timestamps, poses)
 
     @property
     def positions(self) -> NDArray[np.float64]:

@@ -154,6 +154,11 @@ class MaskSource:
             if not self._files:
                 raise InputError(f"{self.path}: holds no masks (images named like those that they are for)")
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all images have the same mask."""
+        return self._one is not None
+
     def mask(self, image_name: str) -> NDArray[np.uint8]:
         """The mask of an image, (H, W) uint8.
 

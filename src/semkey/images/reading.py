@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,17 @@ JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 JPEG_START_OF_SCAN = 0xDA
 
-_log_lock = threading.Lock()
-_log_users = 0
-_log_level_before = 0
+
+@dataclass
+class _LogLevel:
+    """OpenCV's level of logging: who keeps it quiet at the moment, and what it was before."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+    before: int = 0
+
+
+_log_level = _LogLevel()
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -165,15 +174,14 @@ def _find_jpeg_damage(data: bytes) -> str | None:
 @contextmanager
 def _quiet_opencv() -> Generator[None]:
     """Keep OpenCV's own warnings about broken files off stderr; the level is global, so nested users are counted."""
-    global _log_users, _log_level_before
-    with _log_lock:
-        if _log_users == 0:
-            _log_level_before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        _log_users += 1
+    with _log_level.lock:
+        if _log_level.users == 0:
+            _log_level.before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _log_level.users += 1
     try:
         yield
     finally:
-        with _log_lock:
-            _log_users -= 1
-            if _log_users == 0:
-                cv2.utils.logging.setLogLevel(_log_level_before)
+        with _log_level.lock:
+            _log_level.users -= 1
+            if _log_level.users == 0:
+                cv2.utils.logging.setLogLevel(_log_level.before)

@@ -14,6 +14,13 @@ _BACKGROUND_QUANTILE = 0.8
 _GATHERING_COST = 80
 
 
+def unrelated_similarities(descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines (B,) of a sample of pairs of these two sets (N, D) and (M, D), nearly all of which are unrelated."""
+    rows = descriptors0[:: max(1, len(descriptors0) // _BACKGROUND_SAMPLE)]
+    columns = descriptors1[:: max(1, len(descriptors1) // _BACKGROUND_SAMPLE)]
+    return (rows @ columns.T).reshape(-1)
+
+
 def background_similarity(descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32]) -> float:
     """A cosine that most unrelated descriptors of these two sets (N, D) and (M, D) do not exceed.
 
@@ -22,9 +29,7 @@ def background_similarity(descriptors0: NDArray[np.float32], descriptors1: NDArr
     """
     if not len(descriptors0) or not len(descriptors1):
         return 0.0
-    rows = descriptors0[:: max(1, len(descriptors0) // _BACKGROUND_SAMPLE)]
-    columns = descriptors1[:: max(1, len(descriptors1) // _BACKGROUND_SAMPLE)]
-    return float(np.quantile(rows @ columns.T, _BACKGROUND_QUANTILE))
+    return float(np.quantile(unrelated_similarities(descriptors0, descriptors1), _BACKGROUND_QUANTILE))
 
 
 def pair_similarity(

@@ -113,10 +113,10 @@ def match(
         return match_allowed(features0, features1, allowed=None, min_similarity=min_similarity, ratio=ratio)
     if masks is not None and len(masks) != 2:
         raise InputError(f"masks are two, one for each image (or None), got {len(masks)}")
-    if isinstance(detector, str | Path) and not (isinstance(features0, Features) and isinstance(features1, Features)):
-        from semkey.extractors import load
+    if not (isinstance(features0, Features) and isinstance(features1, Features)):
+        from semkey.extractors import as_detector
 
-        detector = load(detector)
+        detector = as_detector(detector)
     mask0, mask1 = masks or (None, None)
     ours0, ours1 = _features_of(features0, detector, mask0), _features_of(features1, detector, mask1)
     found = match_allowed(ours0, ours1, allowed=None, min_similarity=min_similarity, ratio=ratio)

@@ -13,12 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.transforms import skew
+from semkey.matching.refinement import refine_homography, refine_relative_pose
 
 # Three points make a sample: 100 hold an outlier-free one with p > 0.9999 at 45 % inliers, and PoseLib goes on where
 # fewer are found. Its own minimum of 1000 takes about 17 ms for a frame's 500 matches.
 MIN_ITERATIONS_PNP = 100
 MAX_ITERATIONS = 10_000
 """RANSAC samples before giving up; PoseLib's 100 000 cost up to a second on matches without any consistent geometry."""
+
+# Along their edges right matches lie farther from the epipolar line than RANSAC allows.
+_REFINED_REACH = 2.5
+
+Covariances = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 DEGENERATE_SPREAD = 1e-6
 """Points whose spread across their main direction is smaller than this part of it lie on a line."""
@@ -43,7 +50,12 @@ class RobustEstimate:
 
 
 def estimate_homography(
-    points0: ArrayLike | torch.Tensor, points1: ArrayLike | torch.Tensor, *, max_error_px: float = 3.0, seed: int = 0
+    points0: ArrayLike | torch.Tensor,
+    points1: ArrayLike | torch.Tensor,
+    *,
+    max_error_px: float = 3.0,
+    seed: int = 0,
+    covariances: Covariances | None = None,
 ) -> RobustEstimate:
     """Homography of a plane (or of a rotating camera) between two images.
 
@@ -52,6 +64,8 @@ def estimate_homography(
         points1: (M, 2) pixels of the same points in image 1.
         max_error_px: largest transfer error of an inlier in pixels, > 0.
         seed: of the random sampling; the same seed gives the same result.
+        covariances: (M, 2, 2) of the points of image 0 and of image 1, pixels^2; with them what RANSAC has found is
+            refined by :func:`semkey.matching.refinement.refine_homography`.
 
     Returns:
         ``model`` (3, 3) maps pixels of image 0 to image 1, scaled to ``H[2, 2] = 1`` where that is not 0. Matches
@@ -68,9 +82,15 @@ def estimate_homography(
     estimate = _run(solve, source, target, finite, minimum=4)
     if estimate.model is None:
         return estimate
-    corner = estimate.model[2, 2]
-    scale = corner if abs(corner) > 1e-12 else np.linalg.norm(estimate.model)
-    return RobustEstimate(model=estimate.model / scale, inliers=estimate.inliers)
+    model = estimate.model
+    if covariances is not None:
+        noise0, noise1 = _checked(covariances, len(source))
+        rows = estimate.inliers
+        refined = refine_homography(model, source[rows], target[rows], noise0[rows], noise1[rows])
+        model = refined if np.isfinite(refined).all() else model
+    corner = model[2, 2]
+    scale = corner if abs(corner) > 1e-12 else np.linalg.norm(model)
+    return RobustEstimate(model=model / scale, inliers=estimate.inliers)
 
 
 def estimate_fundamental(
@@ -110,6 +130,7 @@ def estimate_relative_pose(
     *,
     max_error_px: float = 1.0,
     seed: int = 0,
+    covariances: Covariances | None = None,
 ) -> RobustEstimate:
     """Relative pose of two calibrated images, translation up to scale.
 
@@ -120,6 +141,10 @@ def estimate_relative_pose(
         camera1: intrinsics of image 1.
         max_error_px: largest Sampson error of an inlier in pixels, > 0.
         seed: of the random sampling; the same seed gives the same result.
+        covariances: (M, 2, 2) of the points of image 0 and of image 1, pixels^2; with them what RANSAC has found is
+            refined by :func:`semkey.matching.refinement.refine_relative_pose`, over its inliers and what lies up to
+            2.5 times as far off. Matches that slide along edges bias a small motion most; ORB, whose keypoints come
+            from coarse levels too, is not described by the structure tensor of the full image, and gets worse by it.
 
     Returns:
         ``model`` is ``T_cam1_cam0`` (4, 4) with a translation of length 1 (its direction means nothing where the
@@ -141,8 +166,17 @@ def estimate_relative_pose(
     if estimate.model is None:
         return estimate
     # PoseLib's refinement leaves the length 1 by a few parts in 1e5.
-    estimate.model[:3, 3] /= max(float(np.linalg.norm(estimate.model[:3, 3])), np.finfo(np.float64).tiny)
-    return estimate
+    length = max(float(np.linalg.norm(estimate.model[:3, 3])), np.finfo(np.float64).tiny)
+    estimate.model[:3, 3] /= length
+    if covariances is None or length < DEGENERATE_SPREAD:
+        return estimate
+    noise0, noise1 = _checked(covariances, len(source))
+    near = _sampson_errors(estimate.model, source, target, camera0, camera1) < _REFINED_REACH * max_error_px
+    rows = finite & (near | estimate.inliers)
+    refined = refine_relative_pose(
+        estimate.model, source[rows], target[rows], camera0, camera1, noise0[rows], noise1[rows]
+    )
+    return RobustEstimate(model=refined if np.isfinite(refined).all() else estimate.model, inliers=estimate.inliers)
 
 
 def estimate_absolute_pose(
@@ -265,6 +299,31 @@ def _run(
     inliers = np.zeros(len(first), dtype=bool)
     inliers[finite] = kept_inliers
     return RobustEstimate(model=model, inliers=inliers)
+
+
+def _sampson_errors(
+    T_cam1_cam0: NDArray[np.float64],
+    points0: NDArray[np.float64],
+    points1: NDArray[np.float64],
+    camera0: PinholeCamera,
+    camera1: PinholeCamera,
+) -> NDArray[np.float64]:
+    """First-order distances (M,) of matches from the epipolar constraint, pixels; NaN where a point is not finite."""
+    essential = skew(T_cam1_cam0[:3, 3]) @ T_cam1_cam0[:3, :3]
+    F = np.linalg.inv(camera1.matrix).T @ essential @ np.linalg.inv(camera0.matrix)
+    x0, x1 = (np.concatenate([points, np.ones((len(points), 1))], axis=1) for points in (points0, points1))
+    line0, line1 = x1 @ F, x0 @ F.T
+    slope = np.square(line0[:, :2]).sum(axis=1) + np.square(line1[:, :2]).sum(axis=1)
+    return np.abs((line0 * x0).sum(axis=1)) / np.sqrt(np.maximum(slope, 1e-24))
+
+
+def _checked(covariances: Covariances, count: int) -> Covariances:
+    first, second = (np.asarray(part, dtype=np.float64) for part in covariances)
+    if first.shape != (count, 2, 2) or second.shape != (count, 2, 2):
+        raise InputError(
+            f"covariances of matched points have shapes {first.shape} and {second.shape}, expected ({count}, 2, 2)"
+        )
+    return first, second
 
 
 def _on_a_line(points: NDArray[np.float64]) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.trajectories import Trajectory, associate_by_time
-from semkey.geometry.transforms import inverse, rotation_angle_deg
+from semkey.geometry.transforms import inverse, make_transform, rotation_angle_deg
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
 
 #: ``se3`` for metric trajectories (RGB-D, stereo), ``sim3`` where the scale is unknown (monocular), ``none`` as given.
@@ -46,28 +47,6 @@ class ErrorStatistics:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Similarity:
-    """The map ``p -> scale * rotation @ p + translation``; rigid where ``scale`` is 1.
-
-    Attributes:
-        rotation: (3, 3) float64.
-        translation: (3,) float64 metres.
-        scale: positive.
-    """
-
-    rotation: NDArray[np.float64]
-    translation: NDArray[np.float64]
-    scale: float
-
-    def apply(self, trajectory: Trajectory) -> Trajectory:
-        """The trajectory in the other world: positions mapped, orientations rotated."""
-        poses = trajectory.poses.copy()
-        poses[:, :3, :3] = self.rotation @ poses[:, :3, :3]
-        poses[:, :3, 3] = self.scale * poses[:, :3, 3] @ self.rotation.T + self.translation
-        return Trajectory(trajectory.timestamps, poses)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class TrajectoryError:
     """Absolute trajectory error (ATE): distances of the camera centres after alignment.
 
@@ -81,7 +60,7 @@ class TrajectoryError:
     statistics: ErrorStatistics
     errors: NDArray[np.float64]
     timestamps: NDArray[np.float64]
-    similarity: Similarity
+    similarity: ScaledTransform
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +80,7 @@ class RelativePoseErrors:
     rotation_errors_deg: NDArray[np.float64]
 
 
-def umeyama_alignment(source: ArrayLike, target: ArrayLike, *, with_scale: bool) -> Similarity:
+def umeyama_alignment(source: ArrayLike, target: ArrayLike, *, with_scale: bool) -> ScaledTransform:
     """The similarity that maps ``source`` onto ``target`` with least squared distance (Umeyama, PAMI 1991, eq. 34-43).
 
     Points on a line, or all in one place, leave the rotation undetermined; then one of the best rotations is given,
@@ -138,7 +117,7 @@ def umeyama_alignment(source: ArrayLike, target: ArrayLike, *, with_scale: bool)
         if variance <= rounding or correlation <= 1e-12 * variance:
             raise InputError("scale cannot be estimated: a trajectory does not move; align with se3 instead")
         scale = correlation / variance
-    return Similarity(rotation=rotation, translation=mean_y - scale * rotation @ mean_x, scale=scale)
+    return ScaledTransform(T=make_transform(rotation, mean_y - scale * rotation @ mean_x), scale=scale)
 
 
 def absolute_trajectory_error(
@@ -166,12 +145,12 @@ def absolute_trajectory_error(
         raise InputError(f"alignment '{alignment}' is unknown; choose one of {', '.join(get_args(Alignment))}")
     paired_estimate, paired_reference = _pair(estimated, reference, max_difference_s)
     if alignment == "none":
-        similarity = Similarity(rotation=np.eye(3), translation=np.zeros(3), scale=1.0)
+        similarity = ScaledTransform(T=np.eye(4))
     else:
         similarity = umeyama_alignment(
             paired_estimate.positions, paired_reference.positions, with_scale=alignment == "sim3"
         )
-    aligned = similarity.apply(paired_estimate)
+    aligned = paired_estimate.mapped(similarity)
     errors = np.linalg.norm(aligned.positions - paired_reference.positions, axis=1)
     return TrajectoryError(
         statistics=ErrorStatistics.of(errors),

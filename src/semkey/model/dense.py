@@ -27,6 +27,8 @@ class DenseNetwork(nn.Module):
     def __init__(self, detector: SemanticKeypointDetector) -> None:
         super().__init__()
         self.detector = detector
+        # A frozen backbone is in nobody's parameters; an exported program has to hold them.
+        self.backbone = None if detector.backbone is None else detector.backbone.network
 
     def forward(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Dense maps.

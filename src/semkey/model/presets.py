@@ -1,4 +1,4 @@
-"""Named detectors whose weights come with the package, and :func:`load`."""
+"""Named detectors whose weights come with the package, and :func:`load_detector`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def presets() -> dict[str, Preset]:
     return {name: Preset(name=name, summary=row["summary"], sha256=row["sha256"]) for name, row in manifest.items()}
 
 
-def load(
+def load_detector(
     preset_or_path: str | Path = "compact",
     *,
     max_keypoints: int = 1024,

@@ -89,7 +89,7 @@ def pack_textures(textures: Sequence[NDArray[np.uint8]]) -> TextureAtlas:
         reverse=True,
     )
     left, top = np.zeros((len(pyramids), depth), np.float32), np.zeros((len(pyramids), depth), np.float32)
-    sheet_width = max(_SHEET_WIDTH, max(entry[1] for entry in entries))
+    sheet_width = max(_SHEET_WIDTH, *(entry[1] for entry in entries))
     x = y = shelf = 0
     for height, width, face, level in entries:
         if x + width > sheet_width:

@@ -184,8 +184,7 @@ def _table(w: float, d: float, h: float, timber: Material) -> list[Box]:
     leg = 0.05
     boxes = [block((0, 0, h - 0.035), (w, d, 0.035), timber)]
     for x in (0.03, w - 0.03 - leg):
-        for y in (0.03, d - 0.03 - leg):
-            boxes.append(block((x, y, 0), (leg, leg, h - 0.035), timber))
+        boxes += [block((x, y, 0), (leg, leg, h - 0.035), timber) for y in (0.03, d - 0.03 - leg)]
     return boxes
 
 

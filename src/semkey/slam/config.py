@@ -18,8 +18,13 @@ Residuals = Literal["anisotropic", "isotropic"]
 
 
 def image_scale(camera: PinholeCamera) -> float:
-    """By what the configuration's pixel values, which are for images 640 pixels wide, are multiplied."""
-    return camera.width / _REFERENCE_WIDTH
+    """The scale factor of pixel values for the images of a camera, see :func:`width_scale`."""
+    return width_scale(camera.width)
+
+
+def width_scale(width: int) -> float:
+    """The scale factor of pixel values, which everywhere are for images 640 pixels wide, at another width."""
+    return width / _REFERENCE_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +180,7 @@ class LineConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig(Settings):
-    """Settings of :class:`semkey.slam.loops.closing.LoopCloser`, and of what is done while the camera is lost.
+    """How places are recognised again and the map corrected, and what is done while the camera is lost.
 
     Pixel values are for images 640 pixels wide and scale with the image's width.
 

@@ -34,6 +34,10 @@ class FrameRecord:
             (there was no image).
         is_keyframe: whether the frame was kept.
         submap: which part of the map the pose belongs to, from 0; the motion between submaps is unknown.
+        log10_nfa: logarithm of the number of false alarms of the pose: how often chance would give one so well
+            supported; None where lost, and for the first frame of a submap.
+        visible: landmarks that should be seen from the pose.
+        found: of them, those that agree with it.
     """
 
     index: int
@@ -47,6 +51,9 @@ class FrameRecord:
     method: str
     is_keyframe: bool = False
     submap: int
+    log10_nfa: float | None = None
+    visible: int = 0
+    found: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

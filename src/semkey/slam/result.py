@@ -16,6 +16,9 @@ from semkey.slam.config import SlamConfig
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord, LoopRecord, TrackedFrame
 
+# A frame with fewer keypoints shows too little to be placed by.
+_FEW_KEYPOINTS = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class LostEvent:
@@ -126,6 +129,26 @@ class SlamResult:
     def tracked(self) -> int:
         """Number of frames with a pose."""
         return sum(record.T_world_cam is not None for record in self.frames)
+
+    @property
+    def shortfall(self) -> str | None:
+        """Why less than half of the frames were tracked, in a sentence; None where it was half or more."""
+        lost = [record for record in self.frames if record.T_world_cam is None]
+        if 2 * self.tracked >= len(self.frames) and self.tracked:
+            return None
+        if not self.frames:
+            return "there was no frame"
+        unreadable = sum(record.method == "unreadable" for record in lost)
+        bare = sum(record.keypoints < _FEW_KEYPOINTS for record in lost) - unreadable
+        head = f"{self.tracked} of {len(self.frames)} frames were tracked"
+        if 2 * unreadable > len(lost):
+            return f"{head}: {unreadable} could not be read"
+        if 2 * bare > len(lost):
+            return f"{head}: {bare} show too little, with fewer than {_FEW_KEYPOINTS} keypoints"
+        if self.slam_map is None or not self.slam_map.keyframes:
+            needed = "motion seen from the side" if self.sensor == "mono" else "keypoints with depth"
+            return f"{head}: no map could be started, for which {needed} were missing"
+        return f"{head}: the others show nothing that could be told from chance to be in the map"
 
     @property
     def poses(self) -> list[NDArray[np.float64] | None]:

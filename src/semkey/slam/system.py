@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, InputError
-from semkey.extractors import Extractor, create_extractor
+from semkey.extractors import Extractor, as_detector
+from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
 from semkey.metrics.trajectory import Trajectory
 from semkey.slam.config import SlamConfig, image_scale
+from semkey.slam.frames.depth import is_constant
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.frames.given import checked_mask, given_frame, unmasked
+from semkey.slam.frames.given import given_frame
 from semkey.slam.frames.segments import SegmentExtractor
 from semkey.slam.frames.sensing import make_sensor
 from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.local_mapping import LocalMapping
@@ -81,7 +84,7 @@ class Slam:
     def __init__(
         self,
         camera: PinholeCamera,
-        detector: Extractor | str,
+        detector: Extractor | str | Path,
         sensor: Sensor = "rgbd",
         baseline: float | None = None,
         config: SlamConfig | None = None,
@@ -91,7 +94,7 @@ class Slam:
     ) -> None:
         if not isinstance(camera, PinholeCamera):
             raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
-        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        extractor = as_detector(detector)
         self.result = result or SlamResult(
             sequence_name="camera",
             sequence_format="frames",
@@ -110,13 +113,15 @@ class Slam:
             self.result.slam_map = SlamMap(camera, config.map, pixel_sigma=pixel_sigma)
         self._map = self.result.slam_map
         self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
-        self._places = LoopCloser(
+        with_scale = not self._sensor.is_metric
+        self._places = PlaceRecognition(
             self._map,
             config.loops,
             ransac_error_px=config.tracking.ransac_error_px,
-            with_scale=not self._sensor.is_metric,
+            with_scale=with_scale,
             seed=config.seed,
         )
+        self._loops = LoopCloser(self._map, config.loops, with_scale=with_scale)
         self._adjusted_after_loops = config.loops.adjusted_keyframes
         self._tracker = Tracker(self._map, self._places, config, self._sensor, self._timer)
         self._tracker.resume(self.result.frames)
@@ -130,6 +135,7 @@ class Slam:
         )
         self._starter = make_starter(self._map, self._mapping, config, self._sensor, self._timer)
         self._is_open = True
+        self._doubted_frame = -2
 
     # -- one frame -----------------------------------------------------------------------------------------------
 
@@ -164,30 +170,25 @@ class Slam:
             image,
             depth,
             right,
+            mask,
             camera=self._camera,
             sensor=self._sensor,
             after=frames[-1].timestamp if frames else -np.inf,
         )
-        observed = self.observe(frame, None if mask is None else checked_mask(mask, self._camera))
-        tracked = self.track_observed(observed)
+        tracked = self.track_observed(self.observe(frame))
         self._timer.end_frame()
         return tracked
 
-    def observe(
-        self, frame: Frame, mask: NDArray[np.uint8] | None = None, timer: StageTimer | None = None
-    ) -> ObservedFrame:
+    def observe(self, frame: Frame, timer: StageTimer | None = None) -> ObservedFrame:
         """The features of a frame with their depth; needs nothing of other frames, so that it may run ahead.
 
         Args:
             frame: images as :meth:`track` takes them, checked.
-            mask: (H, W) uint8, 0 for pixels to ignore.
             timer: where the time is added up; None for that of the run.
         """
         timer = timer or self._timer
         with timer.stage("extract"):
-            features = self._extractor.extract(frame.image)
-            if mask is not None:
-                features = unmasked(features, mask)
+            features = extract_masked(self._extractor, frame.image, frame.mask)
         with timer.stage("depth"):
             return self._sensor.observe(frame, features)
 
@@ -197,6 +198,9 @@ class Slam:
         What :meth:`track` does with a frame once it is observed.
         """
         tracker, mapping = self._tracker, self._mapping
+        if is_constant(frame.depth):
+            self._doubt_depth(frame.index, "is the same everywhere: it is not used")
+            frame = frame.without_depth()
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
         mapping.before_frame()
@@ -207,6 +211,10 @@ class Slam:
         if location is None:
             return self._lose(frame)
         self._starter.reset()
+        factor = location.placement.depth_factor
+        if factor is not None:
+            self._doubt_depth(frame.index, f"is {factor:.2f} times what the map says: it is not used")
+            frame = frame.without_depth()
 
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None
@@ -220,11 +228,11 @@ class Slam:
         tracker.advance(frame, location, keyframe)
         if keyframe is not None:
             loop = self._close_loop(keyframe)
-        return self._tell_located(frame, location, keyframe, loop)
+        return self._return_located(frame, location, keyframe, loop)
 
     def skip(self, index: int, timestamp: float) -> TrackedFrame:
         """Take in that a frame could not be read; the camera is taken to have moved on as before."""
-        return self._tell_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
+        return self._return_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
 
     # -- what is known -------------------------------------------------------------------------------------------
 
@@ -268,7 +276,7 @@ class Slam:
     def load(
         cls,
         path: str | Path,
-        detector: Extractor | str,
+        detector: Extractor | str | Path,
         *,
         baseline: float | None = None,
         config: SlamConfig | None = None,
@@ -290,7 +298,7 @@ class Slam:
         from semkey.slam.output.session import check_features, load_session
 
         session = load_session(path)
-        extractor = create_extractor(detector) if isinstance(detector, str) else detector
+        extractor = as_detector(detector)
         check_features(session, path, feature_name(extractor), feature_settings(extractor))
         old = session.result
         result = SlamResult(
@@ -333,11 +341,17 @@ class Slam:
 
     # -- parts of the pipeline -----------------------------------------------------------------------------------
 
+    def _doubt_depth(self, index: int, what: str) -> None:
+        """Say what is wrong with the depth of a frame, once for frames in a row."""
+        if index != self._doubted_frame + 1:
+            self.result.problems.append(f"frame {index}: its depth {what}")
+        self._doubted_frame = index
+
     def _start(self, frame: ObservedFrame, T_world_cam: Array, submap: int) -> TrackedFrame:
         """Begin a submap, if the frame is enough for that."""
         keyframes = self._starter.begin(frame, T_world_cam, submap)
         if not keyframes:
-            return self._tell_lost(frame)
+            return self._return_lost(frame)
         tracker, last = self._tracker, keyframes[-1]
         tracker.start(keyframes)
         late = [start_record(keyframe) for keyframe in keyframes[:-1]]
@@ -347,18 +361,18 @@ class Slam:
                 late.append(located_record(earlier, location))
         record, landmark_ids = start_record(last), last.landmark_ids.copy()
         self._mapping.after_keyframe(last.id)
-        return self._tell(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
+        return self._return(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
 
     def _close_loop(self, keyframe: Keyframe) -> LoopRecord | None:
         """See whether a new keyframe shows a place again, and correct the map if it does."""
         with self._timer.stage("loops"):
-            match = self._places.find(keyframe)
+            match = self._places.find_loop(keyframe)
         if match is None:
             return None
         scale = keyframe.scale
         self._mapping.settle()
         with self._timer.stage("loops"):
-            loop = self._places.correct(match)
+            loop = self._loops.correct(match)
         self._tracker.follow_correction(keyframe, keyframe.scale / scale)
         self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
         return loop
@@ -368,11 +382,11 @@ class Slam:
         self._tracker.lose(frame.timestamp)
         if self._tracker.gives_up(frame.timestamp):
             return self._start(frame, self._tracker.last_pose, self._map.next_submap)
-        return self._tell_lost(frame)
+        return self._return_lost(frame)
 
-    # -- what is told of a frame ---------------------------------------------------------------------------------
+    # -- what is returned for a frame ----------------------------------------------------------------------------
 
-    def _tell_located(
+    def _return_located(
         self, frame: ObservedFrame, location: Location, keyframe: Keyframe | None, loop: LoopRecord | None
     ) -> TrackedFrame:
         status: FrameStatus = "relocalised" if location.method == "relocalised" else "tracking"
@@ -381,20 +395,20 @@ class Slam:
         else:
             T_keyframe_cam = self._map.relative_pose(keyframe.id, keyframe.T_world_cam)
             record, landmark_ids = kept_record(keyframe, location, T_keyframe_cam), keyframe.landmark_ids.copy()
-        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
 
-    def _tell_lost(self, frame: ObservedFrame) -> TrackedFrame:
+    def _return_lost(self, frame: ObservedFrame) -> TrackedFrame:
         keypoints = len(frame)
-        return self._tell_without_pose(
+        return self._return_without_pose(
             lost_record(frame.index, frame.timestamp, self._tracker.submap, keypoints=keypoints), keypoints
         )
 
-    def _tell_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
+    def _return_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
         status: FrameStatus = "lost" if self._map.keyframes else "initialising"
         landmark_ids = np.full(keypoints, -1, dtype=np.int64)
-        return self._tell(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
 
-    def _tell(self, tracked: TrackedFrame) -> TrackedFrame:
+    def _return(self, tracked: TrackedFrame) -> TrackedFrame:
         self.result.add(tracked)
         return tracked
 

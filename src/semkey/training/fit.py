@@ -71,11 +71,11 @@ class TrainingEvents:
         validated: stage, step, figures.
     """
 
-    preparing: Callable[[int, int, str], None] = lambda done, total, what: None
-    noted: Callable[[str], None] = lambda text: None
-    stage_started: Callable[[str, int, int], None] = lambda stage, step, steps: None
-    stepped: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, steps, losses: None
-    validated: Callable[[str, int, dict[str, float]], None] = lambda stage, step, figures: None
+    preparing: Callable[[int, int, str], None] = lambda *_: None
+    noted: Callable[[str], None] = lambda *_: None
+    stage_started: Callable[[str, int, int], None] = lambda *_: None
+    stepped: Callable[[str, int, int, dict[str, float]], None] = lambda *_: None
+    validated: Callable[[str, int, dict[str, float]], None] = lambda *_: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,9 +66,9 @@ class StageEvents:
         asked_to_stop: whether the user wants to stop.
     """
 
-    stepped: Callable[[int, int, dict[str, float]], None] = lambda step, steps, losses: None
-    logged: Callable[[str, int, dict[str, Any]], None] = lambda kind, step, values: None
-    validated: Callable[[int, Validation], None] = lambda step, result: None
+    stepped: Callable[[int, int, dict[str, float]], None] = lambda *_: None
+    logged: Callable[[str, int, dict[str, Any]], None] = lambda *_: None
+    validated: Callable[[int, Validation], None] = lambda *_: None
     asked_to_stop: Callable[[], bool] = lambda: False
 
 

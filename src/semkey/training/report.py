@@ -52,10 +52,8 @@ def write_report(path: Path, config: TrainConfig, history: History, validations:
         history: what was logged.
         validations: the last validation of each stage that this process trained, for matches to draw.
     """
-    sections = [_summary(config, history)]
-    for section in (_losses(history), _validation(history), _cosines(history), _calibration(history)):
-        if section is not None:
-            sections.append(section)
+    found = (_losses(history), _validation(history), _cosines(history), _calibration(history))
+    sections = [_summary(config, history), *(section for section in found if section is not None)]
     samples = [sample for validation in list(validations.values())[-1:] for sample in validation.samples]
     if samples:
         pictures = [_sample_picture(sample, index) for index, sample in enumerate(samples)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,10 @@ def trajectory_figure(
         raise InputError("lost_mask and inlier_counts must have one value per frame timestamp")
 
     error = _error_or_none(estimated, ground_truth, alignment)
-    drawn = estimated if error is None else error.similarity.apply(estimated)
+    drawn = estimated if error is None else estimated.mapped(error.similarity)
     live_error = None if live is None else _error_or_none(live, ground_truth, alignment)
     # Both lie in one world frame; where there is no truth to align to, they are drawn in it.
-    drawn_live = live if live is None or live_error is None else live_error.similarity.apply(live)
+    drawn_live = live if live is None or live_error is None else live.mapped(live_error.similarity)
     loops = _loop_places(drawn, loop_timestamps)
     lost_stamps = stamps[lost]
     panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]
@@ -104,14 +105,9 @@ def trajectory_figure(
         (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
     ):
         axes = figure.add_subplot(grid[0, column])
-        if drawn_live is not None and len(drawn_live):
-            line = _break_where_lost(drawn_live, lost_stamps)
-            axes.plot(line[:, across], line[:, upward], color=_LIVE, linewidth=1.0, label="as first estimated")
+        _draw_live(axes, drawn_live, lost_stamps, across, upward)
         _draw_view(axes, drawn, ground_truth, lost_stamps, across, upward)
-        for number, (place0, place1) in enumerate(loops):
-            ends = np.stack([place0, place1])[:, [across, upward]]
-            name_once = "loop" if number == 0 else None
-            axes.plot(*ends.T, color=_LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
+        _draw_loops(axes, loops, across, upward)
         axes.set_title(name, fontsize=11)
         if not (view.up_is_positive if upward == view.vertical else view.forward_is_up_the_page):
             axes.invert_yaxis()
@@ -129,10 +125,7 @@ def trajectory_figure(
             highest = max(e.statistics.max for e in (error, live_error) if e is not None)
             _draw_error(axes, error, lost_stamps, start, highest)
         elif inliers is not None:
-            axes.plot(stamps - start, inliers, color=_ESTIMATE, linewidth=1.0)
-            axes.plot(lost_stamps - start, inliers[lost], linestyle="none", marker="x", color=_LOST, markersize=5)
-            axes.set_ylabel("inliers")
-            axes.set_ylim(0, 1.05 * max(1.0, float(np.max(inliers, initial=0))))
+            _draw_inliers(axes, stamps - start, inliers, lost)
         _mark_lost(axes, stamps - start, lost)
         axes.grid(alpha=0.3)
         if len(stamps) > 1:
@@ -143,6 +136,29 @@ def trajectory_figure(
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def _draw_live(axes: Axes, live: Trajectory | None, lost_stamps: NDArray, across: int, upward: int) -> None:
+    """The poses as they were first estimated, where they are known."""
+    if live is not None and len(live):
+        line = _break_where_lost(live, lost_stamps)
+        axes.plot(line[:, across], line[:, upward], color=_LIVE, linewidth=1.0, label="as first estimated")
+
+
+def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray, NDArray]], across: int, upward: int) -> None:
+    """Lines between places that were recognised as the same."""
+    for number, (place0, place1) in enumerate(loops):
+        ends = np.stack([place0, place1])[:, [across, upward]]
+        name_once = "loop" if number == 0 else None
+        axes.plot(*ends.T, color=_LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
+
+
+def _draw_inliers(axes: Axes, seconds: NDArray, inliers: NDArray, lost: NDArray[np.bool_]) -> None:
+    """Number of inliers over time, lost frames marked."""
+    axes.plot(seconds, inliers, color=_ESTIMATE, linewidth=1.0)
+    axes.plot(seconds[lost], inliers[lost], linestyle="none", marker="x", color=_LOST, markersize=5)
+    axes.set_ylabel("inliers")
+    axes.set_ylim(0, 1.05 * max(1.0, float(np.max(inliers, initial=0))))
 
 
 def _error_or_none(

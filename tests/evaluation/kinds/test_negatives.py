@@ -66,5 +66,6 @@ def test_classical_methods_find_nothing_and_photos_stand_beside(shared: Path, tm
         found = evaluation.results[method]
         assert found["blank"].metrics["most"] == 0
         assert found["gradient"].metrics["keypoints"] < 1
-        assert found["defocus"].metrics["keypoints"] < 0.25 * found["photos"].metrics["keypoints"]
+        assert found["defocus"].metrics["keypoints"] < 0.25 * found["photos"].metrics["on_photos"]
+        assert "keypoints" not in found["photos"].metrics, "a keypoint on a photo is no fault"
     evaluation.write(tmp_path / "results.json")

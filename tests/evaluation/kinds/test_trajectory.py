@@ -14,11 +14,12 @@ from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.evaluation.data.trajectories import GroundTruth, name_estimates, read_ground_truth
 from semkey.evaluation.kinds.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
 from semkey.evaluation.running.results import Evaluation, SetResult
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.geometry.transforms import make_transform, se3_exp
 from semkey.metrics import relative_pose_errors
 from semkey.metrics.relative_pairs import DeltaUnit, relative_pairs
-from semkey.metrics.trajectory import Alignment, Similarity
+from semkey.metrics.trajectory import Alignment
 
 
 def random_walk(rng: np.random.Generator, count: int = 60, step: float = 0.1) -> Trajectory:
@@ -130,7 +131,7 @@ def test_sim3_errors_do_not_depend_on_the_scale(seed: int, scale: float) -> None
     rng = np.random.default_rng(seed)
     reference = random_walk(rng, count=15)
     estimate = disturbed(reference, rng)
-    other = Similarity(rotation=np.eye(3), translation=np.zeros(3), scale=scale).apply(estimate)
+    other = estimate.mapped(ScaledTransform(T=np.eye(4), scale=scale))
     first, second = (evaluate(each, truth(reference), alignment="sim3").metrics for each in (estimate, other))
     assert second["scale"] == pytest.approx(first["scale"] / scale)
     for name in set(first) - {"scale"}:
@@ -259,7 +260,7 @@ def test_equal_to_evo(alignment: Alignment, delta: float, unit: str, all_pairs: 
         reference = random_walk(rng, count=90)
         kept = rng.random(90) < 0.8
         estimate = disturbed(reference, rng).select(kept)
-        estimate = Similarity(rotation=np.eye(3), translation=np.zeros(3), scale=1.3).apply(estimate)
+        estimate = estimate.mapped(ScaledTransform(T=np.eye(4), scale=1.3))
         estimate = Trajectory(estimate.timestamps + rng.uniform(-0.008, 0.008, len(estimate)), estimate.poses)
         assert_equal_to_evo(estimate, reference, alignment=alignment, delta=delta, unit=unit, all_pairs=all_pairs)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from pictures import blocks
 from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet
 from semkey.evaluation.kinds.planar import PlanarProtocol
@@ -250,9 +251,13 @@ def test_the_key_sees_camera_and_pose(tmp_path: Path) -> None:
 
 def test_planar_protocol_through_the_runner(tmp_path: Path) -> None:
     """An image against itself: everything is repeated, matched and at its place; one has too few keypoints."""
+    pictures = [blocks(96, 128, seed=i, size=8) for i in range(5)]
+    pictures[0][:, 24:] = 90  # leaves a strip, whose corners are too few for a homography
+    pictures[0][16:] = 90
+    views = [ImageSource(key=f"image-{i}", read=picture.copy) for i, picture in enumerate(pictures)]
     pairs = [
-        ImagePair(name=f"p{i}", image0=source(i), image1=source(i), truth=HomographyTruth(H10=np.eye(3)))
-        for i in range(5)
+        ImagePair(name=f"p{i}", image0=view, image1=view, truth=HomographyTruth(H10=np.eye(3)))
+        for i, view in enumerate(views)
     ]
     pair_set = PairSet(name="same", pairs=pairs, description="")
     evaluation = run(PlanarProtocol(), [pair_set], [create_method("sift", keypoints=100)], tmp_path)
@@ -260,7 +265,7 @@ def test_planar_protocol_through_the_runner(tmp_path: Path) -> None:
     assert metrics["repeatability@1"] == pytest.approx(1.0)
     assert metrics["mma@3"] == pytest.approx(1.0)
     assert [len(row["mma"]) for row in evaluation.results["sift"]["same"].rows] == [10] * 5
-    assert evaluation.results["sift"]["same"].rows[0]["matches"] == 3
+    assert evaluation.results["sift"]["same"].rows[0]["matches"] <= 3
     assert evaluation.results["sift"]["same"].failures == 1
     for estimator in ("poselib", "opencv", "dlt"):
         assert metrics[f"auc_{estimator}@3"] == pytest.approx(0.8)

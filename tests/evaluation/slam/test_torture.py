@@ -19,6 +19,7 @@ from semkey.evaluation.slam.torture.run import run_torture
 from semkey.evaluation.slam.torture.wallpaper import PERIOD, WallpaperSequence
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, make_transform, so3_exp
+from semkey.images.writing import write_image
 from semkey.rendering import RoomConfig, write_room
 
 
@@ -156,6 +157,41 @@ def test_cases_of_two_rooms_need_two_rooms() -> None:
         run_torture(["orb"], cases=["kitchen-cabinet-kitchen"])
     with pytest.raises(ConfigError, match="there is no case 'balck'"):
         run_torture(["orb"], cases=["balck"])
+
+
+# What semkey 0.1.0 tracked at 100 % and placed up to metres away (issue 15).
+NEVER_WRONG = (
+    "frames 20 to 39 black",
+    "dark noise",
+    "full noise",
+    "depth doubles",
+    "depth always 2 m",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", NEVER_WRONG)
+def test_a_pose_is_right_or_the_camera_is_lost(case: str, room: FrameSequence) -> None:
+    (result,) = run_torture(["nano"], cases=[case], room=room)
+    assert result.verdict.count("wrong") == 0, result.to_json()
+    assert result.verdict.count("lost") == 0, result.to_json()
+    assert result.submaps <= 1
+    if case.startswith("depth"):
+        assert any("its depth is" in remark for remark in result.remarks)
+        assert len(result.remarks) < 5  # once, and not for every frame
+    else:
+        assert not result.remarks
+
+
+def test_a_run_that_is_lost_says_why_and_exits_with_3(run: Run, room: FrameSequence, tmp_path: Path) -> None:
+    for k in range(6):
+        write_image(tmp_path / "black" / f"{k}.png", np.zeros((240, 320, 3), np.uint8))
+    outcome = run("slam", tmp_path / "black", "--out", tmp_path / "out", "--camera", "262,262,160,120", "-f", "nano")
+    assert outcome.code == 3, outcome.err
+    assert "0 of 6 frames were tracked: 6 show too little, with fewer than 20 keypoints" in outcome.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["shortfall"].startswith("0 of 6")
+    assert [entry["log10_nfa"] for entry in report["evidence"]] == [None] * 6
 
 
 def test_the_command_writes_a_table_and_a_report(

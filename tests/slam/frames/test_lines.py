@@ -461,3 +461,34 @@ def test_a_line_behind_the_camera_is_an_outlier_not_a_crash(rng: np.random.Gener
 def test_directions_are_units() -> None:
     np.testing.assert_allclose(directions_of(SEGMENTS)[1], [0.0, 1.0])
     np.testing.assert_allclose(normals_of(SEGMENTS)[1], [-1.0, 0.0])
+
+
+def test_no_segment_on_or_along_masked_pixels() -> None:
+    image = np.full((240, 320), 60, np.uint8)
+    for x in (60, 160, 260):
+        image[20:220, x - 12 : x + 12] = 200
+    usable = np.ones(image.shape, dtype=bool)
+    usable[:, 140:180] = False  # the second bar, whose edges are the mask's
+    usable[100:120, 255:320] = False  # a part of the third
+    whole, masked = detect_segments(image), detect_segments(image, None, usable)
+    assert len(whole) >= 6
+    middle = masked[:, :, 0].mean(axis=1)
+    assert ((middle < 100) | (middle > 230)).all()
+    assert (middle < 100).sum() >= 2, "the first bar is as before"
+    for segment in masked:
+        points = segment[0] + np.linspace(0, 1, 300)[:, None] * (segment[1] - segment[0])
+        x, y = np.round(points).astype(int).T
+        assert usable[y, x].all()
+
+
+def test_an_extractor_with_segments_takes_masks() -> None:
+    from skimage import data
+
+    mask = np.full((512, 512), 255, np.uint8)
+    mask[:, :256] = 0
+    extractor = SegmentExtractor(create_extractor("orb", max_keypoints=200, device="cpu"), LineConfig(enabled=True))
+    features = extractor.extract(data.camera(), mask)
+    assert len(features) > 150
+    assert len(features.segments) > 3
+    assert float(features.keypoints[:, 0].min()) > 255
+    assert features.segments.endpoints[..., 0].min() > 255

@@ -20,12 +20,14 @@ from semkey.slam import SlamConfig, SlamResult, run_slam
 from semkey.slam.config import LoopConfig, MapConfig
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.essential_graph import essential_edges, path_between
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.loops.submaps import LostClock
 from semkey.slam.loops.verification import count_supporters, match_place, place_landmarks
 from semkey.slam.map.duplicates import fuse_duplicates
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
+from semkey.slam.solvers.pose_graph import PoseEdge
 from synthetic_world import FrameList, PointExtractor, PointWorld
 
 Array = NDArray[np.float64]
@@ -63,10 +65,20 @@ def run(world: PointWorld, config: SlamConfig | None = None, **options) -> SlamR
     return run_slam(world, PointExtractor(world), config, **options)
 
 
-def close(closer: LoopCloser, keyframe: Keyframe) -> LoopRecord | None:
-    """Correct the map if a keyframe shows a place again."""
-    match = closer.find(keyframe)
-    return None if match is None else closer.correct(match)
+class Loops:
+    """Recognises places and corrects the map there."""
+
+    def __init__(self, slam_map: SlamMap, config: LoopConfig, *, with_scale: bool = False) -> None:
+        self.places = PlaceRecognition(slam_map, config, with_scale=with_scale)
+        self._closer = LoopCloser(slam_map, config, with_scale=with_scale)
+
+    @property
+    def loops(self) -> list[PoseEdge]:
+        return self._closer.loops
+
+    def close(self, keyframe: Keyframe) -> LoopRecord | None:
+        match = self.places.find_loop(keyframe)
+        return None if match is None else self._closer.correct(match)
 
 
 def the_map(result: SlamResult) -> SlamMap:
@@ -131,8 +143,8 @@ def test_a_loop_takes_the_drift_out_of_all_keyframes() -> None:
     drift(slam_map, [0.015, 0.005, 0.01, 0.004, 0.012, 0.0])
     before, landmarks_before = keyframe_errors(slam_map, world), len(slam_map.landmarks.ids)
     newest = slam_map.newest
-    closer = LoopCloser(slam_map, BENT)
-    record = close(closer, newest)
+    closer = Loops(slam_map, BENT)
+    record = closer.close(newest)
     assert record is not None
     after = keyframe_errors(slam_map, world)
     assert before[-1] > 0.15
@@ -146,7 +158,7 @@ def test_a_loop_takes_the_drift_out_of_all_keyframes() -> None:
     np.testing.assert_array_equal(slam_map.keyframes[0].T_world_cam, np.eye(4))
     assert len(slam_map.landmarks.ids) < landmarks_before - 30, "points that were mapped twice are one landmark"
     assert record.matched_keyframe_id in [key for key, _ in slam_map.covisible(newest.id)]
-    assert close(closer, newest) is None, "what is connected is no loop any more"
+    assert closer.close(newest) is None, "what is connected is no loop any more"
 
 
 def test_landmarks_move_with_their_keyframes() -> None:
@@ -160,7 +172,7 @@ def test_landmarks_move_with_their_keyframes() -> None:
         points = np.einsum("nij,nj->ni", poses[:, :3, :3], slam_map.landmarks.positions[ids]) + poses[:, :3, 3]
         return np.abs(points[:, 2] - seen.depth)
 
-    assert close(LoopCloser(slam_map, BENT), slam_map.newest) is not None
+    assert Loops(slam_map, BENT).close(slam_map.newest) is not None
     errors = depth_errors()
     assert np.median(errors) < 0.02
     assert np.quantile(errors, 0.95) < 0.12
@@ -172,7 +184,7 @@ def test_scale_drift_is_corrected_where_the_scale_is_free() -> None:
     newest = slam_map.newest
     size_before = float(np.median(newest.frame.depth[newest.observed]) * newest.scale)
     assert newest.scale < 0.75
-    record = close(LoopCloser(slam_map, EAGER, with_scale=True), newest)
+    record = Loops(slam_map, EAGER, with_scale=True).close(newest)
     assert record is not None
     assert record.scale * size_before == pytest.approx(np.median(newest.frame.depth[newest.observed]), rel=0.07)
     assert newest.scale == pytest.approx(1.0, abs=0.07)
@@ -184,8 +196,8 @@ def test_scale_drift_is_corrected_where_the_scale_is_free() -> None:
 def test_a_loop_edge_is_kept_in_present_units() -> None:
     _, slam_map = fresh_round_trip()
     drift(slam_map, [0.0] * 6, shrink=0.98)
-    closer = LoopCloser(slam_map, EAGER, with_scale=True)
-    record = close(closer, slam_map.newest)
+    closer = Loops(slam_map, EAGER, with_scale=True)
+    record = closer.close(slam_map.newest)
     assert record is not None
     [edge] = closer.loops
     assert edge.S_first_second.scale == pytest.approx(1.0, abs=0.02)
@@ -197,19 +209,19 @@ def test_a_loop_edge_is_kept_in_present_units() -> None:
 def test_loops_can_be_switched_off_and_wait_for_consistency() -> None:
     _, slam_map = fresh_round_trip()
     newest = slam_map.newest
-    assert close(LoopCloser(slam_map, LoopConfig(enabled=False)), newest) is None
-    assert close(LoopCloser(slam_map, replace(EAGER, min_gap_seconds=100.0)), newest) is None
-    patient = LoopCloser(slam_map, replace(EAGER, consistency=2))
+    assert Loops(slam_map, LoopConfig(enabled=False)).close(newest) is None
+    assert Loops(slam_map, replace(EAGER, min_gap_seconds=100.0)).close(newest) is None
+    patient = Loops(slam_map, replace(EAGER, consistency=2))
     *_, last_but_one, last = slam_map.keyframes.values()
-    assert close(patient, last_but_one) is None
-    assert close(patient, last) is not None
+    assert patient.close(last_but_one) is None
+    assert patient.close(last) is not None
 
 
 def test_after_a_loop_consistency_is_waited_for_anew() -> None:
     """Two keyframes in a row must find a place: the second does, and the third is the first of a new row."""
     _, slam_map = fresh_round_trip()
-    patient = LoopCloser(slam_map, replace(EAGER, consistency=2))
-    found = [patient.find(slam_map.newest) is not None for _ in range(6)]
+    patient = PlaceRecognition(slam_map, replace(EAGER, consistency=2))
+    found = [patient.find_loop(slam_map.newest) is not None for _ in range(6)]
     assert found == [False, True] * 3
 
 
@@ -405,8 +417,8 @@ def test_a_place_is_measured_exactly_without_noise() -> None:
     assert match.coverage == 1.0
     assert match.matched in [keyframe.id for keyframe in old]
     assert count_supporters(slam_map, match, old, wanted=9, inliers=12) == 0, "it has no neighbours"
-    assert LoopCloser(slam_map, EAGER).find(wrong) is None
-    found = LoopCloser(slam_map, replace(EAGER, min_supporters=0)).find(wrong)
+    assert Loops(slam_map, EAGER).places.find_loop(wrong) is None
+    found = Loops(slam_map, replace(EAGER, min_supporters=0)).places.find_loop(wrong)
     assert found is not None
     np.testing.assert_allclose(found.S_place_query.T, old[1].T_world_cam, atol=2e-3)
 

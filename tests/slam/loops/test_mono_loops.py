@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import so3_exp
 from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import LoopConfig, MapConfig
@@ -16,7 +17,6 @@ from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
 from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.similarity import ScaledTransform
 from synthetic_world import CAMERA, PointExtractor, PointWorld
 
 COUNT = 10

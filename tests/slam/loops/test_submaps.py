@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from grid_map import POINTS, check_consistent, empty_map, ids, observe
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import compose, inverse, se3_exp
 from semkey.slam.loops.submaps import join_at
 from semkey.slam.loops.verification import PlaceMatch
@@ -13,7 +14,6 @@ from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe_tree import scaled_transform
 from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.similarity import ScaledTransform
 
 # Where the cameras are in the world of submap 0.
 TRUTH = {0: np.eye(4), 1: se3_exp([0.2, 0, 0, 0, 0.05, 0]), 2: se3_exp([0.1, 0.1, 0, 0.02, 0, 0])}

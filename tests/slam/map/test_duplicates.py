@@ -8,7 +8,7 @@ import pytest
 from grid_map import COUNT, POINTS, check_consistent, empty_map, grow, ids, observe
 from semkey.geometry.transforms import se3_exp
 from semkey.slam.map.association import Associations
-from semkey.slam.map.duplicates import fuse_duplicates, identify
+from semkey.slam.map.duplicates import adopt_landmarks, fuse_duplicates
 from semkey.slam.map.slam_map import SlamMap
 
 POSE = se3_exp([0.1, 0.0, 0.0, 0.0, 0.02, 0.0])
@@ -29,7 +29,7 @@ def pairs(landmark_ids: np.ndarray, keypoints: np.ndarray) -> Associations:
 
 def adopt(slam_map: SlamMap, keyframe_id: int, landmark_ids: np.ndarray, keypoints: np.ndarray) -> int:
     """How many landmarks were merged."""
-    return identify(slam_map, slam_map.keyframes[keyframe_id], pairs(landmark_ids, keypoints))
+    return adopt_landmarks(slam_map, slam_map.keyframes[keyframe_id], pairs(landmark_ids, keypoints))
 
 
 def test_a_keypoint_without_a_landmark_adopts_one_and_a_known_one_is_merged() -> None:

@@ -211,7 +211,7 @@ def test_lines_follow_their_keyframe_when_the_map_is_corrected_and_when_it_is_re
     slam_map.remove_keyframe(1)
     np.testing.assert_allclose(lines.points_world(), before, atol=1e-9)
     held = lines.points_world()[lines._references == 1]
-    lines._rehang()
+    lines._follow_removals()
     assert not (lines._references == 1).any()
     assert not (lines._last_seen == 1).any()
     np.testing.assert_allclose(lines.points_world(), before, atol=1e-9)

@@ -51,9 +51,8 @@ def rows(path: Path, entity: str, component: str) -> dict[int, list]:
         names = [name for name in table.schema.names if name.endswith(component)]
         for name in names:
             frames = table.column("frame").to_pylist() if "frame" in table.schema.names else [-1] * table.num_rows
-            for frame, value in zip(frames, table.column(name).to_pylist(), strict=True):
-                if value is not None:
-                    found[frame] = value
+            values = table.column(name).to_pylist()
+            found |= {frame: value for frame, value in zip(frames, values, strict=True) if value is not None}
     return found
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semkey.errors import InputError
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import compose, inverse, make_transform, rotation_angle_deg, se3_exp
 from semkey.slam.solvers.pose_graph import PoseEdge, connected_components, optimise_pose_graph
-from semkey.slam.solvers.similarity import ScaledTransform
 
 numbers = st.floats(-2.0, 2.0)
 transforms = st.builds(

@@ -156,6 +156,19 @@ def test_a_pose_that_too_few_agree_with_is_none() -> None:
     assert by_keyframe(slam_map, frame_of(world, 1, keep=slice(0, 14))) is not None
 
 
+def test_pixels_that_agree_and_depths_that_do_not_are_no_inliers() -> None:
+    """RANSAC, which asks pixels only, has enough of them: two depths in three are wrong, and one in three is left."""
+    world = PointWorld([START, MOVED])
+    slam_map, frame = mapped(world), frame_of(world, 1)
+    rows = np.arange(len(frame))
+    frame.depth[rows % 3 == 0] *= 1.4
+    frame.depth[rows % 3 == 1] *= 0.7
+    found = by_keyframe(slam_map, frame)
+    assert found is not None
+    assert 0.2 < found.inlier_count / len(found.associations) < 0.5
+    assert by_keyframe(slam_map, frame, round(0.6 * len(found.associations))) is None
+
+
 def test_views_are_counted_of_landmarks_in_view_and_only_where_there_is_a_pose() -> None:
     """Half of the keypoints are missing: their landmarks were in view and not found."""
     world = PointWorld([START, MOVED, MOVED], elsewhere=[2])

@@ -11,7 +11,7 @@ from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.frames.sensing import make_sensor
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord
 from semkey.slam.tracking.tracker import Location, Tracker
@@ -31,7 +31,7 @@ def frame_of(world: PointWorld, index: int) -> ObservedFrame:
 
 
 def tracker_of(slam_map: SlamMap) -> Tracker:
-    return Tracker(slam_map, LoopCloser(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
+    return Tracker(slam_map, PlaceRecognition(slam_map, CONFIG.loops), CONFIG, make_sensor("rgbd", CAMERA, CONFIG))
 
 
 def started(world: PointWorld) -> tuple[SlamMap, Tracker]:
@@ -120,6 +120,17 @@ def test_a_guided_frame_near_its_keyframe_is_not_wanted() -> None:
     assert location is not None
     assert location.method == "guided"
     assert not tracker.wants_keyframe(frame, location)
+
+
+def test_a_frame_that_nothing_predicted_is_wanted_however_near_it_is() -> None:
+    world = PointWorld([STEADY[0], STEADY[0]])
+    _, tracker = started(world)
+    frame = frame_of(world, 1)
+    assert tracker.predict(frame.timestamp) is None
+    location = tracker.locate(frame, None)
+    assert location is not None
+    assert location.method == "keyframe"
+    assert tracker.wants_keyframe(frame, location)
 
 
 def test_after_a_loss_nothing_is_predicted_until_two_frames_are_placed_again() -> None:

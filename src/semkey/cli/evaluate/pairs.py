@@ -257,6 +257,11 @@ def reliability(
     min_overlap: float = typer.Option(
         0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
     ),
+    depth: bool | None = typer.Option(
+        None,
+        "--depth/--no-depth",
+        help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
+    ),
     resize: str | None = ResizeOption,
     kept: KeptOptions,
 ) -> None:
@@ -264,7 +269,7 @@ def reliability(
 
     [bold]Example[/]
 
-        semkey eval reliability redkitchen/seq-01 my-photos --methods compact,sift,aliked-n16
+        semkey eval reliability fr3_cabinet my-photos --gaps 1 --methods compact,sift,aliked-n16
     """
     from semkey.evaluation.data.homographies import random_homography_set
     from semkey.evaluation.data.planar import planar_sets
@@ -279,7 +284,9 @@ def reliability(
         if layout == "planar":
             sets += resized(planar_sets(path), resize)
         elif layout == "sequence":
-            sets += posed_sets([path], None, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize)
+            sets += posed_sets(
+                [path], None, gaps=distances, stride=stride, min_overlap=min_overlap, resize=resize, use_depth=depth
+            )
         else:
             sets += resized([random_homography_set(path, count=count, seed=methods.seed)], resize)
     run_pair_kind(
@@ -289,7 +296,14 @@ def reliability(
         out=out,
         kept=kept,
         environment=environment(context, methods.device),
-        options={"keypoints": methods.keypoints, "resize": resize, "count": count, "gaps": distances, "stride": stride},
+        options={
+            "keypoints": methods.keypoints,
+            "resize": resize,
+            "count": count,
+            "gaps": distances,
+            "stride": stride,
+            "depth": depth,
+        },
         unit="(share of co-visible keypoints without a right match)",
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from semkey.evaluation.data.pairs import PairSet
 
 _PLANAR_FILES = ("H_1_*", "H1to*p", "*_H_A_to_B.txt")
-_SEQUENCE_FILES = ("rgb.txt", "groundtruth.txt", "frame-*.pose.txt")
+_SEQUENCE_FILES = ("rgb.txt", "groundtruth.txt", "frame-*.pose.txt", "*.gt.freiburg")
 
 
 def posed_sets(

@@ -78,6 +78,12 @@ class Optics:
     right: ImageMap | None = None
     depth: ImageMap | None = None
 
+    def delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The mask (H, W), 0 or 255, of the delivered (left) image: pixels that read a masked one are masked."""
+        if self.left is None:
+            return mask
+        return np.where(self.left(mask) == np.iinfo(np.uint8).max, np.uint8(255), np.uint8(0))
+
 
 def make_optics(calibration: Calibration, *, stereo: bool) -> Optics:
     """The optics that undistort (and with ``stereo`` rectify) the images of a calibrated camera.

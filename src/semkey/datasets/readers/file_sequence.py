@@ -117,6 +117,13 @@ class FileSequence(FrameSequence):
                 depth_checked = True
         return faults
 
+    def image_name(self, index: int) -> str:
+        """See :class:`FrameSequence`."""
+        return self._frames[index].image.name
+
+    def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._optics.delivered_mask(mask)
+
     def _load(self, index: int) -> Frame:
         files = self._frames[index]
         optics = self._optics

@@ -65,6 +65,9 @@ class VideoSequence(FrameSequence):
             ground_truth=[None] * count,
         )
 
+    def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._optics.delivered_mask(mask)
+
     def _load(self, index: int) -> Frame:
         image = self._read(index)
         if image is None:

@@ -62,6 +62,9 @@ class WebcamSequence(FrameSequence):
         """Give the camera back; reading ends then."""
         self._capture.release()
 
+    def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._optics.delivered_mask(mask)
+
     def _load(self, index: int) -> Frame:
         if index < self._position:
             raise DatasetError(f"{self.name}: frame {index} is gone; a webcam can be read forwards only")

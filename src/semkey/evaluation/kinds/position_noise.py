@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from semkey.evaluation.running.results import Metric, Row
 from semkey.evaluation.running.summary import MIN_PAIRS_FOR_INTERVAL, finite_intervals
+from semkey.images.structure_tensor import structure_tensors
 from semkey.metrics.bootstrap import bootstrap_intervals
-from semkey.metrics.edges import along_and_across, edge_directions, structure_tensors
+from semkey.metrics.edges import along_and_across, edge_directions
 
 RIGHT_PX = 3.0
 """Matches nearer than this to their true place are right ones; others say nothing about the noise of positions."""

@@ -172,7 +172,9 @@ class ReliabilityProtocol(Settings):
             ConfigError: the truth of the pair does not say where points lie (poses without depth).
         """
         if isinstance(pair.truth, PoseTruth) and not pair.truth.has_depth:
-            raise ConfigError(f"pair {pair.name} has no depth: reliability needs to know which matches are right")
+            raise ConfigError(
+                f"pair {pair.name} has no depth that says which matches are right (--depth takes unregistered one)"
+            )
         view0, view1 = map_keypoints(pair.truth, features0, features1)
         indices = matched_indices(matches)
         distances = judged_distances(pair.truth, view0, view1, indices)

@@ -229,7 +229,7 @@ def _relative_metrics(
     estimate: Trajectory, reference: Trajectory, absolute: TrajectoryError, config: TrajectoryConfig
 ) -> dict[str, float]:
     """Relative errors; infinite where the estimate has no two poses that far apart."""
-    scaled = absolute.similarity.apply(estimate) if config.alignment == "sim3" else estimate
+    scaled = estimate.mapped(absolute.similarity) if config.alignment == "sim3" else estimate
     try:
         relative = relative_pose_errors(
             scaled,

@@ -33,7 +33,7 @@ def code_hash(sources: Sequence[str], root: Path | None = None, *, left_out: tup
 
 
 @lru_cache(maxsize=4096)
-def _file_hash(path: Path, modified: int, size: int) -> str:
+def _file_hash(path: Path, _modified: int, _size: int) -> str:
     """Of one file's syntax tree without docstrings; time and size are there so that a changed file is read again."""
     tree = _WithoutTexts().visit(ast.parse(path.read_bytes()))
     return hashlib.blake2b(ast.dump(tree).encode(), digest_size=16).hexdigest()

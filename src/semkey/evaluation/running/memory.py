@@ -12,10 +12,7 @@ the system allows that, otherwise a size's figure is that of the largest so far,
 from __future__ import annotations
 
 import importlib
-import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import SemkeyError
+from semkey.evaluation.running.question import NoAnswerError, answer, ask
 
 REPETITIONS = 2
 TIMEOUT_S = 600
@@ -45,6 +43,7 @@ _LIBRARIES = (
 )
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MEGABYTE = 1e6
+_START = f"from {__name__} import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,27 +92,12 @@ def measure_memory(
             "threads": threads,
             "libraries": [name for name in _LIBRARIES if name in sys.modules],
         }
-        # The child finds modules where this process does, a user's own extractors among them.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
         try:
-            child = subprocess.run(
-                [sys.executable, "-m", __name__],
-                input=json.dumps(request),
-                capture_output=True,
-                text=True,
-                env=environment,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise MemoryMeasurementError(f"memory of '{arguments['name']}': no answer after {TIMEOUT_S} s") from None
-    lines = child.stdout.strip().splitlines()
-    if child.returncode != 0 or not lines:
-        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        raise MemoryMeasurementError(f"memory of '{arguments['name']}' could not be measured: {last}")
+            answers = ask(_START, request, timeout=TIMEOUT_S)
+        except NoAnswerError as error:
+            raise MemoryMeasurementError(f"memory of '{arguments['name']}' could not be measured: {error}") from None
     measured = [
-        MemoryUse(**{key: math.nan if value is None else value for key, value in use.items()})
-        for use in json.loads(lines[-1])
+        MemoryUse(**{key: math.nan if value is None else value for key, value in use.items()}) for use in answers
     ]
     by_size = dict(zip(order, measured, strict=True))
     return [by_size[index] for index in range(len(images))]
@@ -196,5 +180,6 @@ def _status_bytes(name: str) -> int | None:
     return None
 
 
-if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(_measure_here(json.load(sys.stdin))) + "\n")
+def main() -> None:
+    """The process."""
+    answer(_measure_here)

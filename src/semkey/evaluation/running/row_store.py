@@ -17,7 +17,7 @@ from semkey.evaluation.data.pairs import HomographyTruth, PairSet, PoseTruth
 from semkey.evaluation.running.code import code_hash
 from semkey.evaluation.running.results import Row, plain, row_from_json
 
-_CODE = ("evaluation", "geometry", "matching", "metrics")
+_CODE = ("evaluation", "geometry", "images", "matching", "metrics")
 """Packages whose code decides what a row says; extraction is part of a method's fingerprint."""
 
 

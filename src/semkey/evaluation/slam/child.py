@@ -6,20 +6,14 @@ resident memory, and runs. It ends when the process that started it does.
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semkey.errors import SemkeyError
 from semkey.evaluation.running.memory import peak_bytes, reset_peak, resident_bytes
+from semkey.evaluation.running.question import NoAnswerError, answer, ask
 from semkey.evaluation.running.results import Row, plain, row_from_json
 
 if TYPE_CHECKING:
@@ -28,8 +22,6 @@ if TYPE_CHECKING:
     from semkey.extractors import Extractor
 
 _MEGABYTE = 1e6
-_STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PARENT_SECONDS = 0.5
 # What features from a cache say nothing about.
 _OF_EXTRACTION = ("fps", "peak_mb", "growth_mb", "stage_extract_ms", "stage_wait_ms")
 # The process is tuned before numpy and torch are loaded: they read their settings then.
@@ -59,26 +51,10 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
         SlamRunError: it failed; the message says why.
         KeyboardInterrupt: somebody asked the process to end: that says nothing about the run.
     """
-    # The child finds modules where this process does, a user's own extractors among them.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    child = subprocess.run(
-        [sys.executable, "-c", _START, str(os.getpid())],
-        input=json.dumps(dict(request)),
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if -child.returncode in _STOPPED:
-        raise KeyboardInterrupt
-    lines = child.stdout.strip().splitlines()
-    if child.returncode != 0 or not lines:
-        last = (child.stderr.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
-        raise SlamRunError(f"{request['features']} on {request['path']}: {last}")
-    answer = json.loads(lines[-1])
-    if "failure" in answer:
-        raise SlamRunError(f"{request['features']} on {request['path']}: {answer['failure']}")
-    return row_from_json(answer)
+    try:
+        return row_from_json(ask(_START, request))
+    except NoAnswerError as error:
+        raise SlamRunError(f"{request['features']} on {request['path']}: {error}") from None
 
 
 def measure_here(request: Mapping[str, Any]) -> Row:
@@ -212,20 +188,5 @@ def _memory_since(before: int | None) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """The process: its parent's number is the argument, a request comes in, its answer goes out as the last line."""
-    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print does not belong to the answer
-    try:
-        answer = plain(measure_here(json.load(sys.stdin)))
-    except (SemkeyError, MemoryError) as error:
-        answer = {"failure": " ".join(str(error).split()) or type(error).__name__}
-    answers.write("\n" + json.dumps(answer, allow_nan=False) + "\n")
-    answers.close()
-
-
-def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: nobody would read the answer."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
-    os._exit(1)
+    """The process."""
+    answer(lambda request: plain(measure_here(request)))

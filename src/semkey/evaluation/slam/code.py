@@ -10,7 +10,12 @@ OUTPUT_ONLY = ("slam/output", "slam/tracking/localize.py")
 """Folders and files that a run of the evaluation does not use: they save and show, or place single photos."""
 
 _MEASURING = ("datasets", "geometry", "metrics", "settings.py")
-_MEASURING += ("evaluation/running/memory.py", "evaluation/slam/child.py", "evaluation/slam/measures.py")
+_MEASURING += (
+    "evaluation/running/memory.py",
+    "evaluation/running/question.py",
+    "evaluation/slam/child.py",
+    "evaluation/slam/measures.py",
+)
 _OPENCV = ("evaluation/slam/cv2_odometry.py",)
 _BACK_END = ("matching", "slam")
 

@@ -45,7 +45,7 @@ def measure_run(
         absolute = absolute_trajectory_error(estimated, reference, alignment=alignment)
     except InputError:
         return {**FAILED, "ate_live_rmse_m": math.inf, "scale": math.nan, "error_t": [], "error_m": []}
-    scaled = absolute.similarity.apply(estimated) if alignment == "sim3" else estimated
+    scaled = estimated.mapped(absolute.similarity) if alignment == "sim3" else estimated
     row: dict[str, Any] = {
         "ate_rmse_m": absolute.statistics.rmse,
         "ate_live_rmse_m": _ate(live, reference, alignment) if live is not None else math.nan,

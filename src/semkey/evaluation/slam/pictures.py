@@ -60,7 +60,7 @@ def slam_pictures(evaluation: Evaluation, sets: Sequence[SlamSet], out: str | Pa
                 error = absolute_trajectory_error(estimate, truth, alignment=row.get("alignment", "se3"))
             except SemkeyError:
                 continue
-            paths[method] = error.similarity.apply(estimate)
+            paths[method] = estimate.mapped(error.similarity)
         if paths:
             data = _draw(slam_set.name, truth, paths, list(evaluation.methods))
             caption = f"{slam_set.name}: median run of each method, aligned; black is ground truth, crosses are ends"

@@ -11,6 +11,13 @@ from semkey.errors import InputError
 _MAX_SPREAD = 0.05
 
 
+# Fewer depths say nothing about all of them; no scene and no sensor gives depths that differ by less than this share.
+_FEWEST_DEPTHS = 50
+_SAME_DEPTH = 1e-4
+# Where fewer of the keypoints with a depth have neighbours of the same depth, there are no surfaces.
+_LEAST_ON_SURFACES = 0.25
+
+
 def sample_depth(
     depth: NDArray[np.float32], keypoints: ArrayLike, *, min_depth: float = 0.0, max_depth: float = np.inf
 ) -> NDArray[np.float64]:
@@ -60,3 +67,35 @@ def depth_sigma(depth: ArrayLike) -> NDArray[np.float64]:
     """
     z = np.asarray(depth, dtype=np.float64)
     return 0.0012 + 0.0019 * np.square(z - 0.4)
+
+
+def is_constant(depth: NDArray[np.float64]) -> bool:
+    """Whether the depths (N,) of an image's keypoints, 0 for none, are all the same: a camera that measures none."""
+    known = depth[depth > 0]
+    if len(known) < _FEWEST_DEPTHS:
+        return False
+    low, high = np.quantile(known, [0.02, 0.98])
+    return bool(high - low < _SAME_DEPTH * high)
+
+
+def is_scattered(
+    depth: NDArray[np.float32],
+    keypoints: ArrayLike,
+    sampled: NDArray[np.float64],
+    *,
+    min_depth: float,
+    max_depth: float,
+) -> bool:
+    """Whether a depth image has values at keypoints (N, 2), but hardly any that its neighbours agree with.
+
+    Args:
+        depth: (H, W) metres.
+        keypoints: (N, 2) pixels.
+        sampled: (N,) what :func:`sample_depth` gives for them, 0 where neighbours disagree.
+        min_depth: nearest depth that counts, metres.
+        max_depth: farthest.
+    """
+    places = np.rint(np.asarray(keypoints, dtype=np.float64).reshape(-1, 2)).astype(np.int64)
+    nearest = depth[np.clip(places[:, 1], 0, depth.shape[0] - 1), np.clip(places[:, 0], 0, depth.shape[1] - 1)]
+    measured = np.count_nonzero((nearest >= min_depth) & (nearest <= max_depth) & (nearest > 0))
+    return bool(measured >= _FEWEST_DEPTHS and np.count_nonzero(sampled) < _LEAST_ON_SURFACES * measured)

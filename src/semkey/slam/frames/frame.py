@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
-from semkey.slam.frames.depth import depth_sigma, sample_depth
+from semkey.slam.frames.depth import depth_sigma, is_scattered, sample_depth
 from semkey.slam.frames.observed_lines import ObservedLines
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
@@ -50,6 +50,11 @@ class ObservedFrame:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def without_depth(self) -> ObservedFrame:
+        """The same frame as if nothing had been measured but the image."""
+        nothing = np.zeros(len(self))
+        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
+
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""
         return camera.backproject(self.keypoints[indices], self.depth[indices])
@@ -69,7 +74,10 @@ def observe_frame(
 
     ``covariances`` (N, 2, 2), pixels^2, are those of :func:`semkey.matching.keypoint_noise.keypoint_covariances`.
     """
-    z = sample_depth(depth, features.keypoints.cpu().numpy(), min_depth=min_depth, max_depth=max_depth)
+    pixels = features.keypoints.cpu().numpy()
+    z = sample_depth(depth, pixels, min_depth=min_depth, max_depth=max_depth)
+    if is_scattered(depth, pixels, z, min_depth=min_depth, max_depth=max_depth):
+        z = np.zeros_like(z)
     return observe_keypoints(index, timestamp, features, z, depth_sigma(z), covariances)
 
 

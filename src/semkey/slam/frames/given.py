@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from semkey.datasets import Frame
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
+from semkey.images.masks import check_mask
 from semkey.images.reading import read_image
-from semkey.model.features import Features
-from semkey.slam.frames.segments import FeaturesWithSegments, Segments, segment_points
 from semkey.slam.frames.sensing import CameraSensor
 
 # No camera sees farther away in metres; what does is in millimetres.
 _FARTHEST_M = 655.0
-# A segment is left out if one of so many points along it is masked.
-_POINTS_ON_SEGMENT = 9
 
 
 def given_frame(
@@ -30,6 +25,7 @@ def given_frame(
     image: Any,
     depth: Any,
     right: Any,
+    mask: Any = None,
     *,
     camera: PinholeCamera,
     sensor: CameraSensor,
@@ -43,6 +39,7 @@ def given_frame(
         image: path, or (H, W, 3) RGB or (H, W) grey uint8.
         depth: (H, W) metres, floats; None where there is none.
         right: like ``image``; None where there is none.
+        mask: (H, W) uint8 or bool, 0 for pixels to ignore; None where all count.
         camera: whose size the images must have.
         sensor: what of this it needs.
         after: time of the frame before, seconds.
@@ -69,39 +66,8 @@ def given_frame(
         image=_image(image, "image", camera),
         depth=None if depth is None else _depth(depth, camera),
         right=None if right is None else _image(right, "right image", camera),
+        mask=None if mask is None else check_mask(mask, (camera.width, camera.height)).astype(np.uint8),
     )
-
-
-def checked_mask(mask: Any, camera: PinholeCamera) -> NDArray[np.uint8]:
-    """A mask (H, W) of zeros, which stand for pixels to ignore, and ones.
-
-    Raises:
-        InputError: no array of this size, or of another type than uint8 or bool.
-    """
-    array = np.asarray(mask)
-    if array.dtype not in (np.uint8, np.bool_):
-        raise InputError(f"the mask has dtype {array.dtype}: pass uint8 or bool, 0 for pixels to ignore")
-    _check_size(array, "mask", camera, dimensions=(2,))
-    return (array != 0).astype(np.uint8)
-
-
-def unmasked(features: Features, mask: NDArray[np.uint8]) -> Features:
-    """The features, and segments where there are any, that do not lie on pixels where ``mask`` (H, W) is 0."""
-    seen = _is_seen(features.keypoints.detach().cpu().numpy(), mask)
-    kept = features.select(torch.from_numpy(np.flatnonzero(seen)).to(features.keypoints.device))
-    if not isinstance(kept, FeaturesWithSegments):
-        return kept
-    points = segment_points(kept.segments.endpoints, _POINTS_ON_SEGMENT)
-    visible = _is_seen(points.reshape(-1, 2), mask).reshape(points.shape[:2]).all(axis=1)
-    segments = Segments(endpoints=kept.segments.endpoints[visible], descriptors=kept.segments.descriptors[visible])
-    return replace(kept, segments=segments)
-
-
-def _is_seen(pixels: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether the pixels nearest to (N, 2) are not masked."""
-    height, width = mask.shape
-    x, y = np.clip(np.round(pixels), 0, (width - 1, height - 1)).astype(np.int64).T
-    return mask[y, x] > 0
 
 
 def _image(image: Any, what: str, camera: PinholeCamera) -> NDArray[np.uint8]:

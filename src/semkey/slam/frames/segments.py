@@ -13,14 +13,14 @@ from scipy.sparse.csgraph import connected_components
 
 from semkey.errors import InputError
 from semkey.extractors import Extractor, extract_and_describe
+from semkey.extractors.detector import MaskLike
+from semkey.images.masks import check_mask, segments_in_mask
 from semkey.model.features import Features
-from semkey.model.preprocess import ImageLike, load_pixels, to_gray
-from semkey.slam.config import LineConfig
+from semkey.model.preprocess import ImageLike, image_size, load_pixels, to_gray
+from semkey.slam.config import LineConfig, width_scale
 
 Array = NDArray[np.float64]
 
-# The width for which the configuration's pixel values are meant.
-_REFERENCE_WIDTH = 640
 # Points at which a segment is described: further ones add little to the mean.
 _DESCRIBED_POINTS = 8
 # Below this LSD's smoothing would cover whole objects; above it the noise between pixels breaks segments apart.
@@ -53,7 +53,7 @@ class Segments:
         return len(self.endpoints)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FeaturesWithSegments(Features):
     """Features of an image and its line segments.
 
@@ -83,20 +83,23 @@ class SegmentExtractor:
         self._extractor = extractor
         self._config = config
 
-    def extract(self, image: ImageLike) -> FeaturesWithSegments:
-        """Features of one image with its segments."""
+    def extract(self, image: ImageLike, mask: MaskLike | None = None) -> FeaturesWithSegments:
+        """Features of one image with its segments, none of them on pixels where ``mask`` is 0."""
         pixels = load_pixels(image)
+        usable = None if mask is None else check_mask(mask, image_size(pixels))
         gray = (to_gray(pixels) * 255).round().clamp(0, 255).byte().cpu().numpy()
-        endpoints = detect_segments(gray, self._config)
+        endpoints = detect_segments(gray, self._config, usable)
         points = segment_points(endpoints, _DESCRIBED_POINTS)
-        features, descriptors = extract_and_describe(self._extractor, pixels, points.reshape(-1, 2))
+        features, descriptors = extract_and_describe(self._extractor, pixels, points.reshape(-1, 2), usable)
         along = descriptors.cpu().numpy().reshape(len(endpoints), _DESCRIBED_POINTS, descriptors.shape[1])
         segments = Segments(endpoints=endpoints, descriptors=mean_descriptors(along))
         values = {name: getattr(features, name) for name in Features.__dataclass_fields__}
         return FeaturesWithSegments(**values, segments=segments)
 
 
-def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -> Array:
+def detect_segments(
+    gray: NDArray[np.uint8], config: LineConfig | None = None, usable: NDArray[np.bool_] | None = None
+) -> Array:
     """Line segments of an image.
 
     LSD (von Gioi et al. 2010) through OpenCV on an image of ``config.detection_width``; pieces of one edge are merged,
@@ -106,6 +109,7 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
     Args:
         gray: (H, W) uint8.
         config: None for the defaults.
+        usable: (H, W) bool, the pixels that segments may lie on and next to; None for all.
 
     Returns:
         (L, 2, 2) float64 directed segments, longest first; see :class:`Segments`.
@@ -117,7 +121,7 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
         raise InputError(f"segments are looked for in (H, W) uint8, got {gray.shape} {gray.dtype}")
     config = config or LineConfig()
     height, width = gray.shape
-    pixel = width / _REFERENCE_WIDTH
+    pixel = width_scale(width)
     scale = float(np.clip(config.detection_width / width, *_SCALE_RANGE))
     if min(height, width) * scale < 8:
         return np.zeros((0, 2, 2))
@@ -125,6 +129,8 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
     if found is None:
         return np.zeros((0, 2, 2))
     segments = found.reshape(-1, 2, 2).astype(np.float64) + (0.5 / scale - 0.5)
+    if usable is not None:
+        segments = segments[segments_in_mask(segments, usable)]
     # Pieces half as long as a segment must be may still make one together.
     segments = segments[lengths(segments) >= 0.5 * config.min_length * pixel]
     segments = merge_segments(
@@ -137,6 +143,8 @@ def detect_segments(gray: NDArray[np.uint8], config: LineConfig | None = None) -
     border = _BORDER_PX * max(pixel, 0.5)
     on_rim = np.any((segments < border).all(axis=1) | (segments > limit - border).all(axis=1), axis=1)
     segments = np.clip(segments[~on_rim], 0.0, limit)
+    if usable is not None:  # once more, since pieces on both sides of a mask may have been joined
+        segments = segments[segments_in_mask(segments, usable)]
     size = lengths(segments)
     order = np.lexsort((segments[:, 0, 1], segments[:, 0, 0], -size))
     return segments[order[size[order] >= config.min_length * pixel]][: config.max_lines]

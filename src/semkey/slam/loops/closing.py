@@ -1,32 +1,23 @@
-"""Recognising places again: candidates for a lost frame, loops inside a submap, meetings of submaps."""
+"""Correcting the map where a place was recognised: loops closed, submaps joined, duplicates made one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse
-from semkey.slam.config import LoopConfig, TrackingConfig, image_scale
-from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.config import LoopConfig, image_scale
 from semkey.slam.loops.essential_graph import essential_edges, weighted_edge
-from semkey.slam.loops.plausibility import is_plausible, pose_difference
-from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceIndex, place_groups
+from semkey.slam.loops.plausibility import pose_difference
 from semkey.slam.loops.submaps import join_at
-from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place, place_landmarks
-from semkey.slam.map.duplicates import fuse_duplicates, identify
+from semkey.slam.loops.verification import PlaceMatch, place_landmarks
+from semkey.slam.map.duplicates import adopt_landmarks, fuse_duplicates
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import accept
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
 from semkey.slam.solvers.pose_graph import PoseEdge, optimise_pose_graph
-from semkey.slam.solvers.similarity import ScaledTransform
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
@@ -35,126 +26,25 @@ _FUSED_NEIGHBOURS = 15
 
 
 class LoopCloser:
-    """Finds again what the map has seen before, and corrects the map.
-
-    Keeps an index of the map's keyframes by appearance, which follows the map by itself: keyframes that were added,
-    removed or loaded are noticed at the next question.
+    """Corrects the map at places that were recognised.
 
     Args:
         slam_map: the map.
         config: settings.
-        ransac_error_px: inlier threshold of PnP-RANSAC for images 640 pixels wide.
         with_scale: the map's unit of length may drift (monocular).
-        seed: of RANSAC.
 
     Attributes:
         loops: edges of the loops that were closed, newest last.
     """
 
-    def __init__(
-        self,
-        slam_map: SlamMap,
-        config: LoopConfig,
-        *,
-        ransac_error_px: float = TrackingConfig.ransac_error_px,
-        with_scale: bool = False,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, slam_map: SlamMap, config: LoopConfig, *, with_scale: bool = False) -> None:
         self.loops = [_known_edge(slam_map, *link) for link in slam_map.loop_links if _has(slam_map, *link[:2])]
         self._map = slam_map
         self._config = config
         self._with_scale = with_scale
-        self._ransac_error_px = ransac_error_px
-        self._seed = seed
-        self._index = PlaceIndex(keypoints=config.retrieval_keypoints, prefilter=config.retrieval_prefilter)
-        self._filter = ConsistencyFilter(config.consistency)
-
-    def places_like(self, frame: ObservedFrame) -> list[list[Keyframe]]:
-        """Groups of keyframes that a lost frame may be seeing again, the most promising first."""
-        self._follow_map()
-        groups = place_groups(
-            self._scores(frame, exclude=()),
-            self._map.covisible,
-            count=self._config.relocalisation_candidates,
-            group_size=self._config.group_size,
-        )
-        return [[self._map.keyframes[key] for key in group.members] for group in groups]
-
-    def find(self, keyframe: Keyframe) -> PlaceMatch | None:
-        """Look for a place that a new keyframe sees again; the map is not changed."""
-        if not self._config.enabled:
-            return None
-        self._follow_map()
-        groups = place_groups(
-            self._scores(keyframe.frame, exclude=self._near(keyframe)),
-            self._map.covisible,
-            count=self._config.candidates,
-            group_size=self._config.group_size,
-        )
-        for group in self._filter.update(groups):
-            place = [self._map.keyframes[key] for key in group.members]
-            match = match_place(
-                self._map,
-                keyframe,
-                place,
-                ransac_error_px=self._ransac_error_px,
-                with_scale=self._with_scale,
-                seed=self._seed,
-            )
-            if match is not None and self._convinces(match, place):
-                self._filter.reset()
-                return match
-        return None
-
-    # -- finding -------------------------------------------------------------------------------------------------
-
-    def _follow_map(self) -> None:
-        for key in self._index.keys:
-            if key not in self._map.keyframes:
-                self._index.remove(key)
-        for key, keyframe in self._map.keyframes.items():
-            if key not in self._index:
-                frame = keyframe.frame
-                self._index.add(key, frame.descriptors, frame.features.global_descriptor.numpy())
-
-    def _scores(self, frame: ObservedFrame, exclude: Collection[int]) -> dict[int, float]:
-        return self._index.scores(frame.descriptors, frame.features.global_descriptor.numpy(), exclude=exclude)
-
-    def _near(self, keyframe: Keyframe) -> set[int]:
-        """Keyframes that a keyframe is connected to already, or follows too closely to have drifted from."""
-        near = {keyframe.id, *(key for key, _ in self._map.covisible(keyframe.id))}
-        for key, other in self._map.keyframes.items():
-            age = abs(keyframe.frame.timestamp - other.frame.timestamp)
-            if other.submap == keyframe.submap and age < self._config.min_gap_seconds:
-                near.add(key)
-        return near
-
-    def _convinces(self, match: PlaceMatch, place: Sequence[Keyframe]) -> bool:
-        """Whether a match passes all checks, the cheap ones first."""
-        config, frame = self._config, self._map.keyframes[match.query].frame
-        logger.debug(
-            "keyframe %d at %d: %d inliers, coverage %.2f", match.query, match.matched, match.inliers, match.coverage
-        )
-        if not accept(
-            match.placement,
-            frame,
-            self._map.camera,
-            min_inliers=config.min_inliers,
-            expected=match.placement.pixels,
-            min_coverage=config.min_coverage,
-        ):
-            return False
-        if not is_plausible(self._map, match, config, with_scale=self._with_scale):
-            return False
-        supporters = count_supporters(
-            self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers
-        )
-        return supporters >= config.min_supporters
-
-    # -- correcting ----------------------------------------------------------------------------------------------
 
     def correct(self, match: PlaceMatch) -> LoopRecord:
-        """Close a loop, or join two submaps, where :meth:`find` has found a place.
+        """Close a loop, or join two submaps, where a keyframe was found to see a place again.
 
         Poses of keyframes, positions and ids of landmarks may all change.
         """
@@ -168,7 +58,7 @@ class LoopCloser:
         self._map.loop_links.append((matched.id, query.id, match.inliers))
         scales = join_at(self._map, match) if kind == "merge" else self._optimise(query.submap)
         self.loops = [_rescaled(edge, scales) for edge in self.loops]
-        merged = identify(self._map, query, match.associations)
+        merged = adopt_landmarks(self._map, query, match.associations)
         neighbours = [self._map.keyframes[key] for key, _ in self._map.covisible(query.id)[:_FUSED_NEIGHBOURS]]
         neighbours = [neighbour for neighbour in neighbours if neighbour not in place]
         radius = self._config.fuse_radius_px * image_scale(self._map.camera)

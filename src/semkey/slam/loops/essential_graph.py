@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose_graph import PoseEdge
-from semkey.slam.solvers.similarity import ScaledTransform
 
 # Odometry between two keyframes that share a hundred landmarks: standard deviations as a floor and as a share of the
 # motion. What counts is their relation to each other and to those of a loop.

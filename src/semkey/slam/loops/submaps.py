@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.similarity import ScaledTransform
 
 # A single bad frame is no loss, however slow the camera.
 _FEWEST_LOST_FRAMES = 3
@@ -57,7 +57,7 @@ class LostClock:
         """Whether a new submap should start with the frame at ``timestamp`` seconds, the latest of the lost ones.
 
         Lost for the given time and for a few frames; but a map is waited for no longer than it was of use: a bad first
-        frame is given up after one more. A map that was loaded and never found yet deserves all of the time.
+        frame is given up after one more. A map that was loaded and never found yet is waited for all of the time.
         """
         if self._since is None:
             return False

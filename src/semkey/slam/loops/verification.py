@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.background import background_similarity
 from semkey.slam.config import TrackingConfig, image_scale
@@ -22,7 +23,6 @@ from semkey.slam.map.association import Associations, match_keyframe, merge_asso
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.placing import Placement, PlacingRules, place_frame, placement_coverage
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.similarity import ScaledTransform
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -48,11 +48,11 @@ def fuse_duplicates(
             continue
         unrelated = background_similarity(slam_map.landmarks.descriptors[visible], keyframe.frame.descriptors)
         found = found.select(found.similarity >= unrelated + _SAME_SIMILARITY * (1.0 - unrelated))
-        merged += identify(slam_map, keyframe, found)
+        merged += adopt_landmarks(slam_map, keyframe, found)
     return merged
 
 
-def identify(slam_map: SlamMap, keyframe: Keyframe, found: Associations) -> int:
+def adopt_landmarks(slam_map: SlamMap, keyframe: Keyframe, found: Associations) -> int:
     """Let a keyframe's keypoints see landmarks; landmarks that these keypoints saw before are merged with them.
 
     Pairs whose depths contradict each other, and landmarks that the keyframe sees already, are left out.

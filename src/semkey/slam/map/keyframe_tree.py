@@ -1,4 +1,4 @@
-"""Keyframes as a tree: who hangs on whom, and where frames lie that are known relative to a keyframe."""
+"""Keyframes as a tree: which is the parent of which, and where frames lie that are known relative to a keyframe."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class KeyframeTree:
         return pose, scale
 
     def _take_out(self, keyframe_id: int) -> None:
-        """Remove a keyframe from the tree: what hangs on it hangs on its parent from now on.
+        """Remove a keyframe from the tree: its children become those of its parent.
 
         Raises:
             InputError: it is the root of its submap.
@@ -104,8 +104,8 @@ class KeyframeTree:
             if other.parent == keyframe_id:
                 other.parent = parent.id
 
-    def _hang(self, keyframe_id: int, parent: int) -> None:
-        """Make a keyframe the root of its tree, by turning round the edges above it, and hang it below ``parent``."""
+    def _attach(self, keyframe_id: int, parent: int) -> None:
+        """Make a keyframe the root of its tree, by turning round the edges above it, and then a child of ``parent``."""
         path = [keyframe_id]
         while (above := self.keyframes[path[-1]].parent) is not None:
             path.append(above)

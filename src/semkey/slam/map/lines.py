@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse
-from semkey.slam.config import LineConfig
+from semkey.slam.config import LineConfig, image_scale
 from semkey.slam.frames.observed_lines import ObservedLines
 from semkey.slam.frames.segments import image_lines
 from semkey.slam.frames.segments_in_space import segments_in_view
@@ -39,9 +39,6 @@ _DUPLICATE_PX = 4.0
 _NEWEST = 5
 
 
-_REFERENCE_WIDTH = 640
-"""Width of the images for which the configuration's pixel values are meant."""
-
 _STORED = {
     "serial": "_serials",
     "reference": "_references",
@@ -69,7 +66,7 @@ class LineMap:
         camera: of all keyframes.
         config: settings.
         pixel_sigma: standard deviation of a segment's endpoint across it in this image size, pixels.
-        pixel: by what pixel values for images 640 pixels wide are multiplied.
+        pixel: scale factor of pixel values, which are for images 640 pixels wide.
     """
 
     def __init__(
@@ -113,7 +110,7 @@ class LineMap:
             arrays: by name.
             made: number of the next line, :attr:`made`.
         """
-        pixel = camera.width / _REFERENCE_WIDTH
+        pixel = image_scale(camera)
         lines = cls(tree, camera, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel)
         lines._next_serial = made
         for name, field in _STORED.items():
@@ -171,7 +168,7 @@ class LineMap:
         """
         if not self._descriptors.shape[1]:
             self._descriptors = np.zeros((0, observed.segments.descriptors.shape[1]), dtype=np.float32)
-        self._rehang()
+        self._follow_removals()
         rows = visible.rows[found.lines]
         self._fuse(rows, found.segments, observed, self._tree.keyframes[keyframe_id].T_world_cam)
         self._sight(self._serials[rows], keyframe_id, found.segments)
@@ -351,15 +348,15 @@ class LineMap:
         submap = known[0] if known else self._tree.newest.submap
         return [k for k, keyframe in self._tree.keyframes.items() if keyframe.submap == submap][-_NEWEST:]
 
-    def _rehang(self) -> None:
+    def _follow_removals(self) -> None:
         """Hand the lines of removed keyframes over to those that stand in for them."""
         references = {int(k): self._tree.survivor(int(k)) for k in np.unique(self._references)}
-        for gone, heir in references.items():
-            if gone == heir:
+        for gone, survivor in references.items():
+            if gone == survivor:
                 continue
             rows = np.flatnonzero(self._references == gone)
             points, information = self._placed(rows)
-            self._references[rows] = heir
+            self._references[rows] = survivor
             self._place(rows, points, information)
         for gone in np.unique(self._last_seen).tolist():
             self._last_seen[self._last_seen == gone] = self._tree.survivor(gone)

@@ -23,6 +23,8 @@ from semkey.slam.map.fusion import predicted_residual_noise
 from semkey.slam.map.image_cells import coverage
 from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.map.support import evidence_of_pose
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA, Evidence, log10_samples
 from semkey.slam.solvers.pose import PoseObservations, PosePrior, refine_pose
 from semkey.slam.timing import StageTimer
 
@@ -31,6 +33,12 @@ Indices = NDArray[np.int64]
 
 # A match counts at least by so much, however little its descriptors have in common: no weight may be zero.
 _SMALLEST_SIMILARITY = 1e-3
+
+# Depths that differ from the map's by more than a fifth throughout are not those of this camera and this place; depths
+# that scatter by more than a quarter around the map's are no measurement.
+_LARGEST_LOG_FACTOR = float(np.log(1.2))
+_LARGEST_SCATTER = 0.25
+_FEWEST_DEPTHS = 20
 
 NearbyLandmarks = Callable[["Placement"], Indices]
 """``nearby(placement)``: ids of the landmarks that a frame may see from there."""
@@ -75,6 +83,9 @@ class Placement:
         radius_px: how far from there they were looked for.
         sample_similarity: median similarity of the matches that RANSAC found to agree.
         lines: lines that were looked for; None where lines are not used or too few are in view.
+        evidence: how improbable all that is by chance; None where nothing was looked for.
+        depth_factor: by how much the measured depths contradict the map, as the median ratio of the two; None where
+            they do not. They have no say in the pose then.
     """
 
     T_world_cam: Array
@@ -86,6 +97,15 @@ class Placement:
     radius_px: float = 0.0
     sample_similarity: float = 0.0
     lines: SeenLines | None = None
+    evidence: Evidence | None = None
+    depth_factor: float | None = None
+
+    @property
+    def log10_nfa(self) -> float:
+        """Logarithm of the number of false alarms, a decade lower for every line that agrees; 0 without evidence."""
+        if self.evidence is None:
+            return 0.0
+        return self.evidence.log10_nfa - (0 if self.lines is None else self.lines.inlier_count)
 
     @property
     def inlier_count(self) -> int:
@@ -154,6 +174,12 @@ def place_frame(
         sampled = _sample(slam_map, frame, matches, rules, camera, seed, line_finder, lines)
     if sampled is None:
         return None
+    depth_factor, scatter = _depth_ratio(slam_map, frame, sampled) if rules.uses_depth else (1.0, 0.0)
+    contradicts = abs(np.log(depth_factor)) > _LARGEST_LOG_FACTOR
+    if scatter > _LARGEST_SCATTER:
+        return None
+    if contradicts:
+        rules = replace(rules, uses_depth=False)
 
     def refine(associations: Associations, pose: Array, lines: SeenLines | None) -> Placement:
         with timer.stage("pose"):
@@ -184,7 +210,23 @@ def place_frame(
         placement = replace(refine(found, pose, lines), visible=visible, pixels=pixels, radius_px=radius)
         if rules.settled_px and _pixel_shift(slam_map, placement, camera) < rules.settled_px:
             break
-    return replace(placement, sample_similarity=sampled.sample_similarity)
+    with timer.stage("pose"):
+        evidence = evidence_of_pose(
+            frame,
+            slam_map.landmarks,
+            placement.visible,
+            placement.inlier_associations,
+            placement.T_world_cam,
+            camera,
+            radius_px=placement.radius_px,
+            log10_tests=log10_samples(len(matches)),
+        )
+    return replace(
+        placement,
+        sample_similarity=sampled.sample_similarity,
+        evidence=evidence,
+        depth_factor=depth_factor if contradicts else None,
+    )
 
 
 def refine_placement(
@@ -255,6 +297,9 @@ def accept(
 ) -> bool:
     """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
 
+    Chance must not explain it: the number of false alarms is at most ``10^-4``, see
+    :mod:`semkey.slam.solvers.evidence`. The fewest inliers are a floor for what a pose can be computed from.
+
     Args:
         placement: of the frame.
         frame: the frame.
@@ -264,7 +309,7 @@ def accept(
         min_coverage: where both the place has landmarks and the frame has keypoints, inliers must be found in at least
             this share of the image cells: two rooms with the same poster agree in the poster's cells only.
     """
-    if placement.inlier_count < min_inliers:
+    if placement.inlier_count < min_inliers or placement.log10_nfa > MAX_LOG10_NFA:
         return False
     if expected is None:
         return True
@@ -311,6 +356,23 @@ def _sample(
         inliers=np.ones(len(associations), dtype=bool),
         sample_similarity=float(np.median(associations.similarity)) if len(associations) else 0.0,
     )
+
+
+def _depth_ratio(slam_map: SlamMap, frame: ObservedFrame, sampled: Placement) -> tuple[float, float]:
+    """Measured depths over those of the landmarks that RANSAC, which looks at pixels alone, has found to agree.
+
+    Returns:
+        The median ratio, and the robust standard deviation of its logarithm; (1, 0) where too few have a depth.
+    """
+    found = sampled.associations
+    measured = frame.depth[found.keypoint_indices]
+    points = transform_points(inverse(sampled.T_world_cam), slam_map.landmarks.positions[found.landmark_ids])
+    known = (measured > 0) & (points[:, 2] > 0)
+    if np.count_nonzero(known) < _FEWEST_DEPTHS:
+        return 1.0, 0.0
+    ratios = np.log(measured[known] / points[known, 2])
+    middle = float(np.median(ratios))
+    return float(np.exp(middle)), 1.4826 * float(np.median(np.abs(ratios - middle)))
 
 
 def _pixel_shift(slam_map: SlamMap, placement: Placement, camera: PinholeCamera) -> float:

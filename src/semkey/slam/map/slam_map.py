@@ -221,7 +221,7 @@ class SlamMap(CovisibilityGraph):
         for keyframe in moving.values():
             keyframe.submap = into
         if bridge is not None:
-            self._hang(bridge[1], bridge[0])
+            self._attach(bridge[1], bridge[0])
 
     # -- shrinking -----------------------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class SlamMap(CovisibilityGraph):
     def _lose_observer(self, keyframe_id: int, landmark_ids: Indices) -> None:
         """Take a keyframe out of the observers of landmarks; their next one is their reference, or they go."""
         self.landmarks.observations.remove(keyframe_id, landmark_ids)
-        heirs = self.landmarks.observations.first_observers(landmark_ids)
+        successors = self.landmarks.observations.first_observers(landmark_ids)
         orphaned = self.landmarks.references[landmark_ids] == keyframe_id
-        self.landmarks.refer(landmark_ids[orphaned], heirs[orphaned])
-        self.landmarks.remove(landmark_ids[heirs < 0])
+        self.landmarks.refer(landmark_ids[orphaned], successors[orphaned])
+        self.landmarks.remove(landmark_ids[successors < 0])

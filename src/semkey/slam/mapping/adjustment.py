@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse
 from semkey.slam.map.covisibility import Observations
+from semkey.slam.map.image_cells import cells_of
 from semkey.slam.map.keyframe_tree import scaled_transform
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.bundle import BundleProblem, BundleResult
@@ -18,9 +19,6 @@ from semkey.slam.solvers.bundle import BundleProblem, BundleResult
 logger = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
-
-# Cells across and down of an image in which an adjustment with few landmarks keeps some.
-_COVERAGE_GRID = (8, 6)
 
 
 def bundle_problem(
@@ -101,10 +99,9 @@ def covering_landmarks(observations: Observations, camera: PinholeCamera, count:
     ids, rows, times = np.unique(observations.landmark_ids, return_inverse=True, return_counts=True)
     if len(ids) <= count:
         return ids
-    size = np.array([camera.width, camera.height])
-    cells = np.clip((observations.keypoints / size * _COVERAGE_GRID).astype(np.int64), 0, np.array(_COVERAGE_GRID) - 1)
-    order = np.lexsort((rows, -times[rows], cells[:, 1], cells[:, 0], observations.keyframe_ids))
-    groups = np.stack([observations.keyframe_ids, *cells.T])[:, order]
+    cells = cells_of(observations.keypoints, camera)
+    order = np.lexsort((rows, -times[rows], cells, observations.keyframe_ids))
+    groups = np.stack([observations.keyframe_ids, cells])[:, order]
     starts = np.flatnonzero(np.concatenate([[True], (groups[:, 1:] != groups[:, :-1]).any(axis=0)]))
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))

@@ -1,4 +1,4 @@
-"""Landmarks that a new keyframe and its neighbours see, and whose distance only the two of them together tell."""
+"""New landmarks without depth: triangulated from what a new keyframe and its neighbours both see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoC
         slam_map: grows here.
         keyframe_id: the new keyframe.
         config: settings.
-        image_scale: by what pixel values of the settings are multiplied.
+        image_scale: scale factor of the pixel values of the settings.
 
     Returns:
         Number of new landmarks.

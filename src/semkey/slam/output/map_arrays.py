@@ -85,6 +85,9 @@ FRAME_SPECS = {
     "frames/is_keyframe": ArraySpec(dtype="bool", shape=("F",)),
     "frames/submap": ArraySpec(dtype="int64", shape=("F",)),
     "frames/ground_truth": ArraySpec(dtype="float64", shape=("F", 4, 4)),
+    "frames/log10_nfa": ArraySpec(dtype="float64", shape=("F",), optional=True),
+    "frames/visible": ArraySpec(dtype="int64", shape=("F",), optional=True),
+    "frames/found": ArraySpec(dtype="int64", shape=("F",), optional=True),
 }
 SPECS: Mapping[str, ArraySpec] = KEYFRAME_SPECS | LANDMARK_SPECS | FRAME_SPECS
 
@@ -194,6 +197,11 @@ def frame_arrays(records: Sequence[FrameRecord], ground_truth: Mapping[int, Pose
         "frames/method": _ints(methods.index(record.method) for record in records),
         "frames/is_keyframe": np.array([record.is_keyframe for record in records], dtype=bool),
         "frames/submap": _ints(record.submap for record in records),
+        "frames/log10_nfa": np.array(
+            [np.nan if record.log10_nfa is None else record.log10_nfa for record in records], dtype=np.float64
+        ),
+        "frames/visible": _ints(record.visible for record in records),
+        "frames/found": _ints(record.found for record in records),
         "frames/ground_truth": _poses([ground_truth.get(record.index) for record in records]),
     }
 
@@ -218,12 +226,22 @@ def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tup
                 method=methods[int(columns["method"][row])],
                 is_keyframe=bool(columns["is_keyframe"][row]),
                 submap=int(columns["submap"][row]),
+                **_evidence(columns, row),
             )
         )
         true_pose = _pose(columns["ground_truth"][row])
         if true_pose is not None:
             truth[index] = true_pose
     return records, truth
+
+
+def _evidence(columns: Mapping[str, NDArray], row: int) -> dict[str, Any]:
+    """What spoke for a frame's pose, which maps of earlier versions do not have."""
+    if "log10_nfa" not in columns:
+        return {}
+    value = float(columns["log10_nfa"][row])
+    evidence = {name: int(columns[name][row]) for name in ("visible", "found")}
+    return {"log10_nfa": None if np.isnan(value) else value, **evidence}
 
 
 def _keyframe(

@@ -48,6 +48,8 @@ def summarise(result: SlamResult) -> dict[str, Any]:
     trajectory; ``live_ate_rmse_m`` is that of the poses as they were first estimated. They are absent without ground
     truth, and null where fewer than three frames were tracked. ``stage_ms`` has by stage the mean over all frames,
     and median and 95th percentile over the frames that had the stage; ``frame`` is the wall time of whole frames.
+    ``evidence`` has what spoke for the pose of every frame, see :class:`semkey.slam.records.FrameRecord`; ``shortfall``
+    says why less than half of the frames were tracked, and is null otherwise.
     """
     frames, tracked = len(result.frames), result.tracked
     figures: dict[str, Any] = {
@@ -70,6 +72,16 @@ def summarise(result: SlamResult) -> dict[str, Any]:
         "loops": [asdict(loop) for loop in result.loops],
         "lost": [asdict(event) for event in result.lost_events],
         "problems": list(result.problems),
+        "shortfall": result.shortfall,
+        "evidence": [
+            {
+                "frame": record.index,
+                "log10_nfa": None if record.log10_nfa is None else round(record.log10_nfa, 1),
+                "visible": record.visible,
+                "found": record.found,
+            }
+            for record in result.frames
+        ],
         "stage_ms": _stages(result),
         "features": result.features,
         "sequence": result.sequence_name,

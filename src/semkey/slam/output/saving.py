@@ -1,4 +1,4 @@
-"""Saving a run when the disk does not want it: the trajectory is kept somewhere in any case."""
+"""Saving a run where the folder of the results cannot be written: the trajectory is saved somewhere else."""
 
 from __future__ import annotations
 

@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
+from semkey.slam.solvers.bounds import CHI_95_1, CHI_95_2, CHI_99_2
 from semkey.slam.solvers.bundle_lines import BundleLines, add_lines
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# As in :mod:`semkey.slam.solvers.pose`: 95 % points of the chi distribution with two degrees of freedom and one.
-_PIXEL_CORNER = 2.448
-_DEPTH_CORNER = 1.960
-# The 99 % point with two degrees of freedom: a right observation is rarely outside.
-_INLIER_BOUND = 3.035
 # Metres between the two cameras that a depth is written as the disparity of. Any value gives the same result.
 _VIRTUAL_BASELINE = 0.1
 # Standard deviation of a pose that must not move, metres and radians: a constraint proper would cost a QR solver.
@@ -153,8 +149,8 @@ def solve_bundle(problem: BundleProblem) -> BundleResult:
     first_end = first_landmark + len(problem.positions)
 
     robust, gaussian = gtsam.noiseModel.Robust.Create, gtsam.noiseModel.Gaussian.SqrtInformation
-    huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
-    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_DEPTH_CORNER)
+    huber = gtsam.noiseModel.mEstimator.Huber.Create(CHI_95_2)
+    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(CHI_95_1)
     rows = zip(
         problem.keyframe_rows.tolist(),
         (problem.landmark_rows + first_landmark).tolist(),
@@ -252,5 +248,5 @@ def _fits(problem: BundleProblem, poses: Array, positions: Array) -> NDArray[np.
         residuals = np.einsum("oij,oj->oi", problem.whitening[rows], pixels - problem.keypoints[rows])
         distance = np.linalg.norm(residuals, axis=1)
         # Behind the camera the pixel is NaN, which is not within anything.
-        fits[rows] = distance < _INLIER_BOUND
+        fits[rows] = distance < CHI_99_2
     return fits

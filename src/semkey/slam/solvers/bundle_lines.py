@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse
+from semkey.slam.solvers.bounds import CHI_95_1
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# As in bundle adjustment of points: 95 % points of the chi distribution with one degree of freedom.
-_CORNER = 1.960
 # An end may slide along its line by this share of the line's length: nothing is seen of that direction.
 _SLIDE_SHARE = 0.5
 # An end this far beyond the seen segment, as a share of the segment, is not judged by it.
@@ -143,8 +142,8 @@ def add_lines(
     intrinsics = gtsam.Cal3_S2(camera.fx, camera.fy, 0.0, camera.cx, camera.cy)
     stereo = gtsam.Cal3_S2Stereo(camera.fx, camera.fy, 0.0, camera.cx, camera.cy, baseline)
     robust, gaussian = gtsam.noiseModel.Robust.Create, gtsam.noiseModel.Gaussian.SqrtInformation
-    huber = gtsam.noiseModel.mEstimator.Huber.Create(_CORNER)
-    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(_CORNER)
+    huber = gtsam.noiseModel.mEstimator.Huber.Create(CHI_95_1)
+    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(CHI_95_1)
     slide = _SLIDE_SHARE * np.maximum(np.linalg.norm(lines.points[:, 1] - lines.points[:, 0], axis=1), 1e-3)
     for key, (point, sigma) in enumerate(
         zip(lines.points.reshape(-1, 3), np.repeat(slide, 2).tolist(), strict=True), start=first_key

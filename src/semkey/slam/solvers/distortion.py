@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
+from semkey.slam.solvers.bounds import CHI_95_2
 from semkey.slam.solvers.bundle import BundleProblem, BundleResult, solve_bundle
 
 Array = NDArray[np.float64]
 
-# 95 % point of the chi distribution with two degrees of freedom, as in :mod:`semkey.slam.solvers.bundle`.
-_PIXEL_CORNER = 2.448
 _FIXED_SIGMA = 1e-6
 # Two views fit any distance of a landmark: only with a third does it say anything about the lens.
 _MIN_VIEWS = 3
@@ -80,7 +79,7 @@ def estimate_distortion(problem: BundleProblem, sigma: float) -> Array:
     sigmas = np.full(9, _FIXED_SIGMA)
     sigmas[5:7] = sigma
     graph.add(gtsam.PriorFactorCal3DS2(calibration, lens, gtsam.noiseModel.Diagonal.Sigmas(sigmas)))
-    huber = gtsam.noiseModel.mEstimator.Huber.Create(_PIXEL_CORNER)
+    huber = gtsam.noiseModel.mEstimator.Huber.Create(CHI_95_2)
     for row in np.flatnonzero(used).tolist():
         noise = gtsam.noiseModel.Gaussian.SqrtInformation(problem.whitening[row], False)
         graph.add(
@@ -128,7 +127,7 @@ def _telling(problem: BundleProblem) -> NDArray[np.bool_]:
     points = np.einsum("oji,oj->oi", seeing[:, :3, :3], offsets)
     errors = np.einsum("oij,oj->oi", problem.whitening, problem.camera.project(points) - problem.keypoints)
     # Behind the camera the pixel is NaN, which is not within anything.
-    fits = np.linalg.norm(errors, axis=1) < _PIXEL_CORNER
+    fits = np.linalg.norm(errors, axis=1) < CHI_95_2
     count = len(problem.positions)
     views = np.bincount(problem.landmark_rows, minlength=count)
     lowest, highest = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)

@@ -11,18 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, se3_exp, se3_log, transform_points
+from semkey.slam.solvers.bounds import CHI_95_1, CHI_95_2, CHI_95_6, CHI_99_2
 from semkey.slam.solvers.pose_lines import LineObservations, line_residuals_and_jacobian
 
 Array = NDArray[np.float64]
 
-# 95 % points of the chi distribution with two degrees of freedom (pixel) and one (depth): within them a residual is an
-# inlier, and a Huber kernel with this corner keeps 95 % of Gaussian residuals quadratic.
-_PIXEL_CORNER = 2.448
-_DEPTH_CORNER = 1.960
-# The 99 % point with two degrees of freedom: a right observation is rarely outside.
-_INLIER_BOUND = 3.035
-# The same for six: a pose within it is what the prior expects.
-_PRIOR_CORNER = 3.549
 _SMALLEST_DEPTH = 1e-3
 # A step that lowers the cost by a smaller share moves the pose by a small part of its standard deviation.
 _CONVERGED = 1e-6
@@ -247,8 +240,8 @@ def refine_pose(
                 break
     residuals, _ = residuals_and_jacobian(pose, observations, camera)
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
-    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _INLIER_BOUND)
-    inliers &= np.abs(residuals[:, 2]) < 2.0 * _DEPTH_CORNER
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < CHI_99_2)
+    inliers &= np.abs(residuals[:, 2]) < 2.0 * CHI_95_1
     return RefinedPose(
         T_cam_world=pose,
         inliers=inliers,
@@ -265,8 +258,8 @@ def _line_inliers(pose: Array, lines: LineObservations | None, camera: PinholeCa
     residuals, _ = line_residuals_and_jacobian(pose, lines, camera)
     points = transform_points(pose, lines.points_world.reshape(-1, 3)).reshape(-1, 2, 3)
     in_front = (points[:, :, 2] > _SMALLEST_DEPTH).all(axis=1)
-    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < _PIXEL_CORNER)
-    return inliers & (np.linalg.norm(residuals[:, 2:], axis=1) < 2.0 * _PIXEL_CORNER)
+    inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < CHI_95_2)
+    return inliers & (np.linalg.norm(residuals[:, 2:], axis=1) < 2.0 * CHI_95_2)
 
 
 def _linearise(
@@ -279,8 +272,8 @@ def _linearise(
     """Robust cost, gradient (6,) and Gauss-Newton information (6, 6) at ``pose``."""
     points = transform_points(pose, observations.points_world)
     residuals, derivatives = _rows_and_derivatives(points, observations, camera)
-    pixel_cost, pixel_weight = cauchy(np.sqrt(residuals[0] ** 2 + residuals[1] ** 2), _PIXEL_CORNER)
-    depth_cost, depth_weight = cauchy(residuals[2], _DEPTH_CORNER)
+    pixel_cost, pixel_weight = cauchy(np.sqrt(residuals[0] ** 2 + residuals[1] ** 2), CHI_95_2)
+    depth_cost, depth_weight = cauchy(residuals[2], CHI_95_1)
     cost = float(observations.weights @ (pixel_cost + depth_cost))
     row_weights = observations.weights * np.stack([pixel_weight, pixel_weight, depth_weight])
     flat_derivatives = derivatives.reshape(6, -1)
@@ -289,8 +282,8 @@ def _linearise(
     if lines is not None:
         residuals, jacobian = line_residuals_and_jacobian(pose, lines, camera)
         # Two residuals of either kind per line: the corner is that of two degrees of freedom.
-        pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), _PIXEL_CORNER)
-        depth_cost, depth_weight = cauchy(np.linalg.norm(residuals[:, 2:], axis=1), _PIXEL_CORNER)
+        pixel_cost, pixel_weight = huber(np.linalg.norm(residuals[:, :2], axis=1), CHI_95_2)
+        depth_cost, depth_weight = cauchy(np.linalg.norm(residuals[:, 2:], axis=1), CHI_95_2)
         cost += float(lines.weights @ (pixel_cost + depth_cost))
         kernels = np.stack([pixel_weight, pixel_weight, depth_weight, depth_weight], axis=1)
         flat_jacobian = jacobian.reshape(-1, 6)
@@ -300,7 +293,7 @@ def _linearise(
         # The derivative of the logarithm is the identity up to the deviation itself, which the prior keeps small.
         deviation = se3_log(compose(pose, inverse(prior.T_cam_world)))
         distance = np.sqrt(deviation @ prior.information @ deviation)
-        prior_cost, prior_weight = cauchy(distance, _PRIOR_CORNER)
+        prior_cost, prior_weight = cauchy(distance, CHI_95_6)
         cost += float(prior_cost)
         gradient = gradient + prior_weight * (prior.information @ deviation)
         information = information + prior_weight * prior.information

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csgraph
 
 from semkey.errors import InputError
+from semkey.geometry.similarity import ScaledTransform
 from semkey.geometry.transforms import make_transform
-from semkey.slam.solvers.similarity import ScaledTransform
 
 Array = NDArray[np.float64]
 

@@ -13,16 +13,13 @@ from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import make_transform, transform_points
 from semkey.matching.robust import estimate_absolute_pose, estimate_homography, estimate_relative_pose
-from semkey.slam.config import MonoConfig
+from semkey.slam.config import MonoConfig, image_scale
+from semkey.slam.solvers.bounds import CHI2_95_1, CHI2_95_2
 from semkey.slam.solvers.triangulation import TriangulatedPoints, fundamental_matrix, triangulate
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# 95 % points of the chi-square distribution with two degrees of freedom (transfer error) and one (distance from a
-# line), as in ORB-SLAM (Mur-Artal, Montiel and Tardos 2015, equations 2 and 3).
-_HOMOGRAPHY_BOUND = 5.99
-_EPIPOLAR_BOUND = 3.84
 # Two motions that both put nearly as many points before both cameras: the scene does not tell which is right.
 _AMBIGUOUS_SHARE = 0.75
 # Of the matches that agree with the motion so many must become landmarks.
@@ -33,7 +30,6 @@ _SAME_MOTION = 0.02
 _LARGEST_THIRD_VIEW_ERROR = 10.0
 # ... and the right motion leaves less than this share of the error of a wrong one.
 _CLEAR_COST_RATIO = 0.7
-_REFERENCE_WIDTH = 640
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,11 +112,9 @@ def initialise_two_views(
         raise InputError(f"pixel_sigma must be positive, got {pixel_sigma}")
     if len(seen0) < config.min_initial_landmarks:
         return None
-    homography = estimate_homography(
-        seen0, seen1, max_error_px=float(np.sqrt(_HOMOGRAPHY_BOUND)) * pixel_sigma, seed=seed
-    )
+    homography = estimate_homography(seen0, seen1, max_error_px=float(np.sqrt(CHI2_95_2)) * pixel_sigma, seed=seed)
     essential = estimate_relative_pose(
-        seen0, seen1, camera, camera, max_error_px=float(np.sqrt(_EPIPOLAR_BOUND)) * pixel_sigma, seed=seed
+        seen0, seen1, camera, camera, max_error_px=float(np.sqrt(CHI2_95_1)) * pixel_sigma, seed=seed
     )
     score_h, inliers_h = _score_homography(homography.model, seen0, seen1, pixel_sigma)
     score_e, inliers_e = _score_essential(essential.model, seen0, seen1, camera, pixel_sigma)
@@ -139,7 +133,7 @@ def initialise_two_views(
         return None
     if np.count_nonzero(inliers) < config.min_initial_share * len(inliers):
         return None
-    max_error = config.max_error_px * camera.width / _REFERENCE_WIDTH / pixel_sigma
+    max_error = config.max_error_px * image_scale(camera) / pixel_sigma
     motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, covariances, max_error) for T in candidates]
     ambiguous = _candidates(motions)
     best = ambiguous[0] if ambiguous else None
@@ -175,7 +169,7 @@ def _score_homography(H: Array | None, seen0: Array, seen1: Array, pixel_sigma: 
         return 0.0, np.zeros(len(seen0), dtype=bool)
     forward = _transfer_errors(H, seen0, seen1) / pixel_sigma**2
     backward = _transfer_errors(np.asarray(np.linalg.inv(H), dtype=np.float64), seen1, seen0) / pixel_sigma**2
-    return _score(forward, backward, _HOMOGRAPHY_BOUND)
+    return _score(forward, backward, CHI2_95_2)
 
 
 def _score_essential(
@@ -187,11 +181,11 @@ def _score_essential(
     F = fundamental_matrix(T_10, camera)
     forward = _line_errors(F, seen0, seen1) / pixel_sigma**2
     backward = _line_errors(F.T, seen1, seen0) / pixel_sigma**2
-    return _score(forward, backward, _EPIPOLAR_BOUND)
+    return _score(forward, backward, CHI2_95_1)
 
 
 def _score(forward: Array, backward: Array, bound: float) -> tuple[float, Mask]:
-    total = sum(float(np.sum(_HOMOGRAPHY_BOUND - errors[errors < bound])) for errors in (forward, backward))
+    total = sum(float(np.sum(CHI2_95_2 - errors[errors < bound])) for errors in (forward, backward))
     return total, (forward < bound) & (backward < bound)
 
 
@@ -278,7 +272,7 @@ def _decide(
     for motion in motions:
         usable = motion.good & np.isfinite(third).all(axis=1)
         points, seen = motion.points.points_world[usable], third[usable]
-        bound = float(np.sqrt(_HOMOGRAPHY_BOUND)) * pixel_sigma
+        bound = float(np.sqrt(CHI2_95_2)) * pixel_sigma
         solved = estimate_absolute_pose(points, seen, camera, max_error_px=4 * bound, seed=seed)
         if solved.model is None:
             costs.append(np.inf)

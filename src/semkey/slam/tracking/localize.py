@@ -14,7 +14,7 @@ from semkey.model.features import Features
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
@@ -98,7 +98,7 @@ class Localizer:
         self._config = config.tracking
         self._seed = config.seed
         self._least_coverage = config.loops.relocalisation_coverage
-        self._places = LoopCloser(
+        self._places = PlaceRecognition(
             slam_map, config.loops, ransac_error_px=config.tracking.ransac_error_px, seed=config.seed
         )
 

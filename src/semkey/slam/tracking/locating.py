@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.geometry.transforms import inverse, transform_points
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
@@ -26,6 +27,11 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
+# Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
+# this share of the decades of evidence.
+_RIVAL_SHARE = 0.5
+_RIVAL_EVIDENCE = 0.7
+_RIVAL_DISTANCE_PX = 30.0
 
 
 class FrameLocator:
@@ -113,6 +119,23 @@ class FrameLocator:
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
+        placement = self._place_among(frame, associations, rules, prior, lines)
+        if placement is None or self._has_rival(frame, associations, placement, rules):
+            return None
+        self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
+        if self._lines is not None and placement.lines is not None:
+            self._lines.count_views(placement.lines)
+        return placement
+
+    def _place_among(
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        rules: PlacingRules,
+        prior: PosePrior | None,
+        lines: SeenLines | None,
+    ) -> Placement | None:
+        """A pose that is believed; None for none."""
         placement = place_frame(
             self._map,
             frame,
@@ -125,12 +148,35 @@ class FrameLocator:
             lines=lines,
             timer=self._timer,
         )
-        if placement is None or not accept(placement, frame, self._camera, min_inliers=min_inliers):
+        if placement is None or not accept(placement, frame, self._camera, min_inliers=rules.min_matches):
             return None
-        self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
-        if self._lines is not None and placement.lines is not None:
-            self._lines.count_views(placement.lines)
         return placement
+
+    def _has_rival(
+        self, frame: ObservedFrame, associations: Associations, placement: Placement, rules: PlacingRules
+    ) -> bool:
+        """Whether the matches that disagree with a pose agree with each other on another one, and nearly as well.
+
+        A pattern that repeats, such as wallpaper: nothing tells which of the
+        two the world is.
+        """
+        off = self._distances(frame, associations, placement.T_world_cam)
+        rest = associations.select(~(off <= placement.radius_px))
+        if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
+            return False
+        rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
+        if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
+            return False
+        # The same pose again, by duplicates of landmarks or by matches that slid along edges, is no rival.
+        apart = self._distances(frame, rival.inlier_associations, placement.T_world_cam)
+        if not np.median(apart) > _RIVAL_DISTANCE_PX * self._pixel:
+            return False
+        return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
+
+    def _distances(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Array:
+        """How far each keypoint lies from where a pose puts its landmark, pixels; NaN behind the camera."""
+        points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[associations.landmark_ids])
+        return np.linalg.norm(self._camera.project(points) - frame.keypoints[associations.keypoint_indices], axis=1)
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)

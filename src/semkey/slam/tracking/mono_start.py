@@ -70,7 +70,7 @@ class MonoStarter:
     Args:
         camera: of all frames.
         config: settings.
-        image_scale: by what pixel values of the settings are multiplied.
+        image_scale: scale factor of the pixel values of the settings.
         seed: of the random sampling.
     """
 

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 # Frame time in seconds where two stamps are equal.
 _DEFAULT_INTERVAL = 1 / 30
-# Over a longer gap than this many frame times the velocity of a hand-held camera is anyone's guess.
+# Over a gap longer than this many frame times the velocity of a hand-held camera says nothing about where it is.
 _MAX_EXTRAPOLATION = 3.0
 # How much the velocity of a hand-held camera changes from one frame to the next (standard deviation along each axis).
 # Twice what 7-Scenes and TUM sequences show, at 0.1 to 0.7 s between frames.

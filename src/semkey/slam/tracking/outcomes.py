@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ def located_record(frame: ObservedFrame, location: Location) -> FrameRecord:
         keypoints=len(frame),
         method=location.method,
         submap=location.submap,
+        **_evidence(location),
     )
 
 
@@ -49,6 +52,7 @@ def kept_record(keyframe: Keyframe, location: Location, T_keyframe_cam: Array) -
         method=location.method,
         is_keyframe=True,
         submap=keyframe.submap,
+        **_evidence(location),
     )
 
 
@@ -84,3 +88,11 @@ def landmarks_of_keypoints(frame: ObservedFrame, location: Location) -> NDArray[
     landmark_ids = np.full(len(frame), -1, dtype=np.int64)
     landmark_ids[location.found.keypoint_indices] = location.found.landmark_ids
     return landmark_ids
+
+
+def _evidence(location: Location) -> dict[str, Any]:
+    """What speaks for the pose, as arguments of a record."""
+    evidence = location.placement.evidence
+    if evidence is None:
+        return {}
+    return {"log10_nfa": location.placement.log10_nfa, "visible": evidence.visible, "found": evidence.found}

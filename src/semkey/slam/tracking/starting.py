@@ -71,7 +71,7 @@ class TwoViewStarter:
 
     Args:
         slam_map: the map.
-        mapping: told before the map changes.
+        mapping: takes over its results before the map changes.
         config: settings.
         timer: where the time is added up.
     """

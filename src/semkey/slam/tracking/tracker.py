@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import CameraSensor
-from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.loops.submaps import LostClock
 from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations
@@ -75,7 +75,7 @@ class Tracker:
     def __init__(
         self,
         slam_map: SlamMap,
-        places: LoopCloser,
+        places: PlaceRecognition,
         config: SlamConfig,
         sensor: CameraSensor,
         timer: StageTimer | None = None,

@@ -122,7 +122,7 @@ def _foreign(name: str, right: str, parts: Sequence[tuple[int, range]]) -> Case:
             for k in frames
             if k < len(sources[place])
         ]
-        return EditedSequence(name, sources, steps, fps=_FPS)
+        return EditedSequence(name, sources, steps, fps=None)
 
     return Case(name=name, right=right, make=make, real=True)
 

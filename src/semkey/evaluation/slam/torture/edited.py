@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +43,18 @@ class EditedSequence(FrameSequence):
         name: of the case.
         sources: with depth, and all with the camera of the first.
         steps: its frames.
-        fps: frames per second of its clock.
+        fps: frames per second of its clock; None goes on as the clocks of the sources do.
         seed: of random faults; a frame's noise does not depend on the frames before it.
     """
 
     def __init__(
-        self, name: str, sources: Sequence[FrameSequence], steps: Sequence[Step], *, fps: float = 15.0, seed: int = 0
+        self,
+        name: str,
+        sources: Sequence[FrameSequence],
+        steps: Sequence[Step],
+        *,
+        fps: float | None = 15.0,
+        seed: int = 0,
     ) -> None:
         self.steps = tuple(steps)
         self._sources = tuple(sources)
@@ -58,7 +65,7 @@ class EditedSequence(FrameSequence):
             format="torture",
             camera=sources[0].camera,
             has_depth=True,
-            timestamps=np.arange(len(self.steps)) / fps,
+            timestamps=np.arange(len(self.steps)) / fps if fps is not None else _clock(sources, self.steps),
             ground_truth=truth,
         )
 
@@ -78,6 +85,19 @@ class EditedSequence(FrameSequence):
             depth=depth,
             T_world_cam=self.ground_truth[index],
         )
+
+
+def _clock(sources: Sequence[FrameSequence], steps: Sequence[Step]) -> NDArray[np.float64]:
+    """Times since the first frame (N,): as much passes as between the two frames of the source.
+
+    Where the source changes, or goes back, a tenth of a second.
+    """
+    passed = [0.0]
+    for before, after in pairwise(steps):
+        stamps = sources[after.place].timestamps
+        gap = float(stamps[after.source] - stamps[before.source]) if before.place == after.place else -1.0
+        passed.append(gap if gap > 0 else 0.1)
+    return np.cumsum(passed)
 
 
 def _shown_pose(pose: NDArray[np.float64] | None, step: Step) -> NDArray[np.float64] | None:

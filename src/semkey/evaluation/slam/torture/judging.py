@@ -17,6 +17,9 @@ WRONG_M = 0.05
 WRONG_DEG = 5.0
 """A pose farther off than one of these is wrong."""
 
+WRONG_REAL_M = 0.15
+"""The same for real sequences, whose true poses are centimetres off themselves."""
+
 # More poses than this are not tried as the one that all others are aligned by.
 _MOST_CANDIDATES = 40
 
@@ -57,6 +60,8 @@ def judge(
     submaps: Sequence[int],
     truth: Sequence[Array | None],
     steps: Sequence[Step],
+    *,
+    wrong_m: float = WRONG_M,
 ) -> Verdict:
     """Compare poses with ground truth, submap by submap.
 
@@ -71,6 +76,7 @@ def judge(
         submaps: of each pose.
         truth: N true poses.
         steps: what each frame is.
+        wrong_m: metres beyond which a pose is wrong.
     """
     count = len(steps)
     errors_m, errors_deg = np.full(count, np.nan), np.full(count, np.nan)
@@ -85,14 +91,14 @@ def judge(
         for chosen in candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]:
             metres, degrees = _errors(poses, truth, rows, int(chosen))
             metres[places[rows] != places[chosen]] = degrees[places[rows] != places[chosen]] = np.inf
-            cost = float((np.minimum(metres / WRONG_M, 1) + np.minimum(degrees / WRONG_DEG, 1)).sum())
+            cost = float((np.minimum(metres / wrong_m, 1) + np.minimum(degrees / WRONG_DEG, 1)).sum())
             if best is None or cost < best[0]:
                 best = (cost, (metres, degrees))
         assert best is not None
         errors_m[rows], errors_deg[rows] = best[1]
     states = np.full(count, "none", dtype="<U5")
     states[~known & np.array([step.trackable for step in steps])] = "lost"
-    wrong = (errors_m > WRONG_M) | (errors_deg > WRONG_DEG)
+    wrong = (errors_m > wrong_m) | (errors_deg > WRONG_DEG)
     states[known] = np.where(wrong[known], "wrong", "ok")
     return Verdict(states=states, errors_m=errors_m, errors_deg=errors_deg)
 

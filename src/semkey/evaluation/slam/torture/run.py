@@ -13,7 +13,7 @@ from semkey.datasets import FrameSequence, open_sequence
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.slam.rooms import render_rooms
 from semkey.evaluation.slam.torture.cases import ROOM, ROOM_FRAMES, Case, cases_named
-from semkey.evaluation.slam.torture.judging import Verdict, judge
+from semkey.evaluation.slam.torture.judging import WRONG_M, WRONG_REAL_M, Verdict, judge
 from semkey.extractors import Extractor, create_extractor
 from semkey.slam import SlamConfig, run_slam
 
@@ -129,6 +129,7 @@ def run_case(
             [_submap(result, records[k]) if k in records else 0 for k in frames],
             sequence.ground_truth,
             sequence.steps,
+            wrong_m=WRONG_REAL_M if case.real else WRONG_M,
         ),
         submaps=len({_submap(result, record) for record in result.frames if record.T_world_cam is not None}),
         remarks=tuple(result.problems),

@@ -1,0 +1,153 @@
+"""How improbable it is that landmarks agree with a pose by chance: the number of false alarms of an a-contrario test.
+
+The model of chance: keypoints lie anywhere within the discs in which they were looked for, and their descriptors have
+nothing to do with those of the landmarks. A landmark that has ``n`` keypoints within the search radius ``R`` of where a
+pose puts it then has one within an area ``a``, and at least as similar as ``s``, with probability
+
+    p = 1 - (1 - a / (pi R^2) * S(s))^n,
+
+where ``S(s)`` is the share of unrelated pairs of descriptors that are at least so similar. Of ``V`` visible landmarks
+``k`` have one. The number of false alarms is the number of poses that were tried times the probability of ``k`` or
+more by chance: how many poses at least so well supported are to be expected where there is nothing to see (Desolneux,
+Moisan and Morel 2000; for RANSAC Moisan and Stival 2004, and with thresholds that adapt to the data Moulon, Monasse and
+Marlet 2012). By its definition a threshold of ``1e-6`` accepts one in a million poses that chance has made.
+
+Several ``a`` and ``s`` are tried and the best counts, times their number. So precision is evidence, and so are
+landmarks that should be visible and are not found: they are part of ``V``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MAX_LOG10_NFA = -4.0
+"""A pose with a higher logarithm of the number of false alarms is not believed: see the operating curve in
+``docs/slam.md``."""
+
+# Cells across and down the image, and the most landmarks found in one that count: a poster full of keypoints is one
+# thing that can be mistaken for another, and not two hundred.
+CELLS = (8, 6)
+_MOST_IN_CELL = 10
+# Shares of the search disc within which a match is looked for, and of unrelated pairs that are more similar.
+_AREAS = 0.5 ** np.arange(0, 9)
+_TAILS = np.array([1.0, 0.2, 0.05, 0.01, 0.002])
+# A pose is determined by so many points; they agree with it whatever they are.
+_SAMPLE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What speaks for a pose.
+
+    Attributes:
+        log10_nfa: logarithm of the number of false alarms; the lower, the surer. 0 or more is what chance gives.
+        visible: landmarks that should be seen from the pose.
+        found: of them, those that agree with it.
+        depth_checked: of those found, how many have a measured depth.
+        depth_agree: of those, how many have the depth that the pose says.
+    """
+
+    log10_nfa: float
+    visible: int
+    found: int
+    depth_checked: int = 0
+    depth_agree: int = 0
+
+    @property
+    def found_share(self) -> float:
+        """Of the visible landmarks, the share that was found; 0 where none should be seen."""
+        return self.found / self.visible if self.visible else 0.0
+
+
+def similarity_tail(background: Array, similarity: Array) -> Array:
+    """The share of unrelated pairs that are at least as similar as each of ``similarity`` (M,), never 0.
+
+    Args:
+        background: (B,) cosines of unrelated pairs of descriptors.
+        similarity: (M,) cosines.
+    """
+    ordered = np.sort(background)
+    above = len(ordered) - np.searchsorted(ordered, similarity, side="left")
+    return (1.0 + above) / (1.0 + len(ordered))
+
+
+def log10_nfa(
+    area_share: Array,
+    tail: Array,
+    candidates: Array,
+    pixels: Array,
+    *,
+    image_size: tuple[int, int],
+    log10_tests: float = 0.0,
+) -> float:
+    """The number of false alarms of a pose, as a logarithm.
+
+    Args:
+        area_share: (V,) for each visible landmark, the area of the ellipse around its projection on whose border its
+            match lies, as a share of the area in which matches were looked for; infinite where it has no match. For
+            residuals of one size in all directions that is ``(distance / radius)^2``.
+        tail: (V,) share of unrelated descriptors that are at least as similar as the match; ignored without one.
+        candidates: (V,) keypoints within the search area.
+        pixels: (V, 2) projections of the landmarks.
+        image_size: width and height.
+        log10_tests: logarithm of the number of poses that were tried.
+
+    Returns:
+        The logarithm, at most ``log10_tests`` and that of the number of thresholds; lower for more matches, closer
+        ones, more similar ones, and ones that are spread more over the image.
+    """
+    total, cells = len(pixels), _cells(pixels, image_size)
+    if total <= _SAMPLE:
+        return log10_tests + math.log10(len(_AREAS) * len(_TAILS))
+    best = 0.0
+    for area in _AREAS:
+        near = area_share <= area
+        if not near.any():
+            break
+        for level in _TAILS:
+            hits = int(np.minimum(np.bincount(cells[near & (tail <= level)]), _MOST_IN_CELL).sum())
+            if hits <= _SAMPLE:
+                continue
+            chance = float(np.mean(-np.expm1(candidates * math.log1p(-min(area * level, 1 - 1e-9)))))
+            best = min(best, log10_binomial_tail(hits - _SAMPLE, total - _SAMPLE, chance))
+    return best + log10_tests + math.log10(len(_AREAS) * len(_TAILS))
+
+
+def log10_binomial_tail(hits: float, trials: float, chance: float) -> float:
+    """An upper bound of the logarithm of the probability of ``hits`` or more in ``trials`` of probability ``chance``.
+
+    Chernoff's bound ``exp(-trials * KL(hits / trials || chance))``: within a factor of ``sqrt(trials)`` of the truth,
+    and good for logarithms of -1000, where sums underflow. It holds too where trials have different probabilities whose
+    mean is ``chance`` (Hoeffding 1956), and is 0 up to the expected number of hits.
+    """
+    if trials <= 0 or hits <= trials * chance:
+        return 0.0
+    chance = min(max(chance, 1e-300), 1 - 1e-12)
+    rate = min(hits / trials, 1.0)
+    divergence = rate * math.log(rate / chance)
+    if rate < 1:
+        divergence += (1 - rate) * math.log((1 - rate) / (1 - chance))
+    return -trials * divergence / math.log(10)
+
+
+def log10_samples(matches: int) -> float:
+    """The logarithm of how many poses RANSAC can make from so many matches, three at a time."""
+    return math.log10(max(math.comb(matches, _SAMPLE), 1))
+
+
+def depth_agreement(measured: Array, predicted: Array, sigma: Array, *, bound: float = 4.0) -> NDArray[np.bool_]:
+    """Which measured depths (M,) are those that a pose predicts (M,), within ``bound`` standard deviations (M,)."""
+    return np.abs(measured - predicted) <= bound * sigma
+
+
+def _cells(pixels: Array, image_size: tuple[int, int]) -> NDArray[np.int64]:
+    """The number of the cell (V,) that each pixel (V, 2) lies in."""
+    cells = (pixels / np.array(image_size) * CELLS).astype(np.int64)
+    cells = np.clip(cells, 0, np.array(CELLS) - 1)
+    return cells[:, 0] * CELLS[1] + cells[:, 1]

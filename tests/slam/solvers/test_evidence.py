@@ -1,0 +1,127 @@
+"""The number of false alarms: what chance gives, what true matches give, and that more and better is more."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from semkey.slam.solvers.evidence import (
+    MAX_LOG10_NFA,
+    Evidence,
+    depth_agreement,
+    log10_binomial_tail,
+    log10_nfa,
+    log10_samples,
+    similarity_tail,
+)
+
+SIZE = (640, 480)
+RADIUS = 6.0
+
+
+def chance(rng: np.random.Generator, landmarks: int, keypoints: int) -> tuple[np.ndarray, ...]:
+    """What a pose that has nothing to do with the image finds: keypoints anywhere, descriptors that are unrelated."""
+    pixels = rng.uniform(0, SIZE, (landmarks, 2))
+    seen = rng.uniform(0, SIZE, (keypoints, 2))
+    distances = np.linalg.norm(pixels[:, None] - seen, axis=2)
+    near = distances < RADIUS
+    candidates = near.sum(axis=1)
+    # The rank of a pair among unrelated ones is uniform; of several candidates the most similar one is taken.
+    tails = np.where(near, rng.uniform(0, 1, near.shape), np.inf)
+    chosen = tails.argmin(axis=1)
+    rows = np.arange(landmarks)
+    found = candidates > 0
+    share = np.where(found, (distances[rows, chosen] / RADIUS) ** 2, np.inf)
+    return share, np.where(found, tails[rows, chosen], 1.0), candidates.astype(float), pixels
+
+
+@pytest.mark.parametrize(("landmarks", "keypoints", "trials"), [(60, 200, 500), (300, 600, 60)])
+def test_chance_gives_as_many_false_alarms_as_the_number_says(landmarks: int, keypoints: int, trials: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = np.array([log10_nfa(*chance(rng, landmarks, keypoints), image_size=SIZE) for _ in range(trials)])
+    # In so many trials of one pose each the expected number with NFA <= e is at most as many times e.
+    for log10_e in (-0.5, -1.0, -2.0):
+        assert np.count_nonzero(scores <= log10_e) <= trials * 10.0**log10_e
+    assert scores.mean() > 0
+
+
+def true_matches(rng: np.random.Generator, landmarks: int, found: int, sigma: float) -> tuple[np.ndarray, ...]:
+    share, tail, candidates, pixels = chance(rng, landmarks, 1024)
+    right = rng.choice(landmarks, found, replace=False)
+    share[right] = (np.hypot(*rng.normal(0, sigma, (2, found))) / RADIUS) ** 2
+    tail[right] = rng.uniform(0, 0.01, found)
+    candidates[right] += 1
+    return share, tail, candidates, pixels
+
+
+def test_true_matches_are_far_from_chance_and_more_of_them_are_farther() -> None:
+    scores = [
+        log10_nfa(*true_matches(np.random.default_rng(1), 1000, found, 1.3), image_size=SIZE, log10_tests=8)
+        for found in (0, 30, 60, 120, 240, 480)
+    ]
+    assert scores[0] > 5
+    assert scores[2] < -20
+    assert all(later < earlier for earlier, later in pairwise(scores))
+    precise = log10_nfa(*true_matches(np.random.default_rng(1), 1000, 120, 0.5), image_size=SIZE, log10_tests=8)
+    assert precise < scores[3]
+
+
+def test_landmarks_that_are_missing_count_against_a_pose() -> None:
+    share, tail, candidates, pixels = true_matches(np.random.default_rng(2), 100, 60, 1.3)
+    few = log10_nfa(share, tail, candidates, pixels, image_size=SIZE)
+    missing = np.full(2000, np.inf)
+    extra = np.random.default_rng(3).uniform(0, SIZE, (2000, 2))
+    many = log10_nfa(
+        np.concatenate([share, missing]),
+        np.concatenate([tail, np.ones(2000)]),
+        np.concatenate([candidates, np.full(2000, candidates.mean())]),
+        np.concatenate([pixels, extra]),
+        image_size=SIZE,
+    )
+    assert few + 40 < many < MAX_LOG10_NFA
+
+
+def test_a_poster_is_less_than_the_same_matches_all_over_the_image() -> None:
+    share, tail, candidates, pixels = true_matches(np.random.default_rng(4), 300, 200, 1.3)
+    spread = log10_nfa(share, tail, candidates, pixels, image_size=SIZE)
+    poster = log10_nfa(share, tail, candidates, 200 + 0.2 * pixels, image_size=SIZE)
+    assert spread < 3 * poster < 0
+
+
+def test_more_tests_are_less_evidence_by_as_many_decades() -> None:
+    given = true_matches(np.random.default_rng(5), 300, 100, 1.3)
+    one = log10_nfa(*given, image_size=SIZE)
+    assert log10_nfa(*given, image_size=SIZE, log10_tests=6.5) == pytest.approx(one + 6.5)
+    assert log10_samples(10) == pytest.approx(math.log10(120))
+    assert log10_samples(2) == 0.0
+
+
+def test_the_bound_is_above_the_binomial_tail_and_near_it() -> None:
+    for hits, trials, rate in ((5, 20, 0.1), (30, 100, 0.05), (120, 1000, 0.01), (3, 4, 0.2)):
+        exact = binom.logsf(hits - 1, trials, rate) / math.log(10)
+        bound = log10_binomial_tail(hits, trials, rate)
+        assert exact <= bound <= exact + 1.6
+    assert log10_binomial_tail(10, 100, 0.1) == 0.0
+    assert log10_binomial_tail(5, 5, 0.5) == pytest.approx(5 * math.log10(0.5))
+    assert log10_binomial_tail(1000, 1000, 1e-3) == pytest.approx(-3000)
+
+
+def test_nothing_to_see_is_no_evidence() -> None:
+    nothing = np.zeros(0)
+    assert log10_nfa(nothing, nothing, nothing, np.zeros((0, 2)), image_size=SIZE) > 0
+    assert Evidence(log10_nfa=0.0, visible=0, found=0).found_share == 0.0
+    assert Evidence(log10_nfa=-9.0, visible=80, found=20).found_share == 0.25
+
+
+def test_tails_are_shares_of_unrelated_pairs_and_never_zero() -> None:
+    background = np.linspace(0, 1, 99)
+    assert similarity_tail(background, np.array([2.0, 0.495, -1.0])) == pytest.approx([0.01, 0.51, 1.0])
+
+
+def test_depths_agree_within_four_sigma() -> None:
+    agree = depth_agreement(np.array([2.0, 2.1, 1.7]), np.full(3, 2.0), np.full(3, 0.05))
+    assert list(agree) == [True, True, False]
