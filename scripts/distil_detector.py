@@ -1,7 +1,7 @@
 """Teach a detector by pixels what a detector by cells says on average over shifts and warps of a picture.
 
     python scripts/distil_detector.py crops TEACHER.safetensors PHOTOS CACHE [--count 3000]
-    python scripts/distil_detector.py train TRUNK.safetensors CACHE OUT.safetensors [--steps 1800] [--init EARLIER]
+    python scripts/distil_detector.py train TRUNK.safetensors OUT.safetensors CACHE ... [--steps 1800]
 
 ``crops`` cuts crops from photos and keeps them with two maps each: the teacher's probabilities averaged over 8 shifts
 of the crop, and over 8 rotations by up to 25 degrees and scales from 0.78 to 1.35. A corner stays where it is in all of
@@ -20,7 +20,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +64,11 @@ def main() -> None:
     crops.add_argument("cache", type=Path)
     crops.add_argument("--count", type=int, default=3000)
     crops.add_argument("--seed", type=int, default=1)
+    crops.add_argument("--zoom", action="store_true", help="enlarged by 1.1 to 2.4 instead: blurred, as video often is")
     learn = commands.add_parser("train")
     learn.add_argument("trunk", type=Path)
-    learn.add_argument("cache", type=Path)
     learn.add_argument("out", type=Path)
+    learn.add_argument("caches", type=Path, nargs="+", metavar="CACHE", help="folders of crops, each drawn as often")
     learn.add_argument("--init", type=Path, help="detector by pixels whose weights to start from")
     learn.add_argument("--model", default="{}", help='shapes of the detector, JSON, e.g. {"pixel_channels": 4}')
     learn.add_argument("--steps", type=int, default=1800)
@@ -77,14 +78,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.command == "crops":
-        make_crops(args.teacher, args.photos, args.cache, args.count, args.seed)
+        make_crops(args.teacher, args.photos, args.cache, args.count, args.seed, zoom=args.zoom)
     else:
         torch.manual_seed(args.seed)
         model = load_checkpoint(args.init) if args.init else with_pixels(args.trunk, json.loads(args.model))
-        train(model, args.cache, args.out, steps=args.steps, batch=args.batch, rate=args.rate, seed=args.seed)
+        train(model, args.caches, args.out, steps=args.steps, batch=args.batch, rate=args.rate, seed=args.seed)
 
 
-def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int) -> None:
+def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int, *, zoom: bool) -> None:
     """Write ``gray.npy`` (N, 280, 280) uint8 and ``shifted.npy``, ``warped.npy`` (N, 280, 280) float16."""
     model = load_checkpoint(teacher).optimize()
     files = sorted(path for path in photos.iterdir() if path.is_file())
@@ -96,7 +97,7 @@ def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int) 
     maps = {n: np.lib.format.open_memmap(cache / f"{n}.npy", "w+", np.float16, shape) for n in ("shifted", "warped")}
     inner = slice(PHASES, PHASES + KEPT)
     for index in range(count):
-        crop = random_crop(rng, read_image(files[order[index % len(files)]]))
+        crop = random_crop(rng, read_image(files[order[index % len(files)]]), (1.1, 2.4) if zoom else (0.5, 1.1))
         shifted = over_shifts(model, crop)[inner, inner]
         warped, seen = over_warps(rng, model, crop)
         gray[index], maps["shifted"][index] = crop[inner, inner], shifted
@@ -105,15 +106,15 @@ def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int) 
             print(f"{index + 1} of {count} crops", flush=True)
 
 
-def random_crop(rng: np.random.Generator, image: NDArray[np.uint8]) -> Gray:
-    """A crop (296, 296) in grey, of a photo that may be mirrored, scaled and turned by up to 20 degrees."""
+def random_crop(rng: np.random.Generator, image: NDArray[np.uint8], scales: tuple[float, float]) -> Gray:
+    """A crop (296, 296) in grey of a photo, mirrored or not, at one of ``scales``, turned by up to 20 degrees."""
     side = TEACHER_VIEW + PHASES
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
     gray = np.asarray(cv2.transform(image, rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)[None]), np.uint8)
     height, width = gray.shape[:2]
     fill = (side + 2) / min(height, width)
-    scale = max(fill, float(np.exp(rng.uniform(np.log(max(fill, 0.5)), np.log(max(fill, 1.1))))))
+    scale = float(np.exp(rng.uniform(*(np.log(max(fill, limit)) for limit in scales))))
     angle = rng.uniform(-20, 20) if rng.random() < 0.3 else 0.0
     reach = side / 2 / scale
     centre = (rng.uniform(reach, width - reach), rng.uniform(reach, height - reach))
@@ -165,18 +166,18 @@ def over_warps(rng: np.random.Generator, model: SemanticKeypointDetector, crop: 
 class Views(torch.utils.data.IterableDataset):
     """Endless batches: ``image`` (B, 1, 256, 256) normalised and ``target`` (B, 256, 256) probabilities."""
 
-    def __init__(self, cache: Path, batch: int, seed: tuple[int, ...]) -> None:
-        self.cache, self.batch, self.seed = cache, batch, seed
+    def __init__(self, caches: Sequence[Path], batch: int, seed: tuple[int, ...]) -> None:
+        self.caches, self.batch, self.seed = caches, batch, seed
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         cv2.setNumThreads(1)
-        crops, shifted, warped = (
-            np.load(self.cache / f"{n}.npy", mmap_mode="r") for n in ("gray", "shifted", "warped")
-        )
+        names = ("gray", "shifted", "warped")
+        sources = [[np.load(cache / f"{name}.npy", mmap_mode="r") for name in names] for cache in self.caches]
         rng, light = np.random.default_rng(self.seed), LightConfig()
         while True:
             images, targets = [], []
             for _ in range(self.batch):
+                crops, shifted, warped = sources[int(rng.integers(len(sources)))]
                 index, (y, x) = int(rng.integers(len(crops))), rng.integers(0, KEPT - SIDE + 1, 2)
                 part = (index, slice(y, y + SIDE), slice(x, x + SIDE))
                 target = (1 - WARPED_SHARE) * shifted[part].astype(np.float32)
@@ -236,7 +237,14 @@ def with_pixels(trunk: Path, shapes: dict) -> SemanticKeypointDetector:
 
 
 def train(
-    model: SemanticKeypointDetector, cache: Path, out: Path, *, steps: int, batch: int, rate: float, seed: int
+    model: SemanticKeypointDetector,
+    caches: Sequence[Path],
+    out: Path,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
 ) -> None:
     """Fit the detail stem and the detector; the rest computes as it does in extraction."""
     trunk = copy.deepcopy(model).optimize()
@@ -253,7 +261,7 @@ def train(
         average.model.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    views = iter(torch.utils.data.DataLoader(Views(cache, batch, (seed, first)), batch_size=None, num_workers=1))
+    views = iter(torch.utils.data.DataLoader(Views(caches, batch, (seed, first)), batch_size=None, num_workers=1))
     started, losses = time.monotonic(), []
     for step in range(first, steps):
         sample = next(views)
