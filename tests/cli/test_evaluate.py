@@ -27,6 +27,7 @@ LISTENING_MAIN = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from semkey.cli.main import main; main()"
 )
 KINDS = ["planar", "posed-pairs", "homographies", "reliability", "localisation", "speed", "trajectory"]
+KINDS += ["shift", "negatives"]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,18 @@ def test_homographies_and_reliability_of_photos(run: Run, photos: Path, tmp_path
     assert evaluation.results["sift"][name].metrics["auroc_reliability"] == pytest.approx(0.5)
 
 
+def test_shifts_and_negatives_of_photos(run: Run, photos: Path, tmp_path: Path) -> None:
+    options = ["--methods", "sift,orb", "--keypoints", 300, "--count", 2]
+    assert run("eval", "shift", photos, *options, "--shifts", "2,0.5", "--out", tmp_path / "s").code == 0
+    evaluation = check_written(tmp_path / "s", "shift")
+    assert evaluation.results["sift"]["whole-pixels"].metrics["within"] > 0.9
+    assert evaluation.results["sift"]["fractions"].metrics["median_px"] < 0.2
+    assert run("eval", "negatives", photos, *options, "--out", tmp_path / "n").code == 0
+    evaluation = check_written(tmp_path / "n", "negatives")
+    assert evaluation.results["sift"]["blank"].metrics["most"] == 0
+    assert list(evaluation.sets) == ["blank", "gradient", "noise", "defocus", "photos"]
+
+
 def test_posed_pairs_of_a_rendered_room_and_of_a_list(run: Run, tmp_path: Path) -> None:
     room = tmp_path / "room"
     assert run("render-room", "--out", room, "--frames", 9, "--width", 320, "--height", 240).code == 0
@@ -225,6 +238,8 @@ def test_trajectory_of_two_estimates(run: Run, tmp_path: Path) -> None:
         (["speed", "--methods", "orb", "--sizes", "640"], "--sizes takes WIDTHxHEIGHT"),
         (["speed", "--methods", "orb", "--reference", "sift"], "reference 'sift'"),
         (["localisation", "--methods", "orb", "--patterns", "cross"], "pattern 'cross'"),
+        (["shift", "DATA", "--methods", "orb", "--shifts", "0"], "shifts lie in (0, 64] pixels"),
+        (["negatives", "DATA/nothing", "--methods", "orb"], "nothing: no such file or folder"),
         (["trajectory", "DATA/est.txt", "DATA/gt.txt"], "gt.txt: file is missing"),
         (["convert-megadepth", "DATA", "OUT/list.txt"], "npz"),
     ],

@@ -14,7 +14,10 @@ from semkey.extractors import OrbExtractor
 from semkey.geometry.trajectories import read_tum_trajectory
 from tum_folder import CAMERA, DISTANCE, FOCAL, write_tum
 
-FILES = ["report.html", "report.json", "trajectory.png", "trajectory.txt", "trajectory_live.txt"]
+FILES = [
+    *("report.html", "report.json", "trajectory.png", "trajectory.txt"),
+    *("trajectory_covariance.csv", "trajectory_live.txt"),
+]
 
 
 def run(*arguments: str | Path) -> int:

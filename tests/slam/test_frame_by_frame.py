@@ -239,7 +239,8 @@ def test_a_folder_and_a_name_are_enough_and_the_files_are_those_of_the_command_l
     result = run_slam(folder, "orb", QUICK, out=tmp_path / "run")
     assert result.features == "orb"
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"trajectory.txt", "trajectory_live.txt", "report.json", "report.html", "trajectory.png"}
+    trajectories = {"trajectory.txt", "trajectory_live.txt", "trajectory_covariance.csv"}
+    assert written == trajectories | {"report.json", "report.html", "trajectory.png"}
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         run_slam(folder, "orb", QUICK, out=tmp_path / "file")

@@ -124,10 +124,15 @@ def _write_poses(path: Path, found: list[Localization]) -> None:
 def _to_json(path: Path, result: Localization) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from semkey.geometry.pose_covariance import ros_covariance
+
+    covariance, pose = result.covariance, result.T_world_cam
     return {
         "path": str(path),
         "found": result.T_world_cam is not None,
         "T_world_cam": None if result.T_world_cam is None else result.T_world_cam.tolist(),
+        "covariance_ros": None if covariance is None or pose is None else ros_covariance(covariance, pose).tolist(),
+        "quality": round(result.quality, 4),
         "submap": result.submap,
         "keyframe": result.keyframe_id,
         "matches": result.matches,

@@ -27,9 +27,9 @@ class KeypointNoise:
         largest: along a straight edge, and in any direction where the image shows nothing.
     """
 
-    across: float = 0.3
+    across: float = 0.2
     faint: float = 2.0
-    largest: float = 2.0
+    largest: float = 3.0
 
     def scaled(self, factor: float) -> KeypointNoise:
         """The same for an image of another size, whose pixels are ``1 / factor`` as large."""

@@ -143,8 +143,8 @@ def estimate_relative_pose(
         seed: of the random sampling; the same seed gives the same result.
         covariances: (M, 2, 2) of the points of image 0 and of image 1, pixels^2; with them what RANSAC has found is
             refined by :func:`semkey.matching.refinement.refine_relative_pose`, over its inliers and what lies up to
-            2.5 times as far off. Matches that slide along edges bias a small motion most; ORB, whose keypoints come
-            from coarse levels too, is not described by the structure tensor of the full image, and gets worse by it.
+            2.5 times as far off. Matches that slide along edges bias a small motion most. The structure tensor of the
+            full image does not describe ORB, whose keypoints come from coarse levels too: its poses get worse by it.
 
     Returns:
         ``model`` is ``T_cam1_cam0`` (4, 4) with a translation of length 1 (its direction means nothing where the

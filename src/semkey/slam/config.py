@@ -58,7 +58,7 @@ class TrackingConfig(Settings):
     max_depth: float = 8.0
     residuals: Residuals = "anisotropic"
     pixel_sigma: float = 2.0
-    edge_sigma: float = 0.3
+    edge_sigma: float = 0.2
     along_edge_sigma: float = 3.0
     ransac_error_px: float = 4.0
     search_radius_px: float = 8.0

@@ -34,6 +34,12 @@ class FrameRecord:
             (there was no image).
         is_keyframe: whether the frame was kept.
         submap: which part of the map the pose belongs to, from 0; the motion between submaps is unknown.
+        covariance: (6, 6) of ``T_world_cam`` with respect to the map around it: of ``xi = [rho, phi]``, metres (map
+            units) and radians, in the axes of the camera, with the true pose ``T_world_cam @ se3_exp(xi)``. Drift of
+            the map itself is not in it. Zeros for the frame that a submap starts with, None without a pose;
+            :func:`semkey.geometry.pose_covariance.ros_covariance` turns it to the world's axes.
+        quality: of the landmarks that the map expected in view, the share that was seen where it should be, in [0, 1];
+            1 for the first frame of a map, 0 without a pose.
         log10_nfa: logarithm of the number of false alarms of the pose: how often chance would give one so well
             supported; None where lost, and for the first frame of a submap.
         visible: landmarks that should be seen from the pose.
@@ -51,6 +57,8 @@ class FrameRecord:
     method: str
     is_keyframe: bool = False
     submap: int
+    covariance: Array | None = None
+    quality: float = 0.0
     log10_nfa: float | None = None
     visible: int = 0
     found: int = 0
@@ -128,6 +136,16 @@ class TrackedFrame:
     def timestamp(self) -> float:
         """Seconds, as given."""
         return self.record.timestamp
+
+    @property
+    def covariance(self) -> Array | None:
+        """Covariance (6, 6) of the pose in the axes of the camera, see :class:`FrameRecord`; None without a pose."""
+        return self.record.covariance
+
+    @property
+    def quality(self) -> float:
+        """Share of the landmarks expected in view that were seen where they should be, in [0, 1]."""
+        return self.record.quality
 
     @property
     def inliers(self) -> int:

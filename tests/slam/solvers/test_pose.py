@@ -14,7 +14,15 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp, se3_log, transform_points
 from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.frames.depth import depth_sigma, sample_depth
-from semkey.slam.solvers.pose import PoseObservations, PosePrior, cauchy, huber, refine_pose, residuals_and_jacobian
+from semkey.slam.solvers.pose import (
+    PoseObservations,
+    PosePrior,
+    cauchy,
+    huber,
+    pose_covariance,
+    refine_pose,
+    residuals_and_jacobian,
+)
 
 CAMERA = PinholeCamera(fx=525.0, fy=525.0, cx=319.5, cy=239.5, width=640, height=480)
 TRUE_POSE = se3_exp([0.1, -0.2, 0.3, 0.05, -0.1, 0.2])
@@ -200,6 +208,38 @@ def test_the_information_is_that_of_the_linear_problem(rng: np.random.Generator)
     prior = PosePrior(T_cam_world=TRUE_POSE, information=information)
     with_prior = refine_pose(TRUE_POSE, observations, CAMERA, prior=prior)
     np.testing.assert_allclose(with_prior.information - refined.information, information, atol=1.0)
+
+
+def test_the_covariance_is_true_under_anisotropic_noise() -> None:
+    """Normalised estimation errors squared of 200 poses have mean 6, or a fifth less."""
+    rng = np.random.default_rng(8)
+    normalised = []
+    for _ in range(200):
+        observations = observe(rng, 60, depth_noise=1.0)
+        roots = rng.normal(size=(60, 2, 2))
+        covariances = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(2)
+        noise = np.einsum("oij,oj->oi", np.linalg.cholesky(covariances), rng.normal(size=(60, 2)))
+        observations = replace(observations, keypoints=observations.keypoints + noise, covariances=covariances)
+        refined = refine_pose(TRUE_POSE, observations, CAMERA)
+        error = se3_log(compose(refined.T_cam_world, inverse(TRUE_POSE)))
+        normalised.append(error @ np.linalg.inv(pose_covariance(refined.information, refined.scatter)) @ error)
+        assert 0.7 < refined.scatter < 1.3
+    # Of Gaussian residuals the Cauchy kernel counts four fifths. The mean of 200 has a deviation of sqrt(12 / 200).
+    assert 0.8 * 6 - 0.8 < np.mean(normalised) < 6 + 0.8
+    assert 0.9 < np.mean(np.array(normalised) < 12.59) <= 1.0
+
+
+def test_noise_that_is_larger_than_claimed_shows_in_the_covariance() -> None:
+    rng = np.random.default_rng(5)
+    normalised = []
+    for _ in range(60):
+        refined = refine_pose(TRUE_POSE, observe(rng, 80, pixel_noise=2.0, depth_noise=2.0), CAMERA)
+        error = se3_log(compose(refined.T_cam_world, inverse(TRUE_POSE)))
+        normalised.append(error @ np.linalg.inv(pose_covariance(refined.information, refined.scatter)) @ error)
+    assert np.mean(normalised) < 14
+    refined = refine_pose(TRUE_POSE, observe(rng, 80), CAMERA)
+    np.testing.assert_allclose(pose_covariance(refined.information, 0.2), np.linalg.inv(refined.information), rtol=1e-6)
+    assert np.isfinite(pose_covariance(np.zeros((6, 6)), 1.0)).all()
 
 
 def test_points_behind_the_camera_are_outliers_not_crashes(rng: np.random.Generator) -> None:

@@ -25,7 +25,7 @@ from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.map.support import evidence_of_pose
 from semkey.slam.solvers.evidence import MAX_LOG10_NFA, Evidence, log10_samples
-from semkey.slam.solvers.pose import PoseObservations, PosePrior, refine_pose
+from semkey.slam.solvers.pose import PoseObservations, PosePrior, pose_covariance, refine_pose
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -77,7 +77,9 @@ class Placement:
         T_world_cam: (4, 4) the pose.
         associations: landmarks and keypoints that the pose was estimated from.
         inliers: (M,) bool, which of them agree with it.
-        information: (6, 6) inverse covariance in the camera's tangent space ``[rho, phi]``; zero before a refinement.
+        information: (6, 6) inverse covariance in the camera's tangent space ``[rho, phi]`` by the claimed noise; zero
+            before a refinement.
+        scatter: how the residuals compare with that noise, see :class:`semkey.slam.solvers.pose.RefinedPose`.
         visible: (V,) landmarks that were looked for near their projections; none before the first round.
         pixels: (V, 2) where they were expected by the pose before the last refinement.
         radius_px: how far from there they were looked for.
@@ -86,12 +88,14 @@ class Placement:
         evidence: how improbable all that is by chance; None where nothing was looked for.
         depth_factor: by how much the measured depths contradict the map, as the median ratio of the two; None where
             they do not. They have no say in the pose then.
+        is_contested: most of what is in view speaks for another pose, and long established landmarks decided.
     """
 
     T_world_cam: Array
     associations: Associations
     inliers: NDArray[np.bool_]
     information: Array = field(default_factory=lambda: np.zeros((6, 6)))
+    scatter: float = 1.0
     visible: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     pixels: Array = field(default_factory=lambda: np.zeros((0, 2)))
     radius_px: float = 0.0
@@ -99,6 +103,7 @@ class Placement:
     lines: SeenLines | None = None
     evidence: Evidence | None = None
     depth_factor: float | None = None
+    is_contested: bool = False
 
     @property
     def log10_nfa(self) -> float:
@@ -111,6 +116,16 @@ class Placement:
     def inlier_count(self) -> int:
         """Landmarks and lines that agree with the pose."""
         return int(np.count_nonzero(self.inliers)) + (0 if self.lines is None else self.lines.inlier_count)
+
+    @property
+    def covariance(self) -> Array:
+        """(6, 6) of the pose in the map, see :mod:`semkey.geometry.pose_covariance`."""
+        return pose_covariance(self.information, self.scatter)
+
+    @property
+    def quality(self) -> float:
+        """Of the landmarks that should be in view, the share that was seen where it should be, in [0, 1]."""
+        return min(1.0, np.count_nonzero(self.inliers) / len(self.visible)) if len(self.visible) else 0.0
 
     @property
     def inlier_associations(self) -> Associations:
@@ -282,6 +297,7 @@ def refine_placement(
         associations=associations,
         inliers=refined.inliers,
         information=refined.information,
+        scatter=refined.scatter,
         lines=None if lines is None else lines.with_inliers(refined.line_inliers),
     )
 

@@ -84,6 +84,8 @@ FRAME_SPECS = {
     "frames/method": ArraySpec(dtype="int64", shape=("F",)),
     "frames/is_keyframe": ArraySpec(dtype="bool", shape=("F",)),
     "frames/submap": ArraySpec(dtype="int64", shape=("F",)),
+    "frames/covariance": ArraySpec(dtype="float64", shape=("F", 6, 6), optional=True),
+    "frames/quality": ArraySpec(dtype="float64", shape=("F",), optional=True),
     "frames/ground_truth": ArraySpec(dtype="float64", shape=("F", 4, 4)),
     "frames/log10_nfa": ArraySpec(dtype="float64", shape=("F",), optional=True),
     "frames/visible": ArraySpec(dtype="int64", shape=("F",), optional=True),
@@ -197,6 +199,8 @@ def frame_arrays(records: Sequence[FrameRecord], ground_truth: Mapping[int, Pose
         "frames/method": _ints(methods.index(record.method) for record in records),
         "frames/is_keyframe": np.array([record.is_keyframe for record in records], dtype=bool),
         "frames/submap": _ints(record.submap for record in records),
+        "frames/covariance": _matrices([record.covariance for record in records], 6),
+        "frames/quality": np.array([record.quality for record in records], dtype=np.float64),
         "frames/log10_nfa": np.array(
             [np.nan if record.log10_nfa is None else record.log10_nfa for record in records], dtype=np.float64
         ),
@@ -226,6 +230,8 @@ def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tup
                 method=methods[int(columns["method"][row])],
                 is_keyframe=bool(columns["is_keyframe"][row]),
                 submap=int(columns["submap"][row]),
+                covariance=_pose(columns["covariance"][row]) if "covariance" in columns else None,
+                quality=float(columns["quality"][row]) if "quality" in columns else 0.0,
                 **_evidence(columns, row),
             )
         )
@@ -314,8 +320,13 @@ def _ints(values: Any) -> NDArray[np.int64]:
 
 def _poses(poses: Sequence[Poses | None]) -> Poses:
     """Poses (N, 4, 4), NaN for those that are not known."""
-    unknown = np.full((4, 4), np.nan)
-    return np.stack([unknown if pose is None else pose for pose in poses]) if poses else np.zeros((0, 4, 4))
+    return _matrices(poses, 4)
+
+
+def _matrices(matrices: Sequence[Poses | None], size: int) -> Poses:
+    """Matrices (N, size, size), NaN for those that are not known."""
+    unknown = np.full((size, size), np.nan)
+    return np.stack([unknown if one is None else one for one in matrices]) if matrices else np.zeros((0, size, size))
 
 
 def _pose(stored: Poses) -> Poses | None:

@@ -13,6 +13,7 @@ import numpy as np
 from semkey import __version__
 from semkey.errors import InputError
 from semkey.files import atomic_write_bytes, atomic_write_text
+from semkey.geometry.pose_covariance import ros_covariance
 from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.metrics.trajectory import Alignment, absolute_trajectory_error, relative_pose_errors
 from semkey.slam.output.lost_pictures import LostPicture
@@ -21,6 +22,7 @@ from semkey.slam.result import SlamResult
 TRAJECTORY_FILE = "trajectory.txt"
 LIVE_TRAJECTORY_FILE = "trajectory_live.txt"
 JSON_FILE = "report.json"
+COVARIANCE_FILE = "trajectory_covariance.csv"
 PICTURE_FILE = "trajectory.png"
 HTML_FILE = "report.html"
 
@@ -48,6 +50,7 @@ def summarise(result: SlamResult) -> dict[str, Any]:
     trajectory; ``live_ate_rmse_m`` is that of the poses as they were first estimated. They are absent without ground
     truth, and null where fewer than three frames were tracked. ``stage_ms`` has by stage the mean over all frames,
     and median and 95th percentile over the frames that had the stage; ``frame`` is the wall time of whole frames.
+    ``uncertainty`` has the standard deviations of tracked frames against the map around them, and their quality.
     ``evidence`` has what spoke for the pose of every frame, see :class:`semkey.slam.records.FrameRecord`; ``shortfall``
     says why less than half of the frames were tracked, and is null otherwise.
     """
@@ -62,6 +65,7 @@ def summarise(result: SlamResult) -> dict[str, Any]:
         "tracking_seconds": round(result.tracking_seconds, 4),
         "fps": round(frames / result.tracking_seconds, 3) if result.tracking_seconds > 0 else 0.0,
         "keyframes": len(result.keyframe_indices),
+        "uncertainty": _uncertainty(result),
         "seed": result.config.seed,
     }
     if result.ground_truth:
@@ -96,7 +100,7 @@ def summarise(result: SlamResult) -> dict[str, Any]:
 def write_report(
     result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence[LostPicture] = ()
 ) -> dict[str, Any]:
-    """Write the five files into a folder, each atomically, and return the figures of :func:`summarise`.
+    """Write the six files into a folder, each atomically, and return the figures of :func:`summarise`.
 
     The trajectories come first: should the disk fill up, they are the part that cannot be made again.
 
@@ -113,12 +117,46 @@ def write_report(
     out = check_out_dir(out_dir)
     write_tum_trajectory(out / TRAJECTORY_FILE, result.trajectory())
     write_tum_trajectory(out / LIVE_TRAJECTORY_FILE, result.live_trajectory())
+    atomic_write_text(out / COVARIANCE_FILE, covariance_rows(result))
     figures = summarise(result)
     atomic_write_text(out / JSON_FILE, json.dumps(figures, indent=2, allow_nan=False) + "\n")
     picture = _picture(result)
     atomic_write_bytes(out / PICTURE_FILE, picture)
     atomic_write_text(out / HTML_FILE, report_page(result, figures, picture, lost_pictures))
     return figures
+
+
+def covariance_rows(result: SlamResult) -> str:
+    """The covariance of every tracked frame as text: ``timestamp,quality`` and 36 numbers as ROS orders them.
+
+    ``x y z rotX rotY rotZ`` in the axes of the world, row by row, metres (map units for a single camera) and radians.
+    """
+    header = ",".join(["timestamp", "quality", *(f"c{row}{column}" for row in range(6) for column in range(6))])
+    lines = [header]
+    for record in result.frames:
+        pose = result.pose(record)
+        if pose is None or record.covariance is None:
+            continue
+        numbers = ros_covariance(record.covariance, pose).reshape(-1)
+        lines.append(f"{record.timestamp:.6f},{record.quality:.4f}," + ",".join(f"{number:.6e}" for number in numbers))
+    return "\n".join(lines) + "\n"
+
+
+def _uncertainty(result: SlamResult) -> dict[str, float | None]:
+    """Median and 95th percentile of the standard deviations of tracked frames, all axes together, and their quality."""
+    known = [record for record in result.frames if record.covariance is not None and record.method != "start"]
+    if not known:
+        return dict.fromkeys(("position_m", "position_95_m", "rotation_deg", "rotation_95_deg", "quality"))
+    variances = np.stack([np.diag(record.covariance) for record in known if record.covariance is not None])
+    position = np.sqrt(variances[:, :3].sum(axis=1))
+    rotation = np.degrees(np.sqrt(variances[:, 3:].sum(axis=1)))
+    return {
+        "position_m": float(np.median(position)),
+        "position_95_m": float(np.percentile(position, 95)),
+        "rotation_deg": float(np.median(rotation)),
+        "rotation_95_deg": float(np.percentile(rotation, 95)),
+        "quality": float(np.median([record.quality for record in known])),
+    }
 
 
 def _errors(result: SlamResult) -> dict[str, Any]:

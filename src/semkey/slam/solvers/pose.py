@@ -84,7 +84,10 @@ class RefinedPose:
         T_cam_world: (4, 4) the pose.
         inliers: (M,) bool, observations whose pixel residual lies within the 95 % bound, and whose depth, where there
             is one, lies within twice its 95 % bound (depth has gross errors of its own at edges).
-        information: (6, 6) inverse covariance of the pose in the camera's tangent space ``[rho, phi]``.
+        information: (6, 6) inverse covariance of the pose in the camera's tangent space ``[rho, phi]``, by the noise
+            that the observations claim.
+        scatter: how the residuals of inliers compare with that noise: the root of their mean square over what is
+            expected, 1 where the noise is as claimed.
         cost: robust cost at the pose.
         iterations: accepted and rejected steps taken.
         line_inliers: (L,) bool, lines whose two distances in the image together lie within the 95 % bound, and whose
@@ -94,9 +97,22 @@ class RefinedPose:
     T_cam_world: Array
     inliers: NDArray[np.bool_]
     information: Array
+    scatter: float
     cost: float
     iterations: int
     line_inliers: NDArray[np.bool_]
+
+
+def pose_covariance(information: Array, scatter: float) -> Array:
+    """The covariance (6, 6) of a refined pose, in the camera's tangent space ``[rho, phi]``, metres and radians.
+
+    That of the claimed noise, times the square of the scatter where residuals are larger than claimed; residuals that
+    are smaller are no reason to be surer, since the errors of one image are not independent.
+    """
+    # A direction that nothing was measured of has no finite variance; this is a kilometre, or more than any angle.
+    values, vectors = np.linalg.eigh(information)
+    covariance = (vectors / np.maximum(values, 1e-6)) @ vectors.T
+    return np.asarray(covariance * max(1.0, scatter) ** 2, dtype=np.float64)
 
 
 def whitening_rows(covariances: Array) -> Array:
@@ -246,10 +262,18 @@ def refine_pose(
         T_cam_world=pose,
         inliers=inliers,
         information=information,
+        scatter=_scatter(residuals[inliers], observations.depth[inliers] > 0),
         cost=cost,
         iterations=iterations,
         line_inliers=_line_inliers(pose, lines, camera),
     )
+
+
+def _scatter(residuals: Array, has_depth: NDArray[np.bool_]) -> float:
+    """Root mean square of whitened residuals (M, 3) per degree of freedom; 1 for too few to tell."""
+    # What falls outside the bounds of inliers is missing here: a hundredth of the square, which nothing depends on.
+    freedom = 2 * len(residuals) + int(np.count_nonzero(has_depth)) - 6
+    return float(np.sqrt(np.square(residuals).sum() / freedom)) if freedom > 0 else 1.0
 
 
 def _line_inliers(pose: Array, lines: LineObservations | None, camera: PinholeCamera) -> NDArray[np.bool_]:

@@ -45,6 +45,8 @@ class Localization:
         keypoints: (M, 2) where the image sees them, pixels.
         projected: (M, 2) where they should be by the pose, pixels.
         camera: of the image.
+        covariance: (6, 6) of the pose in the map, see :mod:`semkey.geometry.pose_covariance`; None where not found.
+        quality: of the landmarks that should be in view, the share that was seen where it should be, in [0, 1].
     """
 
     T_world_cam: Array | None
@@ -55,6 +57,8 @@ class Localization:
     keypoints: Array
     projected: Array
     camera: PinholeCamera
+    covariance: Array | None = None
+    quality: float = 0.0
 
     @property
     def inliers(self) -> int:
@@ -160,6 +164,8 @@ class Localizer:
             keypoints=frame.keypoints[inliers.keypoint_indices],
             projected=camera.project(transform_points(inverse(pose), points)),
             camera=camera,
+            covariance=placement.covariance,
+            quality=placement.quality,
         )
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:

@@ -28,6 +28,8 @@ def located_record(frame: ObservedFrame, location: Location) -> FrameRecord:
         keypoints=len(frame),
         method=location.method,
         submap=location.submap,
+        covariance=location.placement.covariance,
+        quality=location.placement.quality,
         **_evidence(location),
     )
 
@@ -52,6 +54,8 @@ def kept_record(keyframe: Keyframe, location: Location, T_keyframe_cam: Array) -
         method=location.method,
         is_keyframe=True,
         submap=keyframe.submap,
+        covariance=location.placement.covariance,
+        quality=location.placement.quality,
         **_evidence(location),
     )
 
@@ -68,6 +72,8 @@ def start_record(keyframe: Keyframe) -> FrameRecord:
         method="start",
         is_keyframe=True,
         submap=keyframe.submap,
+        covariance=np.zeros((6, 6)),
+        quality=1.0,
     )
 
 
