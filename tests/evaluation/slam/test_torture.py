@@ -164,6 +164,8 @@ NEVER_WRONG = (
     "frames 20 to 39 black",
     "dark noise",
     "full noise",
+    "half covered later by a picture",
+    "moving thing 40 %",
     "depth doubles",
     "depth always 2 m",
 )

@@ -20,6 +20,10 @@ _LARGEST_DISTANCE_RATIO = 2.0
 # A landmark that was in view this often and found in fewer than a fifth of the cases was a mismatch or has gone.
 _CULL_AFTER_VIEWS = 8
 _CULL_FOUND_SHARE = 0.2
+# A landmark counts as established once it was found this often, and in at least this share of its views: it has stayed
+# where it is while the camera moved.
+_ESTABLISHED_FOUND = 5
+_ESTABLISHED_SHARE = 0.5
 # A landmark that no second keyframe has seen by the time so many more were made will hardly be seen again.
 _PROBATION_KEYFRAMES = 3
 
@@ -206,6 +210,11 @@ class LandmarkMap:
         recognisable &= ratio > 1 / _LARGEST_DISTANCE_RATIO
         keep = recognisable & camera.contains(pixels)
         return ids[keep], pixels[keep]
+
+    def established(self, ids: Indices) -> NDArray[np.bool_]:
+        """Which of landmarks ``ids`` (M,) were found often where they had to be: (M,)."""
+        found = self._found[ids]
+        return (found >= _ESTABLISHED_FOUND) & (found >= _ESTABLISHED_SHARE * self._visible[ids])
 
     def median_depth(self, ids: Indices, T_world_cam: Array) -> float:
         """Median depth of landmarks ``ids`` (M,), M > 0, as seen from a pose (4, 4), in map units."""

@@ -88,6 +88,7 @@ class Placement:
         evidence: how improbable all that is by chance; None where nothing was looked for.
         depth_factor: by how much the measured depths contradict the map, as the median ratio of the two; None where
             they do not. They have no say in the pose then.
+        is_contested: most of what is in view speaks for another pose, and long established landmarks decided.
     """
 
     T_world_cam: Array
@@ -102,6 +103,7 @@ class Placement:
     lines: SeenLines | None = None
     evidence: Evidence | None = None
     depth_factor: float | None = None
+    is_contested: bool = False
 
     @property
     def log10_nfa(self) -> float:

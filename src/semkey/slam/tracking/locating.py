@@ -27,6 +27,10 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
+# Established landmarks decide alone with at least so much evidence; of those that agree with their own pose this share
+# has to agree with that of all.
+_DECIDING_LOG10_NFA = -12.0
+_HELD_SHARE = 0.9
 # Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
 # this share of the decades of evidence.
 _RIVAL_SHARE = 0.5
@@ -92,7 +96,9 @@ class FrameLocator:
                 return None
             associations = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=radius)
             lines = None if self._lines is None else self._lines.find(frame, pose, last_ids, radius_px=radius)
-        return self._place(frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines)
+        return self._place(
+            frame, associations, self._config.min_inliers, prior=prediction.as_prior(), lines=lines, is_guided=True
+        )
 
     def by_keyframes(
         self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
@@ -116,16 +122,55 @@ class FrameLocator:
         *,
         prior: PosePrior | None,
         lines: SeenLines | None = None,
+        is_guided: bool = False,
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = self._place_among(frame, associations, rules, prior, lines)
-        if placement is None or self._has_rival(frame, associations, placement, rules):
-            return None
+        placement = self._place_by_established(frame, associations, rules, prior) if is_guided else None
+        if placement is None:
+            placement = self._place_among(frame, associations, rules, prior, lines)
+            if placement is None or self._has_rival(frame, associations, placement, rules):
+                return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
             self._lines.count_views(placement.lines)
         return placement
+
+    def _place_by_established(
+        self, frame: ObservedFrame, associations: Associations, rules: PlacingRules, prior: PosePrior | None
+    ) -> Placement | None:
+        """The pose by landmarks that have long been where they are, and then by all that agree with those.
+
+        What came into view a moment ago may be a hand or a passer-by, and fill most of the image: as long as enough of
+        the old is in view, the new has no say in the pose unless it agrees. None where the old is not enough, or where
+        there is nothing new.
+        """
+        old = self._map.landmarks.established(associations.landmark_ids)
+        if old.all() or np.count_nonzero(old) < rules.min_matches:
+            return None
+        placement = self._place_among(frame, associations.select(old), rules, prior, None, established=True)
+        if placement is None or placement.log10_nfa > _DECIDING_LOG10_NFA:
+            return None
+        pose = placement.T_world_cam
+        visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
+        found = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=placement.radius_px)
+        with self._timer.stage("pose"):
+            everything = refine_placement(self._map, frame, found, pose, prior=prior)
+        if self._count_established(everything) < _HELD_SHARE * self._count_established(placement):
+            # The new pulls the pose away from the old.
+            return replace(placement, visible=visible, is_contested=True)
+        return replace(
+            everything,
+            visible=visible,
+            pixels=pixels,
+            radius_px=placement.radius_px,
+            evidence=placement.evidence,
+            depth_factor=placement.depth_factor,
+            is_contested=2 * len(found) < len(associations),
+        )
+
+    def _count_established(self, placement: Placement) -> int:
+        return int(self._map.landmarks.established(placement.inlier_associations.landmark_ids).sum())
 
     def _place_among(
         self,
@@ -134,17 +179,24 @@ class FrameLocator:
         rules: PlacingRules,
         prior: PosePrior | None,
         lines: SeenLines | None,
+        *,
+        established: bool = False,
     ) -> Placement | None:
-        """A pose that is believed; None for none."""
+        """A pose that is believed, by all landmarks or by established ones alone; None for none."""
+
+        def nearby(placement: Placement) -> NDArray[np.int64]:
+            ids = self._nearby(placement)
+            return ids[self._map.landmarks.established(ids)] if established else ids
+
         placement = place_frame(
             self._map,
             frame,
             associations,
-            self._nearby,
+            nearby,
             rules,
             seed=self._seed,
             prior=prior,
-            line_finder=self._lines,
+            line_finder=None if established else self._lines,
             lines=lines,
             timer=self._timer,
         )

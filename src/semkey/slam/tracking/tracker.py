@@ -271,7 +271,8 @@ class Tracker:
 
     def _locate_nearby(self, frame: ObservedFrame, prediction: Prediction | None) -> Location | None:
         guided = None if prediction is None else self._locator.by_prediction(frame, prediction, self._last_ids)
-        if guided is not None and guided.inlier_count >= _SURE_INLIER_SHARE * self._last_inliers:
+        sure = _SURE_INLIER_SHARE * self._last_inliers
+        if guided is not None and (guided.is_contested or guided.inlier_count >= sure):
             return self._location("guided", guided)
         # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
         recent = [keyframe for keyframe in self._map.keyframes.values() if keyframe.submap == self.submap]
