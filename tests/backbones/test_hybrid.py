@@ -53,7 +53,7 @@ def test_maps_have_the_same_shapes_over_every_backbone(family, branches) -> None
     assert maps.log_probability.shape == (1, 1, 96, 128)
     assert maps.grid.shape == (1, 16, 12, 16)
     assert maps.fine.shape == (1, 16, 24, 32)
-    assert maps.detail.shape == (1, 8, 48, 64)
+    assert maps.detail.shape == ((1, 0, 12, 16) if model.config.detector == "pixels" else (1, 8, 48, 64))
     grid = backbone_of(model).grid(96, 128)
     context = [(6, 8), (3, 4)] if branches == "hybrid" else []
     assert [tuple(m.shape[-2:]) for m in maps.coarse] == [*context, grid, grid]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pictures import block_tensor, blocks
 from semkey.errors import ConfigError, InputError
-from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.config import Detector, ExtractionConfig, ModelConfig
 from semkey.model.features import Features
 from semkey.model.heads import score_from_log_probability
 from semkey.model.layers import cells_to_image, image_to_cells, merge_cells, sample_map
@@ -64,7 +64,10 @@ def test_maps_have_the_stated_strides(detector: SemanticKeypointDetector) -> Non
     assert maps.log_probability.shape == (2, 1, 96, 160)
     assert maps.grid.shape == (2, 64, 12, 20)
     assert maps.fine.shape == (2, 64, 24, 40)
-    assert maps.detail.shape == (2, 16, 48, 80)
+    for kind, shape in (("cells", (2, 16, 48, 80)), ("pixels", (2, 0, 12, 20))):
+        maps = SemanticKeypointDetector(ModelConfig(detector=kind)).eval()(torch.rand(2, 1, 96, 160))
+        assert maps.log_probability.shape == (2, 1, 96, 160)
+        assert maps.detail.shape == shape
     assert [tuple(m.shape[-2:]) for m in maps.coarse] == [(6, 10), (3, 5)]
 
 
@@ -77,7 +80,7 @@ def test_parts_are_named_modules(detector: SemanticKeypointDetector) -> None:
 
 def test_each_cell_decides_its_own_pixels() -> None:
     """A grid feature changes the 8 x 8 pixels it covers and the cells its 3 x 3 convolutions reach, nothing else."""
-    head = SemanticKeypointDetector().eval().detector
+    head = SemanticKeypointDetector(ModelConfig(detector="cells")).eval().detector
     grid, detail = torch.zeros(1, 64, 9, 9), torch.zeros(1, 64, 9, 9)
     before = head(grid, detail)
     grid[0, :, 4, 4] = 3.0
@@ -88,7 +91,7 @@ def test_each_cell_decides_its_own_pixels() -> None:
 
 def test_detail_is_one_number_per_pixel_computed_alike_everywhere() -> None:
     """Shifting the image by two pixels shifts the detail by two pixels, across the borders of grid cells."""
-    stem = SemanticKeypointDetector().eval().detail
+    stem = SemanticKeypointDetector(ModelConfig(detector="cells")).eval().detail
     image = torch.randn(1, 1, 64, 64)
     plain = torch.nn.functional.pixel_shuffle(stem(image)[1], 8)
     shifted = torch.nn.functional.pixel_shuffle(stem(image.roll(2, dims=3))[1], 8)
@@ -107,7 +110,8 @@ def test_decoupled_detection_sends_no_gradient_into_the_descriptor_features() ->
     assert all(parameter.grad is not None for parameter in model.stem.parameters())
 
 
-def test_a_cell_holds_at_most_one_keypoint_worth_of_probability(detector: SemanticKeypointDetector) -> None:
+def test_a_cell_holds_at_most_one_keypoint_worth_of_probability() -> None:
+    detector = SemanticKeypointDetector(ModelConfig(detector="cells")).eval()
     probability = detector(torch.randn(1, 1, 64, 96) * 5).log_probability.exp()
     total = torch.nn.functional.avg_pool2d(probability, 8) * 64
     assert (total <= 1.0 + 1e-5).all()
@@ -281,15 +285,17 @@ def test_reliability_does_not_train_the_rest() -> None:
     assert all(p.grad is None for p in model.pyramid.parameters())
 
 
-def test_every_other_part_learns() -> None:
-    model = SemanticKeypointDetector().train()
+@pytest.mark.parametrize("kind", ["pixels", "cells"])
+def test_every_other_part_learns(kind: Detector) -> None:
+    model = SemanticKeypointDetector(ModelConfig(detector=kind)).train()
     maps = model(torch.randn(2, 1, 64, 64))
     points = torch.rand(2, 7, 2) * 60
     peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
     loss = model.describe(maps, points)[..., 0].sum() + model.place(maps.coarse).sum()
     loss = loss + model.refine(maps.detail[:1], peaks).sum()
     loss.backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith("reliability")]
+    detached = ("reliability", "covariance")
+    silent = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith(detached)]
     assert silent == []
 
 
@@ -303,7 +309,9 @@ def test_unknown_setting_names_the_nearest() -> None:
 
 
 def test_a_model_without_stride_2_maps_extracts_and_trains() -> None:
-    config = ModelConfig(stem_channels=(24, 32), detail_stride=4, detail_channels=24, context_channels=(48, 48))
+    config = ModelConfig(
+        stem_channels=(24, 32), detector="cells", detail_stride=4, detail_channels=24, context_channels=(48, 48)
+    )
     model = SemanticKeypointDetector(config)
     maps = model(torch.randn(2, 1, 64, 96))
     assert maps.log_probability.shape == (2, 1, 64, 96)

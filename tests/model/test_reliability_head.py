@@ -29,7 +29,7 @@ from training_fakes import MODEL, ShiftedPairs
 def detector(kind: str = "keypoint", precision: str = "float32") -> SemanticKeypointDetector:
     """Random weights; the reliability head's last layer too, which starts at 0."""
     torch.manual_seed(0)
-    config = ModelConfig.from_mapping({**MODEL, "reliability": kind})
+    config = ModelConfig.from_mapping({**MODEL, "reliability": kind, "covariance": kind == "keypoint"})
     model = SemanticKeypointDetector(config, ExtractionConfig.from_mapping({"precision": precision}))
     last = model.reliability.layers[-1]
     assert isinstance(last, torch.nn.Linear | torch.nn.Conv2d)
@@ -193,23 +193,23 @@ def test_an_old_file_keeps_its_head(old_file: Path, tmp_path: Path) -> None:
 
 def test_all_but_the_head_of_an_old_file_starts_a_new_detector(old_file: Path) -> None:
     model = detector()
-    own = {name: value.clone() for name, value in model.reliability.state_dict().items()}
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = ("reliability", "covariance")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if not name.startswith("reliability"):
+            if not name.startswith(kept):
                 parameter.zero_()
     assert not load_weights(model, old_file)
     old = load_file(old_file)
     for name, value in model.state_dict().items():
-        part, _, rest = name.partition(".")
-        assert torch.equal(value, own[rest] if part == "reliability" else old[name]), name
+        assert torch.equal(value, own[name] if name.startswith(kept) else old[name]), name
     with pytest.raises(CheckpointError, match="made for"):
         load_weights(SemanticKeypointDetector(), old_file)
 
 
 def test_the_same_head_is_copied(tmp_path: Path) -> None:
     save_checkpoint(detector(), tmp_path / "new.safetensors")
-    model = SemanticKeypointDetector(ModelConfig.from_mapping(MODEL))
+    model = SemanticKeypointDetector(ModelConfig.from_mapping({**MODEL, "covariance": True}))
     assert load_weights(model, tmp_path / "new.safetensors")
     weight = load_file(tmp_path / "new.safetensors")["reliability.layers.2.weight"]
     assert torch.equal(model.state_dict()["reliability.layers.2.weight"], weight)

@@ -63,6 +63,30 @@ def cell_cross_entropy(
     return (loss * keep).sum() / keep.sum().clamp(min=1.0)
 
 
+def pixel_cross_entropy(
+    log_probability: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor, window: int = 7
+) -> torch.Tensor:
+    """Cross-entropy per pixel between the target's and the predicted probability of a keypoint, without cells.
+
+    The counterpart of :func:`cell_cross_entropy` for a detector whose pixels compete in sliding windows. Its minimum is
+    the target map, so neither a constant map nor silence is one where there are targets.
+
+    Args:
+        log_probability: (B, H, W) at most 0.
+        targets: (B, H, W) in [0, 1], probability per pixel.
+        valid: (B, H, W) bool; other pixels are left out.
+        window: side in pixels of the window whose pixels share one keypoint: the loss is summed over so many, which
+            gives it the scale of :func:`cell_cross_entropy`.
+
+    Returns:
+        ``window**2`` times the mean over the valid pixels.
+    """
+    log_none = torch.log((-torch.expm1(log_probability)).clamp(min=1e-6))
+    loss = -(targets * log_probability + (1.0 - targets) * log_none)
+    keep = valid.to(loss)
+    return window**2 * (loss * keep).sum() / keep.sum().clamp(min=1.0)
+
+
 def subpixel_loss(windows: torch.Tensor, shifts: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
     """Mean L1 distance between the soft-argmax of score windows and the true shift from their centre, pixels.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +14,18 @@ from semkey.errors import ConfigError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
-RELIABILITY = "reliability."
-"""Tensors of the reliability head, which nothing else reads from: another kind of it can be trained on its own."""
+_LEAVES = ("reliability", "covariance")
+"""Heads that nothing else reads from: each can be trained on its own, and be of another kind or absent."""
+
+
+def changed_heads(config: ModelConfig, other: ModelConfig) -> tuple[str, ...]:
+    """How the names of tensors begin of those heads that nothing reads from and that differ between two networks."""
+    return tuple(f"{name}." for name in _LEAVES if getattr(config, name) != getattr(other, name))
+
+
+def with_heads_of(config: ModelConfig, other: ModelConfig) -> ModelConfig:
+    """A configuration with the heads that nothing reads from as another one has them."""
+    return replace(config, **{name: getattr(other, name) for name in _LEAVES})
 
 
 def load_backbone_of(config: ModelConfig, *, weights: Sequence[Path] = ()) -> Backbone | None:
@@ -56,23 +67,23 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
     """Copy the weights of a detector without a backbone into a hybrid one, which then computes the same.
 
     What the backbone adds starts from zero: its laterals, and its part of the place descriptor. Training goes on from
-    there. A reliability head of another kind is left as it is.
+    there. Heads of reliability and covariance of another kind are left as they are.
 
     Args:
         model: whose configuration uses a backbone beside the convolutions.
         other: of the same widths.
 
     Returns:
-        Whether the reliability head was copied too.
+        Whether those heads were copied too.
 
     Raises:
         ConfigError: the two differ in more than the backbone.
     """
     source, target = other.state_dict(), model.state_dict()
-    is_whole = other.config.reliability == model.config.reliability
-    if not is_whole:
+    changed = changed_heads(other.config, model.config)
+    if changed:
         source, target = (
-            {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)}
+            {name: value for name, value in tensors.items() if not name.startswith(changed)}
             for tensors in (source, target)
         )
     for name, value in target.items():
@@ -90,4 +101,4 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
             )
     if source:
         raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")
-    return is_whole
+    return not changed

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from semkey.backbones.backbone import Backbone, BackboneIdentity
 from semkey.errors import CheckpointError, ConfigError
-from semkey.model.building import RELIABILITY, load_backbone_of
+from semkey.model.building import changed_heads, load_backbone_of, with_heads_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -73,8 +73,8 @@ def load_checkpoint(
 def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str | None = None) -> bool:
     """Copy a checkpoint's tensors into an existing detector of the same configuration.
 
-    The reliability head may be of another kind: it reads from the others and they do not from it. Then the detector
-    keeps its own, and all else is copied.
+    The heads of reliability and covariance may be of another kind or absent: they read from the others and these do not
+    from them. Then the detector keeps its own, and all else is copied.
 
     Args:
         model: takes the tensors.
@@ -82,23 +82,23 @@ def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str 
         sha256: expected hash (hex); None accepts any.
 
     Returns:
-        Whether the reliability head was copied too.
+        Whether those heads were copied too.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`; or made for another configuration.
     """
     path = Path(path)
     stored = _read(path, sha256)
-    is_whole = stored.config.reliability == model.config.reliability
-    if replace(stored.config, reliability=model.config.reliability).network != model.config.network:
+    changed = changed_heads(stored.config, model.config)
+    if with_heads_of(stored.config, model.config).network != model.config.network:
         raise CheckpointError(f"{path}: made for {stored.config}, not for {model.config}")
     _check_backbone(model, stored, path)
     tensors = stored.tensors
-    if not is_whole:
-        own = {name: value for name, value in model.state_dict().items() if name.startswith(RELIABILITY)}
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(RELIABILITY)} | own
+    if changed:
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(changed)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(changed)} | own
     _assign(model, tensors, path)
-    return is_whole
+    return not changed
 
 
 def read_config(path: str | Path) -> ModelConfig:

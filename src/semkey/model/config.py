@@ -13,6 +13,7 @@ from semkey.settings import Settings, require, require_choice, require_within
 Precision = Literal["auto", "float32", "bfloat16"]
 Branches = Literal["hybrid", "fine", "semantic"]
 Reliability = Literal["keypoint", "grid"]
+Detector = Literal["pixels", "cells"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,15 @@ class ModelConfig(Settings):
         branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
             network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
-        detail_channels: channels of the detail stem, which positions are read from.
-        detail_stride: its stride, 2 or 4 (faster).
+        detector: "pixels" gives each pixel a logit of its own from evidence at full resolution, and follows a picture
+            that is moved; "cells" a softmax inside fixed 8 x 8 cells, the detector of 0.1.0; files without this key
+            have the latter.
+        pixel_channels: of "pixels": channels of the convolutions at full resolution.
+        pixel_layers: of "pixels": convolutions at full resolution before the logit's, 3 or 2 (faster).
+        mixed_channels: of "pixels": channels of what they find.
+        gated: of "pixels": context is added to what they find, before a nonlinearity; else to the logit (faster).
+        detail_channels: of "cells": channels of the detail stem, which positions are read from.
+        detail_stride: of "cells": its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
         grid_channels: channels of the fused pyramid map, one cell per 8 x 8 pixels.
         detector_channels: channels of the score head.
@@ -37,12 +45,19 @@ class ModelConfig(Settings):
         global_dim: width G of the global descriptor.
         reliability: which head predicts it: "keypoint" reads scores and features around the keypoint, "grid" the fused
             map alone; files without this key have the latter, see :func:`ModelConfig.from_stored`.
+        covariance: whether a covariance of each keypoint is predicted, from what the "keypoint" reliability head reads;
+            files without this key have none.
     """
 
     backbone: str = "none"
     backbone_layers: tuple[int, ...] = ()
     branches: Branches = "hybrid"
     stem_channels: tuple[int, ...] = (16, 32, 64)
+    detector: Detector = "cells"
+    pixel_channels: int = 8
+    pixel_layers: int = 3
+    mixed_channels: int = 4
+    gated: bool = True
     detail_channels: int = 16
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
@@ -53,24 +68,30 @@ class ModelConfig(Settings):
     descriptor_stride: int = 4
     global_dim: int = 256
     reliability: Reliability = "keypoint"
+    covariance: bool = False
 
     @classmethod
     def from_stored(cls, values: Mapping[str, Any]) -> Self:
-        """From a checkpoint's mapping; files from before there was a choice do not name their reliability head."""
-        return cls.from_mapping({"reliability": "grid", **values})
+        """From a checkpoint's mapping; what it does not name, because there was no choice then, is as it was."""
+        return cls.from_mapping({"reliability": "grid", "detector": "cells", "covariance": False, **values})
 
     def __post_init__(self) -> None:
-        require_choice(self, "branches", "reliability")
+        require_choice(self, "branches", "reliability", "detector")
         if self.backbone == "none" and (self.backbone_layers or self.branches == "semantic"):
             raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
-        widths = (*self.stem_channels, self.detail_channels, *self.context_channels, self.grid_channels)
+        widths = (self.pixel_channels, self.mixed_channels, *self.stem_channels, self.detail_channels)
+        widths = (*widths, *self.context_channels, self.grid_channels)
         widths = (*widths, self.detector_channels, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:
             raise ConfigError("stem_channels must have 2 or 3 and context_channels 2 entries")
         if self.detail_stride not in (2, 4):
             raise ConfigError(f"detail_stride is {self.detail_stride}, must be 2 or 4")
+        if self.pixel_layers not in (2, 3):
+            raise ConfigError(f"pixel_layers is {self.pixel_layers}, must be 2 or 3")
+        if self.covariance and self.reliability != "keypoint":
+            raise ConfigError("covariance reads what the reliability head 'keypoint' reads: set one of them otherwise")
         if self.descriptor_stride not in (4, 8):
             raise ConfigError(f"descriptor_stride is {self.descriptor_stride}, must be 4 or 8")
         if not all(isinstance(width, int) and 1 <= width <= 4096 for width in widths):

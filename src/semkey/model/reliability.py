@@ -36,7 +36,7 @@ class KeypointReliabilityHead(nn.Module):
     Args:
         fine_channels: of the map that descriptors are read from.
         fine_stride: pixels per cell of that map.
-        detail_channels: of the detail stem's map.
+        detail_channels: of the detail stem's map; 0 where the detector has none.
         detail_stride: pixels per cell of that map.
         hidden: width of the hidden layer.
     """
@@ -51,7 +51,7 @@ class KeypointReliabilityHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fine_stride, self.detail_stride = fine_stride, detail_stride
-        inputs = (2 * self.radius + 1) ** 2 + 3 + fine_channels + 9 * detail_channels
+        self.width = inputs = (2 * self.radius + 1) ** 2 + 3 + fine_channels + 9 * detail_channels
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)  # untrained it says 0.5 of every keypoint
         nn.init.zeros_(last.bias)
@@ -101,8 +101,9 @@ class KeypointReliabilityHead(nn.Module):
             10.0 * around,
             10.0 * standing,
             sample_map(fine, points, self.fine_stride)[0].float(),
-            sample_map(detail, points[:, :, None] + self.patch, self.detail_stride)[0].flatten(1).float(),
         ]
+        if detail.shape[1] > 0:
+            parts.append(sample_map(detail, points[:, :, None] + self.patch, self.detail_stride)[0].flatten(1).float())
         return torch.cat(parts, dim=1)
 
     def _window(self, log_probability: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from semkey.backbones.backbone import Backbone, BackboneFeatures
 from semkey.errors import ConfigError, InputError
 from semkey.images.masks import shrink_mask
 from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.covariance import CovarianceHead
 from semkey.model.dkd import Peaks, detect_peaks, peaks_at
 from semkey.model.features import Features
 from semkey.model.gate import has_structure
@@ -21,10 +22,12 @@ from semkey.model.heads import (
     SDDH,
     GlobalHead,
     OffsetHead,
+    QuadraticOffset,
     ScoreHead,
     score_from_log_probability,
 )
 from semkey.model.layers import fold_batch_norms
+from semkey.model.pixels import PixelDetector, PixelStem
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import (
     ImageLike,
@@ -51,7 +54,7 @@ class DenseMaps:
         log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
         grid: (B, C, H/8, W/8) fused features.
         fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
-        detail: (B, C, H/s, W/s) features of the detail stem (stride s), which sub-pixel offsets are read from.
+        detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s); no channels by pixels.
         coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
     """
 
@@ -108,22 +111,38 @@ class SemanticKeypointDetector(nn.Module):
         channels = self.config.grid_channels
         stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
         coarse: tuple[int, ...] = self.config.context_channels if self.config.uses_convolutions else ()
+        by_pixels = self.config.detector == "pixels"
         self.stem = Stem(stem)
         self.context = Context(stem, self.config.context_channels)
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
-        self.detail = DetailStem(self.config.detail_channels, self.config.detail_stride)
-        self.detector = ScoreHead(channels, self.config.detector_channels)
+        self.detail: PixelStem | DetailStem
+        self.detector: PixelDetector | ScoreHead
+        # what is read around a keypoint beside the score map; by pixels, the score map has all there is
+        detail_channels = 0 if by_pixels else self.config.detail_channels
+        if by_pixels:
+            self.detail = PixelStem(self.config.pixel_channels, self.config.mixed_channels, self.config.pixel_layers)
+            self.detector = PixelDetector(
+                channels, self.config.detector_channels, self.config.mixed_channels, gated=self.config.gated
+            )
+        else:
+            self.detail = DetailStem(detail_channels, self.config.detail_stride)
+            self.detector = ScoreHead(channels, self.config.detector_channels)
         self.descriptor = SDDH(
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
-        self.offset = OffsetHead(self.config.detail_channels, self.config.detail_stride)
+        self.offset: OffsetHead | QuadraticOffset = (
+            QuadraticOffset() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
+        )
         self.reliability = (
             GridReliabilityHead(channels)
             if self.config.reliability == "grid"
             else KeypointReliabilityHead(
-                channels, self.config.descriptor_stride, self.config.detail_channels, self.config.detail_stride
+                channels, self.config.descriptor_stride, detail_channels, self.config.detail_stride
             )
         )
+        self.covariance: CovarianceHead | None = None
+        if self.config.covariance and isinstance(self.reliability, KeypointReliabilityHead):
+            self.covariance = CovarianceHead(self.reliability.width)
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
 
     @property
@@ -167,8 +186,13 @@ class SemanticKeypointDetector(nn.Module):
                 raise InputError("a network with a backbone needs the images in colour as well")
             semantic = self.backbone(colors)
         grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
-        detail, logits = self.detail(images)
-        log_probability = self.detector(grid.detach() if decoupled else grid, logits)
+        seen = grid.detach() if decoupled else grid
+        if isinstance(self.detail, PixelStem):
+            detail = images.new_zeros(len(images), 0, *grid.shape[-2:])
+            log_probability = self.detector(seen, self.detail(images))
+        else:
+            detail, logits = self.detail(images)
+            log_probability = self.detector(seen, logits)
         if semantic is not None:
             coarse = (*coarse, *semantic.maps)
         return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
@@ -192,6 +216,8 @@ class SemanticKeypointDetector(nn.Module):
 
     def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
         """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
+        if isinstance(self.offset, QuadraticOffset):
+            return peaks.pixels + self.offset(peaks.windows)
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
     def rate(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:
@@ -205,9 +231,27 @@ class SemanticKeypointDetector(nn.Module):
         Returns:
             (N,) float32; gradients reach the reliability head alone.
         """
+        return self.judge(maps, keypoints, peaks)[0]
+
+    def judge(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Reliability and covariance of all keypoints of one image, from the same inputs.
+
+        Args:
+            maps: of the image, a batch of one.
+            keypoints: (N, 2) pixels of the network's input, refined.
+            peaks: the N maxima that they were refined from.
+
+        Returns:
+            (N,) float32 reliability before the sigmoid, and (N, 2, 2) float32 in squared pixels of the network's input,
+            None where the network has no head for it; gradients reach these two heads alone.
+        """
         if isinstance(self.reliability, GridReliabilityHead):
-            return self.reliability(maps.grid, keypoints.detach()[None])[0]
-        return self.reliability(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+            return self.reliability(maps.grid, keypoints.detach()[None])[0], None
+        if len(keypoints) == 0:
+            return keypoints.new_zeros(0), None if self.covariance is None else keypoints.new_zeros(0, 2, 2)
+        inputs = self.reliability.inputs(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+        logits = self.reliability.layers(inputs).float()[:, 0]
+        return logits, None if self.covariance is None else self.covariance(inputs)
 
     def extract(self, image: ImageLike, usable: np.ndarray | None = None) -> Features:
         """Keypoints of one image.
@@ -274,7 +318,9 @@ class SemanticKeypointDetector(nn.Module):
         with torch.inference_mode():
             maps, prepared = self._maps_of(image)
             wanted = to_network_pixels(points.to(self.device, torch.float32), prepared)
-            features, described = self._features(maps, prepared, usable), self.describe(maps, wanted[None])[0]
+            with self._reduced():
+                described = self.describe(maps, wanted[None])[0]
+            features = self._features(maps, prepared, usable)
         return features.map(torch.clone), described.clone()
 
     def describe_points(self, image: ImageLike, points: torch.Tensor) -> Features:
@@ -316,6 +362,12 @@ class SemanticKeypointDetector(nn.Module):
         prepared = prepare(to_gray(pixels).to(self.device), self.extraction.max_side)
         return self._maps([pixels], [prepared]), prepared
 
+    def _reduced(self) -> torch.autocast:
+        """The precision that convolutions and products of matrices are computed in."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=uses_bfloat16(self.extraction.precision, self.device)
+        )
+
     def _maps(self, pixels: Sequence[np.ndarray | torch.Tensor], prepared: Sequence[PreparedImage]) -> DenseMaps:
         """Dense maps, float32, of checked images that are prepared to one size."""
         batch = torch.cat([item.tensor for item in prepared])
@@ -327,7 +379,7 @@ class SemanticKeypointDetector(nn.Module):
             ]
             colors = torch.cat(views)
         reduced = uses_bfloat16(self.extraction.precision, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+        with self._reduced():
             maps = self(batch.bfloat16() if reduced else batch, colors)
         return maps.map(torch.Tensor.float)
 
@@ -350,11 +402,18 @@ class SemanticKeypointDetector(nn.Module):
 
     def _described(self, maps: DenseMaps, image: PreparedImage, keypoints: torch.Tensor, peaks: Peaks) -> Features:
         """Features at pixels (N, 2) of the network's input, which were refined from ``peaks``."""
+        with self._reduced():
+            reliability, covariances = self.judge(maps, keypoints, peaks)
+            descriptors = self.describe(maps, keypoints[None])[0]
+        if covariances is not None:
+            original, valid = (keypoints.new_tensor(size) for size in (image.original_size, image.valid_size))
+            covariances = covariances * (original / valid)[:, None] * (original / valid)
         return Features(
             keypoints=to_original_pixels(keypoints, image),
             scores=peaks.scores,
-            reliability=torch.sigmoid(self.rate(maps, keypoints, peaks)),
-            descriptors=self.describe(maps, keypoints[None])[0],
+            reliability=torch.sigmoid(reliability),
+            covariances=covariances,
+            descriptors=descriptors,
             global_descriptor=self.place(maps.coarse)[0],
             image_size=image.original_size,
         )

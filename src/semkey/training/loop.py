@@ -135,7 +135,7 @@ class StageLoop:
         self.bfloat16 = autocast_bfloat16(config.optimizer.precision, fabric.device)
         self.guide: Guide | None = None
         if config.guide is not None and wants_guide(plan.config.active_losses):
-            self.guide = Guide(config.guide, config.model, fabric.device)
+            self.guide = Guide(config.guide, config.model, fabric.device, shifts=config.objectives.guide_shifts)
         self._saved_at = time.monotonic()
         self._sums = _Sums()
 

@@ -50,6 +50,10 @@ class ObjectiveOptions(Settings):
             are never detected exactly.
         match_px: a match is right when it lies within this distance of the true place, pixels.
         same_px: keypoints of both views closer than this show the same point (``reprojection``), pixels.
+        graded_success: ``success`` falls linearly from 1 for a keypoint found at its very place to 0 at ``same_px``,
+            instead of being 1 everywhere below: what slides along an edge is worth less than what stays.
+        guide_shifts: probabilities of the guide are averaged over so many shifts of the picture, 1 to 8: a detector
+            with cells answers differently at each of them, and its imitator learns what does not depend on the grid.
         anchor_px: a keypoint belongs to a target within this distance (``anchor``), pixels.
         strong: strength of targets that sub-pixel positions are learned from, in [0, 1].
         exact_positions: learn sub-pixel positions from drawn shapes alone (``position``, ``anchor``), whose corners are
@@ -66,6 +70,8 @@ class ObjectiveOptions(Settings):
     jitter_px: float = 0.5
     match_px: float = 3.0
     same_px: float = 2.0
+    graded_success: bool = False
+    guide_shifts: int = 1
     anchor_px: float = 1.5
     strong: float = 0.3
     exact_positions: bool = False
@@ -78,6 +84,7 @@ class ObjectiveOptions(Settings):
 
     def __post_init__(self) -> None:
         require_within(self, "[16, inf)", "max_keypoints")
+        require_within(self, "[1, 8]", "guide_shifts")
         if self.window < 2 or self.window % 2:
             raise ConfigError(f"window is {self.window}, must be even and at least 2")
         require_within(self, "(0, inf)", "match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature")

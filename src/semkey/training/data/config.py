@@ -20,6 +20,9 @@ class ViewConfig(Settings):
         quarter_turns: share of pairs whose views are both turned by 90, 180 or 270 degrees.
         flips: share of pairs that show the picture mirrored.
         mirrored_border: share of pairs with the picture's mirror image beyond its borders instead of black.
+        shifted: share of pairs whose views differ by a shift alone, of up to ``shift_px`` and by fractions of a pixel:
+            keypoints and descriptors must follow it exactly.
+        shift_px: largest shift of those, pixels, in x and in y.
         plain: share of photo pairs whose view 0 is the middle of the photo as it is, scaled to the view's size: what a
             backbone makes of it is computed once (``semkey cache-features``).
     """
@@ -31,13 +34,16 @@ class ViewConfig(Settings):
     quarter_turns: float = 0.1
     flips: float = 0.5
     mirrored_border: float = 0.5
+    shifted: float = 0.0
+    shift_px: float = 8.0
     plain: float = 0.0
 
     def __post_init__(self) -> None:
         require_within(self, "[1, 8]", "scale")
         require_within(self, "[0, 180]", "rotation_deg", "roll_deg")
         require_within(self, "[0, 0.4]", "perspective")
-        require_within(self, "[0, 1]", "quarter_turns", "flips", "mirrored_border", "plain")
+        require_within(self, "[0, 1]", "quarter_turns", "flips", "mirrored_border", "plain", "shifted")
+        require_within(self, "[0, 64]", "shift_px")
 
 
 @dataclass(frozen=True, kw_only=True)

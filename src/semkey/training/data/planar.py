@@ -79,12 +79,13 @@ def random_views(
     center0 = rng.uniform(0.25, 0.75, 2) * picture
     reach = 0.3 * min(size) / max(scale0, scale1)
     center1 = center0 + rng.uniform(-reach, reach, 2)
-    return ViewPair(
-        H0=_view(rng, center0, size, config, scale0, base),
-        H1=_view(rng, center1, size, config, scale1, base + turn),
-        scale0=scale0,
-        scale1=scale1,
-    )
+    H0 = _view(rng, center0, size, config, scale0, base)
+    if config.shifted > 0 and rng.random() < config.shifted:
+        return ViewPair(
+            H0=H0, H1=_translation(*rng.uniform(-1, 1, 2) * config.shift_px) @ H0, scale0=scale0, scale1=scale0
+        )
+    H1 = _view(rng, center1, size, config, scale1, base + turn)
+    return ViewPair(H0=H0, H1=H1, scale0=scale0, scale1=scale1)
 
 
 def plain_view(image: View, size: tuple[int, int]) -> View:

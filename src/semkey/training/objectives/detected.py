@@ -99,6 +99,8 @@ def detected_losses(
             distance = outcome.missed if bool(is_scene) else outcome.nearest  # shapes look alike: found is enough
             windows = views[0].peaks.windows[views[0].kept][seen]
             success = distance[seen] < options.same_px
+            if options.graded_success:
+                success = (1.0 - distance[seen] / options.same_px).clamp(min=0.0)
             parts["success"].append(success_loss(probability_from_score(windows), success))
         if bool(is_scene):
             _reliability_losses(model, views, outcome, parts, options)

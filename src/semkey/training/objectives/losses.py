@@ -6,7 +6,7 @@
 | ``match_triplet`` | hardest negative of row and column | HardNet, eq. 1-2 |
 | ``match_nre`` | sparse neural reprojection error, both directions | ALIKED, III-D |
 | ``relations`` | similarities between points as the teacher's descriptors have them | |
-| ``heat`` | cross-entropy per 8x8 cell of target keypoints, as places or "none" | SuperPoint, eq. 2 |
+| ``heat`` | cross-entropy of target keypoints, as places or "none", per pixel or 8x8 cell | SuperPoint, eq. 2 |
 | ``position`` | sub-pixel place of strong targets, L1 | |
 | ``reprojection`` | distance of keypoints of both views that show the same point, L1 | ALIKE, III-D |
 | ``anchor`` | distance of keypoints to their targets, L1: without it all may drift the same way | |
@@ -15,7 +15,7 @@
 | ``success`` | probability of keypoints: found again within ``same_px``, and matched right? | DISK, DaD |
 | ``peakiness`` | one minus (maximum - mean) of windows | R2D2, eq. 2 |
 | ``coverage`` | expected share of empty 32x32 cells | |
-| ``imitate_scores`` | cross-entropy per cell with the guide's probabilities | |
+| ``imitate_scores`` | cross-entropy per pixel or cell with the guide's probabilities | |
 | ``imitate_descriptors`` | one minus the cosine of own and the guide's descriptors | |
 | ``reliability_bce`` | will the match be right? cross-entropy on detached features | |
 | ``reliability_ap`` | R2D2's AP loss, descriptors detached | R2D2, eq. 6 |
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 import torch
 
 from semkey.losses.description import dual_softmax_loss, place_loss, triplet_loss
-from semkey.losses.detection import cell_cross_entropy, render_targets, subpixel_loss
+from semkey.losses.detection import cell_cross_entropy, pixel_cross_entropy, render_targets, subpixel_loss
 from semkey.losses.nre import sparse_nre_loss
 from semkey.losses.peaks import coverage_loss, peakiness_loss
 from semkey.losses.repeatability import cosine_repeatability_loss
@@ -93,7 +93,7 @@ def compute(
     if wanted & set(MATCHING_LOSSES):
         losses |= _matching_losses(model, maps, batch, wanted, options)
     if wanted & {"heat", "position"}:
-        losses |= _target_losses(sides, batch, wanted, options)
+        losses |= _target_losses(model, sides, batch, wanted, options)
     if wanted & {"repeatability", "peakiness", "coverage"}:
         losses |= _map_losses(sides, batch, wanted, options)
     if wanted & set(DETECTED_LOSSES):
@@ -167,8 +167,11 @@ def _relation_loss(descriptors: torch.Tensor, batch: Batch, temperature: float) 
     return (gap * used).sum() / used.sum().clamp(min=1)
 
 
-def _target_losses(sides: Sides, batch: Batch, wanted: set[str], options: ObjectiveOptions) -> dict[str, torch.Tensor]:
+def _target_losses(
+    model: SemanticKeypointDetector, sides: Sides, batch: Batch, wanted: set[str], options: ObjectiveOptions
+) -> dict[str, torch.Tensor]:
     """Cross-entropy and sub-pixel loss of both views against the targets."""
+    cross_entropy = pixel_cross_entropy if model.config.detector == "pixels" else cell_cross_entropy
     heat, position = [], []
     for index, side in enumerate(sides):
         targets, valid = batch[f"targets{index}"], batch[f"valid{index}"]
@@ -177,7 +180,7 @@ def _target_losses(sides: Sides, batch: Batch, wanted: set[str], options: Object
             size = (log_probability.shape[1], log_probability.shape[2])
             rendered = torch.stack([render_targets(*_targets(row), size) for row in targets])
             has_targets = (targets[..., 2] > 0).any(dim=1)
-            heat.append(cell_cross_entropy(log_probability, rendered, valid & has_targets[:, None, None]))
+            heat.append(cross_entropy(log_probability, rendered, valid & has_targets[:, None, None]))
         if "position" in wanted:
             windows, shifts = [], []
             for row, target in enumerate(targets):
