@@ -48,6 +48,8 @@ class FrameLocator:
         seed: of RANSAC.
         lines: finds lines in frames; None where lines are not used.
         timer: where the time per stage is added up.
+        established_first: while tracking, long established landmarks are placed first. Not without depth: there new
+            landmarks are what drift of scale is held by, and few become established.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class FrameLocator:
         seed: int,
         lines: LineTracker | None,
         timer: StageTimer,
+        established_first: bool = True,
     ) -> None:
+        self._established_first = established_first
         self._map = slam_map
         self._camera = slam_map.camera
         self._config = config
@@ -126,7 +130,9 @@ class FrameLocator:
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = self._place_by_established(frame, associations, rules, prior) if is_guided else None
+        placement = None
+        if is_guided and self._established_first:
+            placement = self._place_by_established(frame, associations, rules, prior)
         if placement is None:
             placement = self._place_among(frame, associations, rules, prior, lines)
             if placement is None or self._has_rival(frame, associations, placement, rules):
@@ -154,8 +160,12 @@ class FrameLocator:
         pose = placement.T_world_cam
         visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
         found = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=placement.radius_px)
+        lines = None
+        if self._lines is not None:
+            known = placement.inlier_associations.landmark_ids
+            lines = self._lines.find(frame, pose, known, radius_px=placement.radius_px)
         with self._timer.stage("pose"):
-            everything = refine_placement(self._map, frame, found, pose, prior=prior)
+            everything = refine_placement(self._map, frame, found, pose, prior=prior, lines=lines)
         if self._count_established(everything) < _HELD_SHARE * self._count_established(placement):
             # The new pulls the pose away from the old.
             return replace(placement, visible=visible, is_contested=True)

@@ -91,7 +91,13 @@ class Tracker:
         pixel = image_scale(slam_map.camera)
         self._lines = LineTracker(slam_map, config.lines, pixel=pixel) if config.lines.enabled else None
         self._locator = FrameLocator(
-            slam_map, config.tracking, pixel=pixel, seed=config.seed, lines=self._lines, timer=self._timer
+            slam_map,
+            config.tracking,
+            pixel=pixel,
+            seed=config.seed,
+            lines=self._lines,
+            timer=self._timer,
+            established_first=sensor.has_range,
         )
         self._motion = ConstantVelocity()
         self._clock = LostClock(config.loops.new_submap_seconds)
