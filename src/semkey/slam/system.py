@@ -198,9 +198,6 @@ class Slam:
         What :meth:`track` does with a frame once it is observed.
         """
         tracker, mapping = self._tracker, self._mapping
-        if is_constant(frame.depth):
-            self._doubt_depth(frame.index, "is the same everywhere: it is not used")
-            frame = frame.without_depth()
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
         mapping.before_frame()
@@ -209,6 +206,8 @@ class Slam:
         prediction = tracker.predict(frame.timestamp)
         location = tracker.locate(frame, prediction)
         if location is None:
+            if is_constant(frame.depth):
+                self._doubt_depth(frame.index, "is the same everywhere, and what the image shows contradicts that")
             return self._lose(frame)
         self._starter.reset()
         factor = location.placement.depth_factor

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pictures import blocks
 from semkey.datasets import Frame
 from semkey.errors import ConfigError, InputError
 from semkey.extractors import create_extractor
@@ -108,8 +107,9 @@ def test_lines_are_shown_where_they_are_used(tmp_path: Path) -> None:
     # A dark rectangle on a bright wall: four edges for a line detector, and texture for points elsewhere.
     image = np.full((240, 320, 3), 200, dtype=np.uint8)
     image[60:180, 80:240] = 40
-    image[190:, :] = blocks(50, 320, seed=0)
-    image[:50, :] = blocks(50, 320, seed=1)
+    rng = np.random.default_rng(0)
+    image[190:, :] = rng.integers(0, 256, (50, 320, 1))
+    image[:50, :] = rng.integers(0, 256, (50, 320, 1))
     world = OnePicture(image)
     config = SlamConfig(lines=LineConfig(enabled=True))
     extractor = create_extractor("orb", max_keypoints=500, device="cpu")

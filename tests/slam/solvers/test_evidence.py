@@ -15,6 +15,7 @@ from semkey.slam.solvers.evidence import (
     depth_agreement,
     log10_binomial_tail,
     log10_nfa,
+    log10_sample_nfa,
     log10_samples,
     similarity_tail,
 )
@@ -108,6 +109,22 @@ def test_the_bound_is_above_the_binomial_tail_and_near_it() -> None:
     assert log10_binomial_tail(10, 100, 0.1) == 0.0
     assert log10_binomial_tail(5, 5, 0.5) == pytest.approx(5 * math.log10(0.5))
     assert log10_binomial_tail(1000, 1000, 1e-3) == pytest.approx(-3000)
+
+
+def test_what_a_sample_agrees_with_by_chance_is_no_evidence() -> None:
+    # The best of many samples over random matches: 3 of its own, and whatever lies within the chance.
+    rng = np.random.default_rng(6)
+    scores = []
+    for _ in range(200):
+        agree = 3 + rng.binomial(97, 0.01, size=500)  # 500 samples of 100 matches
+        scores.append(log10_sample_nfa(100, int(agree.max()), 0.01))
+    assert np.count_nonzero(np.array(scores) <= 0) <= 10
+    assert log10_sample_nfa(100, 3, 0.01) == 0.0
+    # log10 of 97 * C(100, 20) * C(20, 3) * 0.001^17
+    assert log10_sample_nfa(100, 20, 1e-3) == pytest.approx(
+        math.log10(97 * math.comb(100, 20) * math.comb(20, 3)) - 51, abs=1e-6
+    )
+    assert log10_sample_nfa(100, 30, 1e-3) < log10_sample_nfa(100, 20, 1e-3)
 
 
 def test_nothing_to_see_is_no_evidence() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.robust import estimate_absolute_pose
+from semkey.slam.frames.depth import is_constant
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection
 from semkey.slam.map.fusion import predicted_residual_noise
@@ -24,7 +25,7 @@ from semkey.slam.map.image_cells import coverage
 from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.map.support import evidence_of_pose
-from semkey.slam.solvers.evidence import MAX_LOG10_NFA, Evidence, log10_samples
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA, Evidence, log10_sample_nfa, log10_samples
 from semkey.slam.solvers.pose import PoseObservations, PosePrior, pose_covariance, refine_pose
 from semkey.slam.timing import StageTimer
 
@@ -39,6 +40,10 @@ _SMALLEST_SIMILARITY = 1e-3
 _LARGEST_LOG_FACTOR = float(np.log(1.2))
 _LARGEST_SCATTER = 0.25
 _FEWEST_DEPTHS = 20
+_TWO_TESTS = float(np.log10(2))
+# Depths that are all the same are believed as long as the landmarks' own differ by no more than this share: a wall
+# that is looked at straight.
+_TILT = 0.01
 
 NearbyLandmarks = Callable[["Placement"], Indices]
 """``nearby(placement)``: ids of the landmarks that a frame may see from there."""
@@ -162,6 +167,7 @@ def place_frame(
     line_finder: LineFinder | None = None,
     lines: SeenLines | None = None,
     timer: StageTimer | None = None,
+    is_guided: bool = False,
 ) -> Placement | None:
     """The pose of a frame, from matches with landmarks of the map; believed or not, see :func:`accept`.
 
@@ -180,6 +186,7 @@ def place_frame(
         line_finder: finds lines; None where lines are not used.
         lines: lines that were found with the matches.
         timer: where the time of ``match`` and ``pose`` is added up.
+        is_guided: the matches were looked for near a prediction, so that where they lie proves less.
 
     Returns:
         None where too few matches agree to go on.
@@ -236,6 +243,10 @@ def place_frame(
             radius_px=placement.radius_px,
             log10_tests=log10_samples(len(matches)),
         )
+        if not is_guided and len(sampled.associations):
+            chance = _chance_of_sample(slam_map, frame, matches, sampled, camera, rules.ransac_error_px)
+            by_sample = log10_sample_nfa(len(matches), len(sampled.associations), chance)
+            evidence = replace(evidence, log10_nfa=min(evidence.log10_nfa, by_sample) + _TWO_TESTS)
     return replace(
         placement,
         sample_similarity=sampled.sample_similarity,
@@ -374,6 +385,30 @@ def _sample(
     )
 
 
+def _chance_of_sample(
+    slam_map: SlamMap,
+    frame: ObservedFrame,
+    matches: Associations,
+    sampled: Placement,
+    camera: PinholeCamera,
+    error_px: float,
+) -> float:
+    """Probability that a keypoint of the frame, any of them, lies within ``error_px`` of where a pose puts a landmark.
+
+    Keypoints crowd on structures, and so do landmarks: those near each projection are counted, without the match
+    itself.
+    """
+    points = transform_points(inverse(sampled.T_world_cam), slam_map.landmarks.positions[matches.landmark_ids])
+    pixels = camera.project(points)
+    seen = camera.contains(pixels)
+    uniform = np.pi * error_px**2 / (camera.width * camera.height)
+    if not seen.any():
+        return float(uniform)
+    near = frame.tree.query_ball_point(pixels[seen], error_px, return_length=True)
+    own = np.isin(matches.landmark_ids[seen], sampled.associations.landmark_ids)
+    return float(max(np.mean(np.maximum(near - own, 0)) / len(frame), uniform))
+
+
 def _depth_ratio(slam_map: SlamMap, frame: ObservedFrame, sampled: Placement) -> tuple[float, float]:
     """Measured depths over those of the landmarks that RANSAC, which looks at pixels alone, has found to agree.
 
@@ -386,6 +421,9 @@ def _depth_ratio(slam_map: SlamMap, frame: ObservedFrame, sampled: Placement) ->
     known = (measured > 0) & (points[:, 2] > 0)
     if np.count_nonzero(known) < _FEWEST_DEPTHS:
         return 1.0, 0.0
+    low, high = np.quantile(points[known, 2], [0.05, 0.95])
+    if is_constant(measured) and high - low > _TILT * high:
+        return 1.0, np.inf  # the landmarks lie at different depths from here, and the camera measures one
     ratios = np.log(measured[known] / points[known, 2])
     middle = float(np.median(ratios))
     return float(np.exp(middle)), 1.4826 * float(np.median(np.abs(ratios - middle)))

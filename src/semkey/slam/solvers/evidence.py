@@ -12,6 +12,9 @@ more by chance: how many poses at least so well supported are to be expected whe
 Moisan and Morel 2000; for RANSAC Moisan and Stival 2004, and with thresholds that adapt to the data Moulon, Monasse and
 Marlet 2012). By its definition a threshold of ``1e-6`` accepts one in a million poses that chance has made.
 
+Matches that were made by descriptors alone, wherever they lie, have told something before: what RANSAC found among them
+has a number of false alarms of its own, and the lower of the two counts.
+
 Several ``a`` and ``s`` are tried and the best counts, times their number. So precision is evidence, and so are
 landmarks that should be visible and are not found: they are part of ``V``.
 """
@@ -117,6 +120,26 @@ def log10_nfa(
             chance = float(np.mean(-np.expm1(candidates * math.log1p(-min(area * level, 1 - 1e-9)))))
             best = min(best, log10_binomial_tail(hits - _SAMPLE, total - _SAMPLE, chance))
     return best + log10_tests + math.log10(len(_AREAS) * len(_TAILS))
+
+
+def log10_sample_nfa(matches: int, inliers: int, chance: float) -> float:
+    """The number of false alarms of what RANSAC found, as a logarithm (Moisan and Stival 2004, equation 4).
+
+    For matches that were made by descriptors alone: where they lie in the image is evidence of its own.
+
+    Args:
+        matches: how many matches there were, right and wrong.
+        inliers: how many of them agree with the best sample.
+        chance: probability that a match which means nothing agrees with a pose.
+    """
+    if inliers <= _SAMPLE:
+        return 0.0
+    count = math.log10(max(matches - _SAMPLE, 1)) + _log10_comb(matches, inliers) + _log10_comb(inliers, _SAMPLE)
+    return count + (inliers - _SAMPLE) * math.log10(min(max(chance, 1e-12), 1.0))
+
+
+def _log10_comb(n: int, k: int) -> float:
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(10)
 
 
 def log10_binomial_tail(hits: float, trials: float, chance: float) -> float:

@@ -134,7 +134,7 @@ class FrameLocator:
         if is_guided and self._established_first:
             placement = self._place_by_established(frame, associations, rules, prior)
         if placement is None:
-            placement = self._place_among(frame, associations, rules, prior, lines)
+            placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided)
             if placement is None or self._has_rival(frame, associations, placement, rules):
                 return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
@@ -154,7 +154,9 @@ class FrameLocator:
         old = self._map.landmarks.established(associations.landmark_ids)
         if old.all() or np.count_nonzero(old) < rules.min_matches:
             return None
-        placement = self._place_among(frame, associations.select(old), rules, prior, None, established=True)
+        placement = self._place_among(
+            frame, associations.select(old), rules, prior, None, established=True, is_guided=True
+        )
         if placement is None or placement.log10_nfa > _DECIDING_LOG10_NFA:
             return None
         pose = placement.T_world_cam
@@ -191,6 +193,7 @@ class FrameLocator:
         lines: SeenLines | None,
         *,
         established: bool = False,
+        is_guided: bool,
     ) -> Placement | None:
         """A pose that is believed, by all landmarks or by established ones alone; None for none."""
 
@@ -209,6 +212,7 @@ class FrameLocator:
             line_finder=None if established else self._lines,
             lines=lines,
             timer=self._timer,
+            is_guided=is_guided,
         )
         if placement is None or not accept(placement, frame, self._camera, min_inliers=rules.min_matches):
             return None
@@ -226,7 +230,9 @@ class FrameLocator:
         rest = associations.select(~(off <= placement.radius_px))
         if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
             return False
-        rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
+        rival = place_frame(
+            self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer, is_guided=True
+        )
         if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
             return False
         # The same pose again, by duplicates of landmarks or by matches that slid along edges, is no rival.
