@@ -31,6 +31,9 @@ _SETTLED_PX = 0.5
 # has to agree with that of all.
 _DECIDING_LOG10_NFA = -12.0
 _HELD_SHARE = 0.9
+# A pose contradicts the established landmarks where fewer than this share of those that agree with each other agree
+# with it too. Right poses may miss 10 to 20 % by mismatches alone; a thing that fills the view leaves hardly any.
+_CONTRADICTED_SHARE = 0.5
 # Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
 # this share of the decades of evidence.
 _RIVAL_SHARE = 0.5
@@ -130,34 +133,43 @@ class FrameLocator:
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = None
+        placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided)
+        held = None
         if is_guided and self._established_first:
-            placement = self._place_by_established(frame, associations, rules, prior)
-        if placement is None:
-            placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided)
-            if placement is None or self._has_rival(frame, associations, placement, rules):
-                return None
+            held = self._place_by_established(frame, associations, rules, prior, placement)
+        if held is not None:
+            placement = held
+        elif placement is None or self._has_rival(frame, associations, placement, rules):
+            return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None:
             self._lines.count_views(placement.lines)
         return placement
 
     def _place_by_established(
-        self, frame: ObservedFrame, associations: Associations, rules: PlacingRules, prior: PosePrior | None
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        rules: PlacingRules,
+        prior: PosePrior | None,
+        by_all: Placement | None,
     ) -> Placement | None:
-        """The pose by landmarks that have long been where they are, and then by all that agree with those.
+        """The pose by landmarks that have long been where they are, where the pose by all contradicts those.
 
-        What came into view a moment ago may be a hand or a passer-by, and fill most of the image: as long as enough of
-        the old is in view, the new has no say in the pose unless it agrees. None where the old is not enough, or where
-        there is nothing new.
+        What came into view a moment ago may be a hand or a passer-by, and fill most of the image: it must not carry the
+        pose away from what has stayed where it was. None where the established landmarks are too few to tell, or where
+        the pose by all, which is the more exact one, agrees with most of them.
         """
         old = self._map.landmarks.established(associations.landmark_ids)
-        if old.all() or np.count_nonzero(old) < rules.min_matches:
+        agreeing = 0 if by_all is None else self._count_established(by_all)
+        if old.all() or np.count_nonzero(old) < rules.min_matches or agreeing >= _HELD_SHARE * np.count_nonzero(old):
             return None
         placement = self._place_among(
             frame, associations.select(old), rules, prior, None, established=True, is_guided=True
         )
         if placement is None or placement.log10_nfa > _DECIDING_LOG10_NFA:
+            return None
+        if agreeing >= _CONTRADICTED_SHARE * self._count_established(placement):
             return None
         pose = placement.T_world_cam
         visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
