@@ -35,7 +35,7 @@ def known(pose: np.ndarray | None) -> np.ndarray:
 
 
 def without_poses(record: FrameRecord) -> FrameRecord:
-    return replace(record, T_world_cam=None, T_keyframe_cam=None)
+    return replace(record, T_world_cam=None, T_keyframe_cam=None, covariance=None)
 
 
 def worst_error(result: SlamResult, world: PointWorld) -> tuple[float, float]:
@@ -171,6 +171,9 @@ def test_same_seed_same_trajectory() -> None:
     for record0, record1 in zip(first.frames, second.frames, strict=True):
         assert without_poses(record0) == without_poses(record1)
         np.testing.assert_array_equal(known(record0.T_world_cam), known(record1.T_world_cam))
+        assert (record0.covariance is None) == (record1.covariance is None)
+        if record0.covariance is not None and record1.covariance is not None:
+            np.testing.assert_array_equal(record0.covariance, record1.covariance)
 
 
 def test_every_and_max_frames_and_progress() -> None:

@@ -56,7 +56,7 @@ def show(
     seed = settings.seed if seed is None else seed
     with progress_bar() as progress:
         shown = collect_pairs(settings.data, split=split, seed=seed, count=pairs, progress=progress)
-    subtitle = f"{split} pairs, seed {seed}"
+    subtitle = f"{config.name}, {split} pairs, seed {seed}"
     atomic_write_text(
         out, data_report(shown, settings.data, title=f"Training data of {settings.name}", subtitle=subtitle)
     )
