@@ -167,7 +167,7 @@ def place_frame(
     line_finder: LineFinder | None = None,
     lines: SeenLines | None = None,
     timer: StageTimer | None = None,
-    is_guided: bool = False,
+    counts_sample: bool = False,
 ) -> Placement | None:
     """The pose of a frame, from matches with landmarks of the map; believed or not, see :func:`accept`.
 
@@ -186,7 +186,8 @@ def place_frame(
         line_finder: finds lines; None where lines are not used.
         lines: lines that were found with the matches.
         timer: where the time of ``match`` and ``pose`` is added up.
-        is_guided: the matches were looked for near a prediction, so that where they lie proves less.
+        counts_sample: what RANSAC found among matches made by descriptors alone is evidence too. For the keyframes that
+            the camera has just seen only: of unrelated photos against any place 2 % have as much.
 
     Returns:
         None where too few matches agree to go on.
@@ -243,7 +244,7 @@ def place_frame(
             radius_px=placement.radius_px,
             log10_tests=log10_samples(len(matches)),
         )
-        if not is_guided and len(sampled.associations):
+        if counts_sample and len(sampled.associations):
             chance = _chance_of_sample(slam_map, frame, matches, sampled, camera, rules.ransac_error_px)
             by_sample = log10_sample_nfa(len(matches), len(sampled.associations), chance)
             evidence = replace(evidence, log10_nfa=min(evidence.log10_nfa, by_sample) + _TWO_TESTS)

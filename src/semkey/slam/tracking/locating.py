@@ -224,7 +224,8 @@ class FrameLocator:
             line_finder=None if established else self._lines,
             lines=lines,
             timer=self._timer,
-            is_guided=is_guided,
+            # After a loss, where no keyframe was just seen, more is asked.
+            counts_sample=not is_guided and rules.min_matches <= self._config.min_inliers,
         )
         if placement is None or not accept(placement, frame, self._camera, min_inliers=rules.min_matches):
             return None
@@ -242,9 +243,7 @@ class FrameLocator:
         rest = associations.select(~(off <= placement.radius_px))
         if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
             return False
-        rival = place_frame(
-            self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer, is_guided=True
-        )
+        rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
         if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
             return False
         # The same pose again, by duplicates of landmarks or by matches that slid along edges, is no rival.
