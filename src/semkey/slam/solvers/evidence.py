@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 MAX_LOG10_NFA = -4.0
-"""A pose with a higher logarithm of the number of false alarms is not believed: see the operating curve in
+"""A pose with a higher logarithm of the number of false alarms is not believed: the numbers are in
 ``docs/slam.md``."""
 
 # Cells across and down the image, and the most landmarks found in one that count: a poster full of keypoints is one
