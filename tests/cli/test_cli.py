@@ -133,11 +133,12 @@ def test_detect_writes_nothing_unasked(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_on_stdout_is_pure(run: Run, pair: tuple[Path, Path, np.ndarray]) -> None:
-    outcome = run("detect", pair[0], "-f", "orb", "--json", "-")
+@pytest.mark.parametrize("stdout", ["-", "/dev/stdout"])
+def test_json_on_stdout_is_pure(run: Run, pair: tuple[Path, Path, np.ndarray], stdout: str) -> None:
+    outcome = run("detect", pair[0], "-f", "orb", "--json", stdout)
     assert len(json.loads(outcome.out)["images"]) == 1
     assert "640x480" in outcome.err
-    outcome = run("match", *pair[:2], "-f", "orb", "--json", "-")
+    outcome = run("match", *pair[:2], "-f", "orb", "--json", stdout)
     assert json.loads(outcome.out)["geometry"]["kind"] == "fundamental"
 
 

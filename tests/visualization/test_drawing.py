@@ -119,7 +119,7 @@ def test_a_picture_is_saved_shown_and_an_array(tmp_path: Path) -> None:
     picture = draw_keypoints(image, make_features([], (50, 40)))
     assert repr(picture) == "Picture(50x40)"
     np.testing.assert_array_equal(np.asarray(picture), image)
-    np.testing.assert_array_equal(np.asarray(Image.fromarray(picture)), image)
+    np.testing.assert_array_equal(np.asarray(Image.fromarray(picture)), image)  # ty: ignore[invalid-argument-type] (no len: NumPy asks its interface only)
     picture.save(tmp_path / "new" / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), image)
     assert picture._repr_png_().startswith(b"\x89PNG")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,10 +108,15 @@ class DownloadBar:
             self._bar = None
 
 
+def is_stdout(path: str | None) -> bool:
+    """Whether a file to write is stdout: what people are told then goes to stderr."""
+    return path in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
 def write_json(path: str, value: Any) -> None:
     """Write ``value`` as JSON to a file, atomically, or to stdout for ``-``."""
     text = json.dumps(value, allow_nan=False) + "\n"
-    if path == "-":
+    if is_stdout(path):
         sys.stdout.write(text)
         return
     from semkey.files import atomic_write_text
@@ -124,9 +128,9 @@ def check_json_path(path: str | None) -> None:
     """Tell before the work that a JSON file cannot be written where it is asked for.
 
     Raises:
-        InputError: the path is a folder.
+        InputError: the path is a folder or a read-only file.
     """
-    if path is not None and path != "-" and os.path.isdir(path):
-        from semkey.errors import InputError
+    if path is not None and not is_stdout(path):
+        from semkey.files import check_output_file
 
-        raise InputError(f"cannot write {path}: it is a folder")
+        check_output_file(path)

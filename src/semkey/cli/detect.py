@@ -11,6 +11,7 @@ import typer
 
 from semkey.cli.console import (
     check_json_path,
+    is_stdout,
     print_error,
     print_table,
     track,
@@ -88,9 +89,9 @@ def detect(
         )
     rows = [_table_row(detection) for detection in detections]
     columns = ["image", "size", "keypoints", "score", "reliability", "ms"]
-    print_table(columns, rows, to_stderr=json_file == "-")
+    print_table(columns, rows, to_stderr=is_stdout(json_file))
     if out is not None:
-        typer.echo(f"drawings in {out}", err=json_file == "-")
+        typer.echo(f"drawings in {out}", err=is_stdout(json_file))
 
 
 def _detect_all(

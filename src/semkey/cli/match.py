@@ -10,6 +10,7 @@ import typer
 
 from semkey.cli.console import (
     check_json_path,
+    is_stdout,
     print_error,
     print_table,
     write_json,
@@ -132,9 +133,9 @@ def match(
         ["matches", str(len(matches)), f"{(matched - extracted) * 1000:.0f}"],
         [f"inliers ({geometry})", f"{estimate.inlier_count}{share}", f"{(verified - matched) * 1000:.0f}"],
     ]
-    print_table(["", "count", "ms"], rows, to_stderr=json_file == "-")
+    print_table(["", "count", "ms"], rows, to_stderr=is_stdout(json_file))
     if out is not None:
-        typer.echo(f"drawing in {out}", err=json_file == "-")
+        typer.echo(f"drawing in {out}", err=is_stdout(json_file))
 
 
 def _estimate(

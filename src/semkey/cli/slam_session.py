@@ -81,14 +81,15 @@ class SessionOptions(Settings):
         """Tell before the work what cannot be done.
 
         Raises:
-            InputError: a file to write is a folder, or there is nothing to resume.
+            InputError: a file to write is a folder or read-only, or there is nothing to resume.
             ConfigError: options that exclude each other.
         """
         from semkey.errors import ConfigError, InputError
+        from semkey.files import check_output_file
 
         for path in (self.save_map, self.record, self.ply):
-            if path is not None and path.is_dir():
-                raise InputError(f"cannot write {path}: it is a folder")
+            if path is not None:
+                check_output_file(path)
         if self.resume and self.load_map is not None:
             raise ConfigError("--resume and --load-map exclude each other: an automatic save has the whole map")
         if self.resume and not self.autosave_path.is_file():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
-from semkey.files import atomic_write_bytes
+from semkey.files import atomic_write_bytes, check_output_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -19,11 +19,10 @@ def check_image_path(path: str | os.PathLike[str]) -> None:
     """Tell early, before the work, whether :func:`write_image` can be given this path.
 
     Raises:
-        InputError: the ending is not a known image format, or the path is a folder.
+        InputError: the ending is not a known image format, or the path is a folder or a read-only file.
     """
     target = Path(path)
-    if target.is_dir():
-        raise InputError(f"cannot write {target}: it is a folder")
+    check_output_file(target)
     if target.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"cannot write {target}: an image name ends in one of {', '.join(IMAGE_SUFFIXES)}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save
 
 from semkey.backbones.backbone import Backbone, BackboneIdentity
 from semkey.errors import CheckpointError, ConfigError
+from semkey.files import atomic_write_bytes
 from semkey.model.building import changed_heads, load_backbone_of, with_heads_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
@@ -27,16 +27,13 @@ FORMAT = "semkey-detector-1"
 
 
 def save_checkpoint(model: SemanticKeypointDetector, path: str | Path) -> str:
-    """Write a checkpoint under a temporary name, then rename; returns its SHA-256 (hex)."""
-    path = Path(path)
+    """Write a checkpoint as :func:`semkey.files.atomic_write_bytes` does; returns its SHA-256 (hex)."""
     tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(model.config.to_mapping())}
     if model.backbone is not None:
         metadata["backbone"] = json.dumps(asdict(model.backbone.identity))
     data = save(tensors, metadata=metadata)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    atomic_write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
