@@ -195,3 +195,12 @@ def test_real_pairs_are_rectified(shared: Path) -> None:
     # The room is between one and twelve metres away.
     depth = sequence.camera.fx * sequence.baseline / shifts[inliers & (shifts > 1)]
     assert 1.0 < np.median(depth) < 12.0
+
+
+def test_imu_rows_are_kept(shared: Path) -> None:
+    imu = open_sequence(shared / "data/euroc/V1_01_easy_start").imu
+    assert imu is not None
+    assert (len(imu), imu.gyro.shape, imu.accel.shape) == (199, (199, 3), (199, 3))
+    assert np.median(np.diff(imu.timestamps)) == pytest.approx(0.005, abs=1e-4)
+    assert np.linalg.norm(imu.accel, axis=1).mean() == pytest.approx(9.8, abs=0.5)  # gravity: it hardly moves
+    assert np.abs(imu.gyro).max() < 1.0

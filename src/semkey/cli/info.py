@@ -1,24 +1,102 @@
-"""``semkey info``: version, device, presets and where their weights lie."""
+"""``semkey info``: version, device, presets and where their weights lie; or what an input holds."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from semkey import __version__
 from semkey.cli.console import print_table
 
 if TYPE_CHECKING:
+    from semkey.datasets import FrameSequence
     from semkey.model.presets import Preset
 
 
-def info() -> None:
-    """Show the version, the device that auto picks, the presets, and where their weights lie.
+def info(
+    path: Path | None = typer.Argument(
+        None, metavar="[INPUT]", help="A bag, sequence, video or folder of images; without it, the installation."
+    ),
+) -> None:
+    """Show what an input holds: the topics of a bag, or frames, camera and sensor of a sequence.
 
-    [bold]Example[/]
+    Without an input: the version, the device that auto picks, the presets, and where their weights lie.
+
+    [bold]Examples[/]
 
         semkey info
+
+        semkey info recording.mcap
+
+        semkey info rgbd_dataset_freiburg3_cabinet
     """
+    if path is None:
+        _installation()
+    elif _is_bag(path):
+        _topics(path)
+    else:
+        from semkey.datasets import open_sequence
+
+        print_table(["", "value"], sequence_rows(open_sequence(path)))
+
+
+def _is_bag(path: Path) -> bool:
+    from semkey.datasets.bags.reader import is_bag
+    from semkey.errors import DatasetError
+
+    if not path.exists():
+        raise DatasetError(f"{path}: no such file or folder")
+    return is_bag(path)
+
+
+def _topics(path: Path) -> None:
+    """A row per topic, with what semkey would take it for."""
+    from dataclasses import asdict
+
+    from semkey.datasets.bags.reader import BagReader
+    from semkey.datasets.bags.topics import find_topics
+    from semkey.errors import DatasetError
+
+    with BagReader(path) as reader:
+        topics = reader.topics
+        try:
+            roles, note = asdict(find_topics(reader, {})), None
+        except DatasetError as error:
+            roles, note = {}, str(error)
+    uses = {topic: role for role, topic in roles.items() if topic is not None}
+    rows = [[topic.name, topic.kind, topic.count, uses.get(topic.name, "-")] for topic in topics]
+    print_table(["topic", "type", "messages", "taken as"], rows)
+    if note is not None:
+        typer.echo(note, err=True)
+
+
+def sequence_rows(sequence: FrameSequence) -> list[tuple[str, str]]:
+    """What a sequence offers, as rows of a table."""
+    import numpy as np
+
+    camera, times = sequence.camera, sequence.timestamps
+    known = times[np.isfinite(times)]
+    truth = sum(pose is not None for pose in sequence.ground_truth)
+    numbers = "" if camera is None else f"{camera.fx:.2f} {camera.fy:.2f} {camera.cx:.2f} {camera.cy:.2f}"
+    rows = [
+        ("input", f"{sequence.name} ({sequence.format})"),
+        ("frames", "as they come" if sequence.is_live else str(len(sequence))),
+        ("seconds", f"{known[-1] - known[0]:.2f}" if len(known) > 1 else "-"),
+        ("sensor", sequence.sensor),
+        ("camera", "unknown" if camera is None else f"{camera.width}x{camera.height}, fx fy cx cy {numbers}"),
+        ("ground truth", f"{truth} frames" if truth else "none"),
+    ]
+    if sequence.baseline is not None:
+        rows.append(("baseline, m", f"{sequence.baseline:.4f}"))
+    if sequence.imu is not None:
+        rows.append(("imu rows", str(len(sequence.imu))))
+    return rows + [(fault.kind, fault.message) for fault in sequence.faults]
+
+
+def _installation() -> None:
     import platform
     from importlib.metadata import version
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
-    "auto", "tum", "euroc", "kitti", "7scenes", "scannet", "tartanair", "icl-nuim", "video", "folder", "webcam"
+    "auto", "tum", "euroc", "kitti", "7scenes", "scannet", "tartanair", "icl-nuim", "bag", "video", "folder", "webcam"
 ]
 SensorChoice = Literal["rgbd", "stereo", "mono"]
 
@@ -79,11 +79,13 @@ class InputOptions(Settings):
         format: kind of input; auto looks at what is there.
         camera: pinhole camera of the images as stored, instead of the input's own.
         calibration: camera with its lens, or a stereo pair: images are undistorted and rectified (docs/datasets.md).
+        topics: of a bag, which topic is what: rgb, depth, info, right, right_info, imu; the rest is found by type.
     """
 
     format: Format = "auto"
     camera: str | None = option(None, metavar="FX,FY,CX,CY")
     calibration: Path | None = option(None, metavar="FILE.yaml")
+    topics: str | None = option(None, metavar="ROLE=TOPIC,...")
 
     def open(self, path: Path) -> FrameSequence:
         """The sequence; missing and broken files in mid-sequence are reported, not fatal.
@@ -102,4 +104,4 @@ class InputOptions(Settings):
             argument = parse_camera(self.camera)
         elif self.calibration is not None:
             argument = read_calibration(self.calibration)
-        return open_sequence(path, format=self.format, camera=argument)
+        return open_sequence(path, format=self.format, camera=argument, topics=self.topics)

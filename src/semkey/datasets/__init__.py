@@ -6,7 +6,7 @@ from semkey.datasets.cameras.calibration import CameraArgument, parse_camera
 from semkey.datasets.cameras.calibration_file import read_calibration
 from semkey.datasets.cameras.lens import Calibration, Lens
 from semkey.datasets.opening import FORMATS, open_sequence
-from semkey.datasets.sequence import BrokenFrame, EndOfSequence, Frame, FrameSequence, Sensor, SequenceFault
+from semkey.datasets.sequence import BrokenFrame, EndOfSequence, Frame, FrameSequence, ImuSamples, Sensor, SequenceFault
 
 __all__ = [
     "FORMATS",
@@ -16,6 +16,7 @@ __all__ = [
     "EndOfSequence",
     "Frame",
     "FrameSequence",
+    "ImuSamples",
     "Lens",
     "Sensor",
     "SequenceFault",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from semkey.datasets.bags.bag_sequence import open_bag
+from semkey.datasets.bags.reader import BAG_SUFFIXES, is_bag
 from semkey.datasets.cameras.calibration import CameraArgument
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
@@ -33,6 +35,7 @@ _OPENERS: dict[str, _Opener] = {
     "scannet": open_scannet,
     "tartanair": open_tartanair,
     "icl-nuim": open_icl_nuim,
+    "bag": open_bag,
     "video": open_video,
     "folder": open_folder,
 }
@@ -51,22 +54,30 @@ _IS_FORMAT: dict[str, Callable[[Path], bool]] = {
     "scannet": is_scannet,
     "tartanair": is_tartanair,
     "icl-nuim": is_icl_nuim,
+    "bag": is_bag,
     "folder": lambda path: bool(list_images(path)) or (path / "left").is_dir(),
 }
 
 
 def open_sequence(
-    path: str | Path, *, format: str = "auto", camera: CameraArgument | None = None, strict: bool = False
+    path: str | Path,
+    *,
+    format: str = "auto",
+    camera: CameraArgument | None = None,
+    topics: Mapping[str, str] | str | None = None,
+    strict: bool = False,
 ) -> FrameSequence:
     """Open a sequence of frames. What it lists is checked at once; images are read when they are asked for.
 
     Args:
-        path: the folder of a sequence in one of the layouts, a video file, a folder of images, or a webcam by its
-            number: ``0`` or ``webcam:0``.
+        path: the folder of a sequence in one of the layouts, a ROS bag, a video file, a folder of images, or a webcam
+            by its number: ``0`` or ``webcam:0``.
         format: one of :data:`FORMATS`; ``auto`` looks at what is there.
         camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
             :class:`Calibration` by which images are undistorted and pairs rectified; None takes what the data set
             says (there for every data set, None for videos, plain folders and webcams).
+        topics: of a bag, which topic is what (:data:`semkey.datasets.bags.topics.ROLES`): a mapping, or the text
+            ``rgb=/camera/color/image_raw,depth=none``. What is not given is found by type.
         strict: raise for a listed file that is missing or empty and for a timestamp that is given twice. Without it,
             such a frame is a :class:`BrokenFrame` or left out, and told in ``faults`` of the sequence and in a warning.
 
@@ -95,6 +106,10 @@ def open_sequence(
         if not path.exists():
             raise DatasetError(f"{path}: no such file or folder")
         chosen = _detect_format(path) if format == "auto" else format
+        if chosen == "bag":
+            return open_bag(path, camera, topics=topics, strict=strict)
+        if topics is not None:
+            raise ConfigError(f"{path}: topics are of bags; this is of format '{chosen}'")
         if path.is_dir() == (chosen == "video"):
             raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
         return _OPENERS[chosen](path, camera, strict=strict)
@@ -109,6 +124,8 @@ def _detect_format(path: Path) -> str:
             raise DatasetError(f"{path}: is a single image; give a video, or the folder of a sequence")
         if suffix in VIDEO_SUFFIXES:
             return "video"
+        if suffix in BAG_SUFFIXES:
+            return "bag"
         raise DatasetError(f"{path}: unknown kind of file '{suffix}'; pass --format video if it is a video")
     found = _folder_format(path)
     if found is not None:

@@ -90,6 +90,24 @@ class SequenceFault:
     message: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImuSamples:
+    """Inertial measurements that came with a sequence. semkey keeps them; tracking does not use them.
+
+    Attributes:
+        timestamps: (M,) float64 seconds, on the clock of the frames.
+        gyro: (M, 3) float64 angular velocity in the axes of the IMU, rad/s.
+        accel: (M, 3) float64 acceleration, gravity included, in the axes of the IMU, m/s^2.
+    """
+
+    timestamps: NDArray[np.float64]
+    gyro: NDArray[np.float64]
+    accel: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+
 class EndOfSequence(DatasetError):  # noqa: N818 (that a camera ends is no error, as StopIteration)
     """A live source has ended (the webcam was unplugged); only live sequences raise it."""
 
@@ -111,6 +129,7 @@ class FrameSequence(ABC):
         faults: what was wrong with the listing.
         is_live: whether frames come from a running camera: they can be read in order only, ``len`` is an upper bound,
             a timestamp is NaN until its frame was read, and :meth:`read` raises :class:`EndOfSequence` at the end.
+        imu: inertial measurements of the input, None where it has none.
 
     Example:
         >>> import semkey
@@ -122,6 +141,7 @@ class FrameSequence(ABC):
     """
 
     is_live: bool = False
+    imu: ImuSamples | None = None
     _masks: MaskSource | None = None
 
     def __init__(

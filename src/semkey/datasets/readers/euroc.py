@@ -2,8 +2,9 @@
 
 ``camN/data.csv`` lists ``nanoseconds,file`` of the images in ``camN/data``, ``camN/sensor.yaml`` has the lens and
 ``T_BS``, camera to body. ``state_groundtruth_estimate0/data.csv`` has the pose of the body: nanoseconds, position
-x y z, quaternion w x y z, and more that is not used. Images are undistorted and rectified on load; ground truth is
-turned into that of the rectified left camera. TUM-VI and other data sets exported in this layout open as well.
+x y z, quaternion w x y z, and more that is not used. Rows of ``imu0`` are kept.
+Images are undistorted and rectified on load; ground truth is turned into that of the rectified left camera. TUM-VI and
+other data sets exported in this layout open as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from semkey.datasets.cameras.lens import Calibration, Lens, lens_model, rigid
 from semkey.datasets.cameras.yaml_section import YamlSection
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
-from semkey.datasets.sequence import SequenceFault
+from semkey.datasets.sequence import ImuSamples, SequenceFault
 from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at
 from semkey.geometry.transforms import inverse, make_transform, rotation_from_quaternion_xyzw
@@ -64,7 +65,7 @@ def open_euroc(path: Path, camera: CameraArgument | None = None, *, strict: bool
         FrameFiles(timestamp=stamp, image=left, right=right, T_world_cam=_true_pose(truth, stamp, T_body_cam))
         for stamp, left, right in pairs
     ]
-    return FileSequence(
+    sequence = FileSequence(
         name=mav.resolve().parent.name if mav.resolve().name == "mav0" else mav.resolve().name,
         format="euroc",
         frames=frames,
@@ -73,6 +74,23 @@ def open_euroc(path: Path, camera: CameraArgument | None = None, *, strict: bool
         faults=faults,
         strict=strict,
     )
+    sequence.imu = _read_imu(mav / "imu0" / "data.csv")
+    return sequence
+
+
+def _read_imu(path: Path) -> ImuSamples | None:
+    """The rows of ``imu0``: nanoseconds, angular velocity, acceleration; None where there is no such file."""
+    if not path.is_file():
+        return None
+    stamps: list[float] = []
+    rows: list[list[float]] = []
+    for line, columns in numbered_rows(path):
+        if len(columns) != 7:
+            raise DatasetError(f"{path}:{line}: expected 7 columns (nanoseconds, gyro, accel), found {len(columns)}")
+        stamps.append(_seconds(columns[0], path, line))
+        rows.append([finite_number(text, path, line) for text in columns[1:]])
+    values = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    return ImuSamples(timestamps=np.array(stamps, dtype=np.float64), gyro=values[:, :3], accel=values[:, 3:])
 
 
 def _read_list(folder: Path, strict: bool) -> tuple[list[tuple[float, Path]], list[SequenceFault]]:
