@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,25 @@ def test_colour_flat_images_and_no_keypoints() -> None:
     assert structure_tensors(grey, np.zeros((0, 2))).shape == (0, 2, 2)
     with pytest.raises(InputError, match="uint8"):
         structure_tensors(grey.astype(np.float32), keypoints)
+
+
+def test_images_after_each_other_do_not_mix() -> None:
+    """The buffers of a thread are used again, by images of other sizes too."""
+    rng = np.random.default_rng(1)
+    keypoints = rng.uniform(10, 100, (50, 2))
+    first, second = wave(30.0), rng.integers(0, 256, (90, 141), dtype=np.uint8)
+    before = structure_tensors(first, keypoints)
+    kept = before.copy()
+    structure_tensors(second, keypoints)
+    np.testing.assert_array_equal(before, kept)
+    np.testing.assert_array_equal(structure_tensors(first, keypoints), kept)
+
+
+def test_threads_have_buffers_of_their_own() -> None:
+    images = [wave(angle) for angle in np.linspace(0, 170, 24)]
+    keypoints = np.random.default_rng(1).uniform(10, 100, (50, 2))
+    alone = [structure_tensors(image, keypoints) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda image: structure_tensors(image, keypoints), images * 4))
+    for row, tensors in enumerate(together):
+        np.testing.assert_array_equal(tensors, alone[row % len(images)])

@@ -142,3 +142,20 @@ def test_tails_are_shares_of_unrelated_pairs_and_never_zero() -> None:
 def test_depths_agree_within_four_sigma() -> None:
     agree = depth_agreement(np.array([2.0, 2.1, 1.7]), np.full(3, 2.0), np.full(3, 0.05))
     assert list(agree) == [True, True, False]
+
+
+def test_it_is_the_definition_spelt_out() -> None:
+    """Threshold by threshold, as the module's documentation has it."""
+    rng = np.random.default_rng(3)
+    share, tail, candidates, pixels = true_matches(rng, 200, 60, 1.0)
+    tail[::9] = 0.05  # one of the thresholds itself
+    cells = (pixels / SIZE * (8, 6)).astype(int) @ (6, 1)
+    best = 0.0
+    for area in 0.5 ** np.arange(9):
+        for level in (1.0, 0.2, 0.05, 0.01, 0.002):
+            agree = (share <= area) & (tail <= level)
+            hits = sum(min(np.count_nonzero(agree & (cells == cell)), 10) for cell in range(48))
+            p = np.mean(1 - (1 - min(area * level, 1 - 1e-9)) ** candidates)
+            if hits > 3:
+                best = min(best, log10_binomial_tail(float(hits) - 3, 200 - 3, float(p)))
+    assert log10_nfa(share, tail, candidates, pixels, image_size=SIZE) == pytest.approx(best + math.log10(45))

@@ -14,6 +14,7 @@ from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.timing import StageTimer
+from semkey.slam.tracking import locating
 from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.motion import Prediction
 from synthetic_world import CAMERA, PointExtractor, PointWorld
@@ -187,3 +188,22 @@ def test_views_are_counted_of_landmarks_in_view_and_only_where_there_is_a_pose()
     found = np.flatnonzero(after["found"] - before["found"])
     assert sorted(found.tolist()) == sorted(estimate.inlier_associations.landmark_ids.tolist())
     assert len(found) < 0.6 * np.count_nonzero(in_view)
+
+
+def test_a_pose_that_most_of_the_established_agree_with_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the established landmarks have moved since: their pose of their own would be no other."""
+    world = PointWorld([START, MOVED])
+    slam_map, frame = mapped(world), frame_of(world, 1)
+    landmarks = slam_map.landmarks
+    old = landmarks.ids[: len(landmarks.ids) // 2]
+    for _ in range(5):
+        landmarks.count_views(old, old)
+    landmarks.positions[old[::3]] += 0.04
+    made = []
+    place_frame = locating.place_frame
+    monkeypatch.setattr(locating, "place_frame", lambda *a, **k: made.append(1) or place_frame(*a, **k))
+    estimate = by_prediction(slam_map, frame, AWAY)
+    assert estimate is not None
+    agreeing = landmarks.established(estimate.inlier_associations.landmark_ids).sum()
+    assert 0.5 * len(old) < agreeing < 0.9 * len(old)
+    assert len(made) == 1

@@ -44,6 +44,10 @@ _TWO_TESTS = float(np.log10(2))
 # Depths that are all the same are believed as long as the landmarks' own differ by no more than this share: a wall
 # that is looked at straight.
 _TILT = 0.01
+# The refinement after RANSAC is the start of a search, and made only so exact that the search is around the right
+# places; those after it end where the pose moves by less than a twentieth of its standard deviation.
+_ROUGH_TOLERANCE = 1e-2
+_TOLERANCE = 1e-5
 
 NearbyLandmarks = Callable[["Placement"], Indices]
 """``nearby(placement)``: ids of the landmarks that a frame may see from there."""
@@ -194,7 +198,7 @@ def place_frame(
     """
     camera, timer = camera or slam_map.camera, timer or StageTimer()
     with timer.stage("pose"):
-        sampled = _sample(slam_map, frame, matches, rules, camera, seed, line_finder, lines)
+        sampled = sample_pose(slam_map, frame, matches, rules, camera, seed, line_finder, lines)
     if sampled is None:
         return None
     depth_factor, scatter = _depth_ratio(slam_map, frame, sampled) if rules.uses_depth else (1.0, 0.0)
@@ -204,7 +208,9 @@ def place_frame(
     if contradicts:
         rules = replace(rules, uses_depth=False)
 
-    def refine(associations: Associations, pose: Array, lines: SeenLines | None) -> Placement:
+    def refine(
+        associations: Associations, pose: Array, lines: SeenLines | None, tolerance: float = _TOLERANCE
+    ) -> Placement:
         with timer.stage("pose"):
             return refine_placement(
                 slam_map,
@@ -215,11 +221,12 @@ def place_frame(
                 prior=prior,
                 lines=lines,
                 uses_depth=rules.uses_depth,
+                tolerance=tolerance,
             )
 
     placement = sampled
     if rules.refines_sample:
-        placement = refine(sampled.associations, sampled.T_world_cam, lines)
+        placement = refine(sampled.associations, sampled.T_world_cam, lines, _ROUGH_TOLERANCE)
     for radius in rules.search_radii_px:
         pose = placement.T_world_cam
         with timer.stage("match"):
@@ -266,6 +273,7 @@ def refine_placement(
     prior: PosePrior | None = None,
     lines: SeenLines | None = None,
     uses_depth: bool = True,
+    tolerance: float = _TOLERANCE,
 ) -> Placement:
     """The pose that associations, and lines, agree on best, from ``T_world_cam`` (4, 4) on.
 
@@ -278,6 +286,7 @@ def refine_placement(
         prior: where the pose is expected.
         lines: lines seen near there.
         uses_depth: depths of keypoints count.
+        tolerance: see :func:`semkey.slam.solvers.pose.refine_pose`.
     """
     camera = camera or slam_map.camera
     ids, keypoints = associations.landmark_ids, associations.keypoint_indices
@@ -303,6 +312,7 @@ def refine_placement(
         camera,
         prior=prior,
         lines=None if lines is None else lines.observations,
+        tolerance=tolerance,
     )
     return Placement(
         T_world_cam=inverse(refined.T_cam_world),
@@ -350,15 +360,15 @@ def placement_coverage(placement: Placement, frame: ObservedFrame, camera: Pinho
     return coverage(frame.keypoints, expected, matched, camera)
 
 
-def _sample(
+def sample_pose(
     slam_map: SlamMap,
     frame: ObservedFrame,
     matches: Associations,
     rules: PlacingRules,
     camera: PinholeCamera,
     seed: int,
-    line_finder: LineFinder | None,
-    lines: SeenLines | None,
+    line_finder: LineFinder | None = None,
+    lines: SeenLines | None = None,
 ) -> Placement | None:
     """By PnP-RANSAC over points, or where they are too few over points and lines: the pose and what agrees."""
     found: tuple[Array, NDArray[np.bool_]] | None = None

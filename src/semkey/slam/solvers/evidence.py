@@ -107,20 +107,26 @@ def log10_nfa(
         ones, more similar ones, and ones that are spread more over the image.
     """
     total, cells = len(pixels), _cells(pixels, image_size)
+    offset = log10_tests + math.log10(len(_AREAS) * len(_TAILS))
     if total <= _SAMPLE:
-        return log10_tests + math.log10(len(_AREAS) * len(_TAILS))
+        return offset
+    # Thresholds that each landmark meets: the areas and tails, which descend, up to its own.
+    areas_met = np.searchsorted(-_AREAS, -area_share, side="right")
+    tails_met = np.searchsorted(-_TAILS, -tail, side="right")
+    hits = np.zeros((CELLS[0] * CELLS[1], len(_AREAS) + 1, len(_TAILS) + 1))
+    np.add.at(hits, (cells, areas_met, tails_met), 1.0)
+    hits = hits[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, ::-1, ::-1][:, 1:, 1:]
+    hits = np.asarray(np.minimum(hits, _MOST_IN_CELL).sum(axis=0), dtype=np.float64)
+    # Few numbers of candidates occur: each is asked once.
+    numbers, counts = np.unique(candidates, return_counts=True)
+    none_of_one = np.log1p(-np.minimum(np.outer(_AREAS, _TAILS), 1 - 1e-9))
+    chances = np.moveaxis(-np.expm1(none_of_one[..., None] * numbers), -1, 0)
+    chances = np.tensordot(counts / total, chances, axes=1)
     best = 0.0
-    for area in _AREAS:
-        near = area_share <= area
-        if not near.any():
-            break
-        for level in _TAILS:
-            hits = int(np.minimum(np.bincount(cells[near & (tail <= level)]), _MOST_IN_CELL).sum())
-            if hits <= _SAMPLE:
-                continue
-            chance = float(np.mean(-np.expm1(candidates * math.log1p(-min(area * level, 1 - 1e-9)))))
-            best = min(best, log10_binomial_tail(hits - _SAMPLE, total - _SAMPLE, chance))
-    return best + log10_tests + math.log10(len(_AREAS) * len(_TAILS))
+    for hit, chance in zip(hits.ravel().tolist(), chances.ravel().tolist(), strict=True):
+        if hit > _SAMPLE:
+            best = min(best, log10_binomial_tail(hit - _SAMPLE, total - _SAMPLE, chance))
+    return best + offset
 
 
 def log10_sample_nfa(matches: int, inliers: int, chance: float) -> float:

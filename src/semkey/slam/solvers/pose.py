@@ -17,8 +17,6 @@ from semkey.slam.solvers.pose_lines import LineObservations, line_residuals_and_
 Array = NDArray[np.float64]
 
 _SMALLEST_DEPTH = 1e-3
-# A step that lowers the cost by a smaller share moves the pose by a small part of its standard deviation.
-_CONVERGED = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +72,11 @@ class PosePrior:
 
     T_cam_world: Array
     information: Array
+
+    @cached_property
+    def T_world_cam(self) -> Array:
+        """(4, 4) the inverse of the expected pose."""
+        return inverse(self.T_cam_world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +208,7 @@ def refine_pose(
     prior: PosePrior | None = None,
     lines: LineObservations | None = None,
     max_iterations: int = 15,
+    tolerance: float = 1e-6,
 ) -> RefinedPose:
     """Move a pose to the robust weighted least-squares optimum of its observations.
 
@@ -223,6 +227,8 @@ def refine_pose(
             contradict it altogether (a camera that was carried away).
         lines: what the image says through lines; None for nothing.
         max_iterations: steps at most.
+        tolerance: a step that lowers the cost by a smaller share is the last. A share of 1e-4 of some hundred
+            observations moves the pose by a tenth of its standard deviation.
 
     Raises:
         InputError: fewer than three weighted observations, points and lines together.
@@ -237,14 +243,14 @@ def refine_pose(
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        damped = information + damping * np.diag(np.maximum(np.diag(information), 1e-9))
+        damped = information + np.diag(damping * np.maximum(information.diagonal(), 1e-9))
         step = -np.linalg.solve(damped, gradient)
-        candidate = compose(se3_exp(step), pose)
+        candidate = se3_exp(step) @ pose
         candidate_cost, candidate_gradient, candidate_information = _linearise(
             candidate, observations, lines, camera, prior
         )
         if candidate_cost <= cost:
-            converged = cost - candidate_cost <= _CONVERGED * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
+            converged = cost - candidate_cost <= tolerance * max(cost, 1e-12) or np.linalg.norm(step) < 1e-9
             pose, cost = candidate, candidate_cost
             gradient, information = candidate_gradient, candidate_information
             damping = max(damping * 0.1, 1e-9)
@@ -254,6 +260,7 @@ def refine_pose(
             damping *= 10.0
             if damping > 1e6:
                 break
+    pose = compose(pose)  # a rotation again, after so many products
     residuals, _ = residuals_and_jacobian(pose, observations, camera)
     in_front = transform_points(pose, observations.points_world)[:, 2] > _SMALLEST_DEPTH
     inliers = in_front & (np.linalg.norm(residuals[:, :2], axis=1) < CHI_99_2)
@@ -315,7 +322,7 @@ def _linearise(
         gradient, information = gradient + weighted.T @ residuals.reshape(-1), information + weighted.T @ flat_jacobian
     if prior is not None:
         # The derivative of the logarithm is the identity up to the deviation itself, which the prior keeps small.
-        deviation = se3_log(compose(pose, inverse(prior.T_cam_world)))
+        deviation = se3_log(pose @ prior.T_world_cam)
         distance = np.sqrt(deviation @ prior.information @ deviation)
         prior_cost, prior_weight = cauchy(distance, CHI_95_6)
         cost += float(prior_cost)

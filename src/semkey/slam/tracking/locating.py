@@ -13,7 +13,7 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.line_association import SeenLines
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement
+from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement, sample_pose
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
@@ -27,8 +27,8 @@ _POLISH_RADIUS_PX = 6.0
 # ... at most this often, and not again once the pose moves landmarks by less than this in the image.
 _POLISH_ROUNDS = 3
 _SETTLED_PX = 0.5
-# Established landmarks decide alone with at least so much evidence; of those that agree with their own pose this share
-# has to agree with that of all.
+# Established landmarks decide alone with at least so much evidence; where they pull against the new, this share of
+# those that agree with their own pose has to agree with that of all.
 _DECIDING_LOG10_NFA = -12.0
 _HELD_SHARE = 0.9
 # A pose contradicts the established landmarks where fewer than this share of those that agree with each other agree
@@ -162,7 +162,9 @@ class FrameLocator:
         """
         old = self._map.landmarks.established(associations.landmark_ids)
         agreeing = 0 if by_all is None else self._count_established(by_all)
-        if old.all() or np.count_nonzero(old) < rules.min_matches or agreeing >= _HELD_SHARE * np.count_nonzero(old):
+        count = np.count_nonzero(old)
+        # Where half of the established matches agree, what their own pose would find cannot contradict this one.
+        if old.all() or count < rules.min_matches or agreeing >= _CONTRADICTED_SHARE * count:
             return None
         placement = self._place_among(
             frame, associations.select(old), rules, prior, None, established=True, is_guided=True
@@ -243,14 +245,22 @@ class FrameLocator:
         rest = associations.select(~(off <= placement.radius_px))
         if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
             return False
+        # Most often nothing agrees, or the same pose again, by duplicates of landmarks or by matches that slid along
+        # edges: RANSAC alone tells that, in a third of the time.
+        sampled = sample_pose(self._map, frame, rest, rules, self._camera, self._seed)
+        if sampled is None or not self._is_elsewhere(frame, sampled, placement):
+            return False
         rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
         if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
             return False
-        # The same pose again, by duplicates of landmarks or by matches that slid along edges, is no rival.
-        apart = self._distances(frame, rival.inlier_associations, placement.T_world_cam)
-        if not np.median(apart) > _RIVAL_DISTANCE_PX * self._pixel:
+        if not self._is_elsewhere(frame, rival, placement):
             return False
         return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
+
+    def _is_elsewhere(self, frame: ObservedFrame, other: Placement, placement: Placement) -> bool:
+        """Whether what agrees with another pose lies far from where a pose puts it."""
+        apart = self._distances(frame, other.inlier_associations, placement.T_world_cam)
+        return bool(np.median(apart) > _RIVAL_DISTANCE_PX * self._pixel)
 
     def _distances(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Array:
         """How far each keypoint lies from where a pose puts its landmark, pixels; NaN behind the camera."""
