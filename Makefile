@@ -23,8 +23,10 @@ demo: setup ## Detect, match and run SLAM in a rendered room (no download, no da
 	@$(BIN)/semkey demo $(ARGS)
 
 # One process a core, three at most: each needs 0.8 GB, and one of them up to 3.8 for images of a hundred megapixels.
-test: lint ## Linter, formatter, type checker and all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 3 --dist worksteal $(ARGS)
+# The floor of coverage holds for all tests, not for those that ARGS chooses.
+COVERAGE := --cov --cov-report= --cov-fail-under=90
+test: lint ## Linter, formatter, type checker, all tests and the floor of coverage
+	$(BIN)/python -m pytest -n logical --maxprocesses 3 --dist worksteal $(if $(ARGS),$(ARGS),$(COVERAGE))
 
 lint: setup ## Linter, formatter and type checker only
 	$(BIN)/ruff check .
