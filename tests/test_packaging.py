@@ -33,7 +33,7 @@ ORDER = (
     {"model"},
     {"extractors"},
     {"matching"},
-    {"losses", "datasets", "rendering", "visualization"},
+    {"losses", "datasets", "rendering", "visualization", "surfaces"},
     {"slam", "training"},
     {"evaluation", "interop"},
     {"cli"},

@@ -11,6 +11,7 @@ from semkey import __version__
 from semkey.cli import backbones, data, demo, detect, info, localize, match, render_room, slam, train
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
+from semkey.cli.export.commands import app as export_app
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
@@ -52,6 +53,7 @@ app.command("match")(match.match)
 app.command("slam")(slam.slam)
 app.command("localize")(localize.localize)
 app.add_typer(eval_commands.app, name="eval")
+app.add_typer(export_app, name="export")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("cache-features")(backbones.cache_features)

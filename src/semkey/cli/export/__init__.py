@@ -1,0 +1,1 @@
+"""``semkey export``: what semkey made, for other programs."""
