@@ -149,7 +149,7 @@ def test_an_own_calibration_beats_sensor_yaml(folder: Path) -> None:
         ("cam0/data.csv", f"{START_NS},", f"{START_NS},1,", "cam0/data.csv:2: expected 2 columns"),
         ("cam0/sensor.yaml", "T_BS", "T_SB", "cam0/sensor.yaml:3: 'T_BS' is missing"),
         ("cam1/sensor.yaml", "radial-tangential", "fov", "sensor.yaml:16: distortion model 'fov' is unknown"),
-        ("cam1/sensor.yaml", "[50.2,", "[-50.2,", "cam1/sensor.yaml: focal lengths must be positive"),
+        ("cam1/sensor.yaml", "[50.2,", "[-50.2,", "cam1/sensor.yaml:15: focal lengths must be positive"),
         ("cam1/sensor.yaml", "[-0.21, 0.06,", "[", "cam1/sensor.yaml:17: 'distortion_coefficients' has 2 numbers"),
         ("state_groundtruth_estimate0/data.csv", ",0,0", "", None),
         ("state_groundtruth_estimate0/data.csv", ",1.000000000,", ",", "data.csv:2: expected at least 8 columns"),

@@ -77,13 +77,14 @@ class InputOptions(Settings):
 
     Attributes:
         format: kind of input; auto looks at what is there.
-        camera: pinhole camera of the images as stored, instead of the input's own.
-        calibration: camera with its lens, or a stereo pair: images are undistorted and rectified (docs/datasets.md).
+        camera: camera of the images as stored, instead of the input's own: a pinhole, or a calibration file of semkey,
+            ROS, Kalibr, OpenCV, COLMAP, ORB-SLAM or nerfstudio, by which images are undistorted and rectified.
+        calibration: the same as ``--camera FILE``.
         topics: of a bag, which topic is what: rgb, depth, info, right, right_info, imu; the rest is found by type.
     """
 
     format: Format = "auto"
-    camera: str | None = option(None, metavar="FX,FY,CX,CY")
+    camera: str | None = option(None, metavar="FX,FY,CX,CY|FILE")
     calibration: Path | None = option(None, metavar="FILE.yaml")
     topics: str | None = option(None, metavar="ROLE=TOPIC,...")
 
@@ -91,7 +92,7 @@ class InputOptions(Settings):
         """The sequence; missing and broken files in mid-sequence are reported, not fatal.
 
         Raises:
-            ConfigError: both ``--camera`` and ``--calibration`` are given, or the former is not ``fx,fy,cx,cy``.
+            ConfigError: both ``--camera`` and ``--calibration`` are given, or the former is no camera.
             DatasetError: the calibration or the input is broken.
         """
         from semkey.datasets import CameraArgument, open_sequence, parse_camera, read_calibration

@@ -24,8 +24,9 @@ def localize(
     out: Path = typer.Option(..., "--out", "-o", metavar="DIR", help="Where the results go; made if missing."),
     camera: str | None = typer.Option(
         None,
-        metavar="FX,FY,CX,CY",
-        help="Pinhole camera of the images in pixels; else the map's, resized to images of the same shape.",
+        metavar="FX,FY,CX,CY|FILE",
+        help="Camera of the images in pixels, or a calibration file; else the map's, resized to images of the same "
+        "shape.",
     ),
     features: str | None = typer.Option(
         None,
@@ -53,7 +54,8 @@ def localize(
         semkey localize room.semkey photos/ --out found --camera 1400,1400,959.5,539.5
     """
     from semkey.cli.console import write_json
-    from semkey.datasets import parse_camera
+    from semkey.datasets import Calibration, parse_camera
+    from semkey.datasets.cameras.calibration import optics_for
     from semkey.errors import ConfigError
     from semkey.extractors import create_extractor, create_stored_extractor
     from semkey.files import atomic_write_bytes
@@ -78,7 +80,13 @@ def localize(
     for number, path in enumerate(track(paths, "Localising")):
         image = read_image(path)
         try:
-            own = camera_of_image(session.result.camera, (image.shape[1], image.shape[0]), parameters)
+            size = (image.shape[1], image.shape[0])
+            if isinstance(parameters, Calibration):
+                optics = optics_for(parameters, size)
+                image = image if optics.left is None else optics.left(image)
+                own = optics.camera or session.result.camera
+            else:
+                own = camera_of_image(session.result.camera, size, parameters)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
         result = localizer.localize(extractor.extract(image), own, image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semkey.datasets.cameras.calibration import CameraArgument, parse_camera
-from semkey.datasets.cameras.calibration_file import read_calibration
+from semkey.datasets.cameras.formats.reading import read_calibration
 from semkey.datasets.cameras.lens import Calibration, Lens
 from semkey.datasets.opening import FORMATS, open_sequence
 from semkey.datasets.sequence import BrokenFrame, EndOfSequence, Frame, FrameSequence, ImuSamples, Sensor, SequenceFault

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from semkey.datasets.bags.bag_sequence import open_bag
 from semkey.datasets.bags.reader import BAG_SUFFIXES, is_bag
-from semkey.datasets.cameras.calibration import CameraArgument
+from semkey.datasets.cameras.calibration import CameraArgument, read_camera
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
 from semkey.datasets.readers.icl_nuim import is_icl_nuim, open_icl_nuim
@@ -63,7 +63,7 @@ def open_sequence(
     path: str | Path,
     *,
     format: str = "auto",
-    camera: CameraArgument | None = None,
+    camera: CameraArgument | str | Path | None = None,
     topics: Mapping[str, str] | str | None = None,
     strict: bool = False,
 ) -> FrameSequence:
@@ -74,8 +74,9 @@ def open_sequence(
             by its number: ``0`` or ``webcam:0``.
         format: one of :data:`FORMATS`; ``auto`` looks at what is there.
         camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
-            :class:`Calibration` by which images are undistorted and pairs rectified; None takes what the data set
-            says (there for every data set, None for videos, plain folders and webcams).
+            :class:`Calibration` by which images are undistorted and pairs rectified, or the path of a calibration file
+            (:func:`semkey.datasets.read_calibration`); None takes what the data set says (there for every data set,
+            None for videos, plain folders and webcams).
         topics: of a bag, which topic is what (:data:`semkey.datasets.bags.topics.ROLES`): a mapping, or the text
             ``rgb=/camera/color/image_raw,depth=none``. What is not given is found by type.
         strict: raise for a listed file that is missing or empty and for a timestamp that is given twice. Without it,
@@ -95,6 +96,8 @@ def open_sequence(
         Frame(0 at 0.000 s: 320x240 image, depth, T_world_cam)
     """
     path = Path(path)
+    if isinstance(camera, str | Path):
+        camera = read_camera(Path(camera))
     if format not in FORMATS:
         raise ConfigError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
     index = webcam_index(path)

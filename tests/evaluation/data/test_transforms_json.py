@@ -100,7 +100,7 @@ def test_overlap_leaves_out_backs_and_close_ups(folder: Path) -> None:
         ([], {}, "no list 'frames'"),
         ([{"file_path": 3}], {}, "frame 0: has no 'file_path'"),
         ([frame(0, transform_matrix=[[1, 2]])], {}, "4 x 4 numbers"),
-        ([frame(0, transform_matrix=np.diag([1.0, 1.0, -1.0, 1.0]).tolist())], {}, "not a rotation"),
+        ([frame(0, transform_matrix=np.diag([1.0, 1.0, -1.0, 1.0]).tolist())], {}, "not a rigid transform"),
         ([frame(99)], {}, "99.png"),
         ([frame(0)], {"w": 65}, "64x48 pixels, the file says 65x48"),
         ([frame(0)], {"camera_model": "OMNI"}, "camera model 'OMNI' is unknown"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from semkey.datasets.cameras.formats.colmap import is_colmap_cameras
+from semkey.datasets.cameras.formats.reading import read_calibration
 from semkey.datasets.cameras.lens import Calibration
 from semkey.datasets.cameras.optics import Optics, make_optics
 from semkey.errors import ConfigError, DatasetError
@@ -18,19 +20,35 @@ CameraArgument = PinholeCamera | Sequence[float] | Calibration
 CAMERA_FILE = "camera.txt"
 
 
-def parse_camera(text: str) -> tuple[float, float, float, float]:
-    """The numbers of a command-line camera ``fx,fy,cx,cy`` (pixels).
+def parse_camera(text: str) -> tuple[float, float, float, float] | Calibration:
+    """The camera of a command line: numbers ``fx,fy,cx,cy`` (pixels), or a calibration file of any known kind.
 
     Raises:
-        ConfigError: these are not four finite numbers with positive focal lengths.
+        ConfigError: these are neither four finite numbers with positive focal lengths nor a file.
+        DatasetError: the file is no calibration, or a value in it is wrong.
     """
     try:
         values = [float(part) for part in text.split(",")]
         fx, fy, cx, cy = values
         PinholeCamera(fx=fx, fy=fy, cx=cx, cy=cy, width=1, height=1)
     except (ValueError, ConfigError):
-        raise ConfigError(f"--camera '{text}': expected fx,fy,cx,cy in pixels, such as 525,525,319.5,239.5") from None
+        if Path(text).is_file():
+            return read_camera(Path(text))
+        raise ConfigError(
+            f"--camera '{text}': expected fx,fy,cx,cy in pixels, such as 525,525,319.5,239.5, or a calibration file"
+        ) from None
     return fx, fy, cx, cy
+
+
+def read_camera(path: Path) -> tuple[float, float, float, float] | Calibration:
+    """A calibration file of any known kind, or a text file with ``fx fy cx cy`` or a 3x3 matrix.
+
+    Raises:
+        DatasetError: the file is missing or holds something else.
+    """
+    if path.suffix.lower() == ".txt" and not is_colmap_cameras(path):
+        return read_camera_file(path)
+    return read_calibration(path)
 
 
 def optics_for(argument: CameraArgument | None, size: tuple[int, int], *, stereo: bool = False) -> Optics:

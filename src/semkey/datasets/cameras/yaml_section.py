@@ -63,6 +63,30 @@ class YamlSection:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys, in the order of the file."""
+        return tuple(self._values)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """An image size, [width, height].
+
+        Raises:
+            DatasetError: these are not two whole numbers of at least 1.
+        """
+        return self._whole(name, *self.numbers(name, (2,)))
+
+    def sides(self, width: str, height: str) -> tuple[int, int]:
+        """An image size whose width and height are values of their own; errors as for :meth:`size`."""
+        return self._whole(width, self.number(width), self.number(height))
+
+    def _whole(self, name: str, width: float, height: float) -> tuple[int, int]:
+        if width != int(width) or height != int(height) or min(width, height) < 1:
+            raise self.error(
+                name, f"'{self._where}{name}' must be two whole numbers of pixels, got {width:g}, {height:g}"
+            )
+        return int(width), int(height)
+
     def allow(self, names: Collection[str]) -> None:
         """Check that there are no other keys than ``names``.
 

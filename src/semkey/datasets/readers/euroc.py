@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.cameras.calibration import CameraArgument, optics_for
-from semkey.datasets.cameras.lens import Calibration, Lens, lens_model, rigid
+from semkey.datasets.cameras.formats.kalibr import sensor_lens
+from semkey.datasets.cameras.lens import Calibration, Lens, rigid
 from semkey.datasets.cameras.yaml_section import YamlSection
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
@@ -137,15 +138,8 @@ def _read_cameras(mav: Path) -> tuple[Calibration, NDArray[np.float64]]:
 
 def _read_sensor(path: Path) -> tuple[Lens, NDArray[np.float64]]:
     section = YamlSection.read(path)
-    name = section.text("distortion_model") if "distortion_model" in section else "none"
-    model = lens_model(name)
-    if model is None:
-        raise section.error("distortion_model", f"distortion model '{name}' is unknown")
-    width, height = section.numbers("resolution", (2,))
-    fx, fy, cx, cy = section.numbers("intrinsics", (4,))
-    distortion = () if model == "pinhole" else section.numbers("distortion_coefficients", (4, 5, 8))
+    lens = sensor_lens(section)
     try:
-        lens = Lens(model=model, intrinsics=(fx, fy, cx, cy), distortion=distortion, size=(int(width), int(height)))
         return lens, _read_transform(section)
     except ConfigError as error:
         raise DatasetError(f"{path}: {error}") from None

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.cameras.lens import Lens, LensModel
+from semkey.datasets.cameras.formats.nerfstudio import TRANSFORMS_FILE, nerfstudio_lens, opengl_pose, read_transforms
+from semkey.datasets.cameras.lens import Lens
 from semkey.datasets.readers.folder import natural_key
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.image_sources import file_source, source_size
 from semkey.evaluation.data.pairs import ImagePair, ImageSource, PairSet, PoseTruth
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import compose, inverse, make_transform, nearest_rotation
+from semkey.geometry.transforms import compose, inverse
 
-FILE_NAME = "transforms.json"
+FILE_NAME = TRANSFORMS_FILE
 
 DEFAULT_ANGLES = (5.0, 15.0, 30.0, 45.0)
 DEFAULT_PAIRS = 100
 
-# OpenGL's camera looks along -z with y up; ours along z with y down.
-_OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-# COLMAP counts the middle of the upper left pixel as (0.5, 0.5), semkey as (0, 0).
-_COLMAP_PIXEL_CENTRE = 0.5
-_MODELS: dict[str, tuple[LensModel, tuple[str, ...]]] = {
-    "PINHOLE": ("pinhole", ()),
-    "SIMPLE_PINHOLE": ("pinhole", ()),
-    "OPENCV": ("radial-tangential", ("k1", "k2", "p1", "p2")),
-    "OPENCV_FISHEYE": ("fisheye", ("k1", "k2", "k3", "k4")),
-}
-_ROTATION_TOLERANCE = 1e-2
 _GRID_POINTS = 20
 
 
@@ -132,73 +119,20 @@ def read_posed_photos(file: Path) -> list[PosedPhoto]:
     Raises:
         DatasetError: the file is missing, no such JSON, or a camera model, a pose or an image is not as it should be.
     """
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{file}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: cannot be read as JSON ({error})") from None
-    frames = stored.get("frames") if isinstance(stored, dict) else None
-    if not isinstance(frames, list) or not frames:
-        raise DatasetError(f"{file}: has no list 'frames': this is no transforms.json of nerfstudio")
+    stored = read_transforms(file)
     photos = []
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(stored["frames"]):
         where = f"{file}, frame {index}"
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise DatasetError(f"{where}: has no 'file_path'")
         name = frame["file_path"]
         source = file_source(file.parent / name, name, where)
-        lens = _lens({**stored, **frame}, source, where)
-        photos.append(PosedPhoto(source=source, lens=lens, T_world_cam=_pose(frame.get("transform_matrix"), where)))
+        lens = nerfstudio_lens({**stored, **frame}, source_size(source), f"{where}: {name}")
+        pose = opengl_pose(frame.get("transform_matrix"), where)
+        photos.append(PosedPhoto(source=source, lens=lens, T_world_cam=pose))
     photos.sort(key=lambda photo: (natural_key(photo.source.key), photo.source.key))
     for first, second in itertools.pairwise(photos):
         if first.source.key == second.source.key:
             raise DatasetError(f"{file}: lists {first.source.key} twice")
     return photos
-
-
-def _lens(values: Mapping[str, Any], source: ImageSource, where: str) -> Lens:
-    def number(key: str, default: float | None = None) -> float:
-        value = values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DatasetError(f"{where}: '{key}' must be a number, found {value!r}")
-        return float(value)
-
-    size = source_size(source)
-    stated = (int(number("w", size[0])), int(number("h", size[1])))
-    if stated != size:
-        raise DatasetError(
-            f"{where}: {source.key} has {size[0]}x{size[1]} pixels, the file says {stated[0]}x{stated[1]}"
-        )
-    model_name = values.get("camera_model", "OPENCV")
-    if model_name not in _MODELS:
-        raise DatasetError(f"{where}: camera model '{model_name}' is unknown; known are {', '.join(_MODELS)}")
-    model, keys = _MODELS[model_name]
-    fx = number("fl_x")
-    centre = (number("cx", size[0] / 2) - _COLMAP_PIXEL_CENTRE, number("cy", size[1] / 2) - _COLMAP_PIXEL_CENTRE)
-    distortion = tuple(number(key, 0.0) for key in keys)
-    if model == "radial-tangential" and number("k3", 0.0):
-        distortion = (*distortion, number("k3"))
-    if model == "radial-tangential" and number("k4", 0.0):
-        raise DatasetError(f"{where}: a fourth radial coefficient k4 is not supported with camera model {model_name}")
-    try:
-        return Lens(model=model, intrinsics=(fx, number("fl_y", fx), *centre), distortion=distortion, size=size)
-    except ConfigError as error:
-        raise DatasetError(f"{where}: {error}") from None
-
-
-def _pose(stored: Any, where: str) -> NDArray[np.float64]:
-    try:
-        matrix = np.array(stored, dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.zeros(0)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise DatasetError(f"{where}: 'transform_matrix' must be 4 x 4 numbers")
-    rotation = matrix[:3, :3]
-    orthonormal = np.abs(rotation.T @ rotation - np.eye(3)).max() < _ROTATION_TOLERANCE
-    if not orthonormal or np.linalg.det(rotation) < 0 or not np.array_equal(matrix[3], [0.0, 0.0, 0.0, 1.0]):
-        raise DatasetError(f"{where}: 'transform_matrix' is not a rotation, a translation and 0 0 0 1")
-    return make_transform(nearest_rotation(rotation), matrix[:3, 3]) @ _OPENGL_FROM_OPENCV
 
 
 def _point_nearest_axes(poses: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

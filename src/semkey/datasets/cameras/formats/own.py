@@ -1,8 +1,6 @@
-"""The calibration file: a short YAML that describes one camera, or a pair of them."""
+"""semkey's own calibration file: a short YAML that describes one camera, or a pair of them (docs/datasets.md)."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 
@@ -12,13 +10,12 @@ from semkey.errors import ConfigError
 from semkey.geometry.transforms import make_transform
 
 
-def read_calibration(path: str | Path) -> Calibration:
-    """Read a calibration file; its format is described in docs/datasets.md.
+def own_calibration(top: YamlSection) -> Calibration:
+    """The calibration of a file.
 
     Raises:
-        DatasetError: the file is missing or a value is missing, unknown or out of range; names the file and line.
+        DatasetError: a value is missing, unknown or out of range; names the file and line.
     """
-    top = YamlSection.read(Path(path))
     top.allow(("model", "size", "intrinsics", "distortion", "right"))
     left = _read_lens(top, None)
     if "right" not in top:
@@ -48,13 +45,7 @@ def _read_lens(section: YamlSection, left: Lens | None) -> Lens:
     model = lens_model(name)
     if model is None:
         raise section.error("model", f"model '{name}' is unknown; choose one of {', '.join(COEFFICIENTS)}")
-    if left is not None:
-        size = left.size
-    else:
-        width, height = section.numbers("size", (2,))
-        if width != int(width) or height != int(height) or min(width, height) < 1:
-            raise section.error("size", "'size' must be two whole numbers of pixels: [width, height]")
-        size = (int(width), int(height))
+    size = left.size if left is not None else section.size("size")
     fx, fy, cx, cy = section.numbers("intrinsics", (4,))
     distortion: tuple[float, ...] = ()
     if model != "pinhole" or "distortion" in section:

@@ -1,0 +1,1 @@
+"""Calibration files: semkey's own and those of other tools, one format per file."""
