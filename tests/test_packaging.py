@@ -248,7 +248,7 @@ ROOMS = {
         {"processes", "backbone_feed", "checkpointing", "stages"},
         {"feeding", "validation"},
         {"loop", "report"},
-        {"fit"},
+        {"fit", "matcher"},
     ),
 }
 MOST_FILES = 20

@@ -36,6 +36,7 @@ PUBLIC = [
     "Matches",
     "Picture",
     "PinholeCamera",
+    "RefinedMatches",
     "SemkeyError",
     "Slam",
     "SlamConfig",
@@ -48,6 +49,7 @@ PUBLIC = [
     "load",
     "match",
     "open_sequence",
+    "refine",
     "run_slam",
 ]
 NAMED = [name for name in PUBLIC if name != "__version__"]

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from semkey.geometry.camera import PinholeCamera as PinholeCamera
     from semkey.geometry.trajectories import Trajectory as Trajectory
     from semkey.matching import Matches as Matches
+    from semkey.matching import RefinedMatches as RefinedMatches
     from semkey.matching import match as match
+    from semkey.matching import refine as refine
     from semkey.model.features import Features as Features
     from semkey.slam import Slam as Slam
     from semkey.slam import SlamConfig as SlamConfig

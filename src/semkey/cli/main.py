@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from semkey import __version__
-from semkey.cli import backbones, data, demo, detect, info, localize, match, render_room, slam, train
+from semkey.cli import backbones, data, demo, detect, info, localize, match, match_train, render_room, slam, train
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export.commands import app as export_app
@@ -56,6 +56,7 @@ app.add_typer(eval_commands.app, name="eval")
 app.add_typer(export_app, name="export")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("train-matcher")(match_train.train_matcher)
 app.command("cache-features")(backbones.cache_features)
 app.command("vocabulary")(backbones.vocabulary)
 app.command("render-room")(render_room.render_room)

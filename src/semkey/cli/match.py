@@ -15,7 +15,7 @@ from semkey.cli.console import (
     print_table,
     write_json,
 )
-from semkey.cli.inputs import FeatureOptions, MaskOptions
+from semkey.cli.inputs import FeatureOptions, MaskOptions, MatcherOptions
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
@@ -51,20 +51,19 @@ def match(
     max_error: float | None = typer.Option(
         None, metavar="PX", help="Largest error of an inlier in pixels (default: fundamental 1, homography 3)."
     ),
-    min_similarity: float | None = typer.Option(
-        None, min=-1.0, max=1.0, help="Drop matches whose descriptors have a smaller cosine similarity."
-    ),
-    ratio: float | None = typer.Option(
-        None, metavar="0..1", help="Lowe's ratio test, for example 0.9 (default: none)."
+    matcher: MatcherOptions,
+    refine: bool = typer.Option(
+        False, "--refine", help="Move matched keypoints to where the two images agree, to a fraction of a pixel."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
     features: FeatureOptions,
     mask: MaskOptions,
 ) -> None:
-    """Match two images: mutual nearest neighbours, then the geometry most of them agree on.
+    """Match two images: mutual nearest neighbours (or another matcher), then the geometry most of them agree on.
 
     The JSON holds "image0" and "image1" (path, width, height, number of keypoints), "matches" as a list of
     {"index0", "index1", "point0", "point1", "score", "inlier"}, and "geometry" (kind, 3x3 "matrix" or null, "inliers").
+    With --refine each match has "moved" and "covariance" (2x2, of point1, pixels squared) as well.
 
     [bold]Examples[/]
 
@@ -73,12 +72,14 @@ def match(
         semkey match wall1.png wall2.png --geometry homography --json matches.json
 
         semkey match left.jpg right.jpg --features orb --ratio 0.9
+
+        semkey match left.jpg right.jpg --refine --json matches.json
     """
     from semkey.errors import InputError
     from semkey.images import read_image
     from semkey.images.masks import check_mask
     from semkey.images.writing import check_image_path
-    from semkey.matching import match as match_features
+    from semkey.matching import refine as refine_matches
 
     limit = DEFAULT_MAX_ERROR_PX[geometry] if max_error is None else max_error
     if not limit > 0:
@@ -102,11 +103,16 @@ def match(
         raise typer.Exit(2)
 
     extractor = features.create()
+    chosen = matcher.create(features)
     start = time.perf_counter()
     features0, features1 = map(extractor.extract, images, usable)
     extracted = time.perf_counter()
-    matches = match_features(features0, features1, min_similarity=min_similarity, ratio=ratio)
+    matches = chosen.match(features0, features1)
     matched = time.perf_counter()
+    if refine:
+        matches = refine_matches(features0, features1, matches, images[0], images[1])
+        features1 = matches.features1 or features1
+    refined = time.perf_counter()
     estimate = _estimate(geometry, features0, features1, matches, limit, seed)
     verified = time.perf_counter()
 
@@ -115,6 +121,7 @@ def match(
     if json_file is not None:
         value = {
             "features": features.features,
+            "matcher": matcher.matcher,
             "image0": _image_json(image_a, features0),
             "image1": _image_json(image_b, features1),
             "matches": _matches_json(features0, features1, matches, estimate),
@@ -131,7 +138,8 @@ def match(
     rows = [
         ["keypoints", f"{len(features0)} and {len(features1)}", f"{(extracted - start) * 1000:.0f}"],
         ["matches", str(len(matches)), f"{(matched - extracted) * 1000:.0f}"],
-        [f"inliers ({geometry})", f"{estimate.inlier_count}{share}", f"{(verified - matched) * 1000:.0f}"],
+        *([["moved", str(_moved(matches)), f"{(refined - matched) * 1000:.0f}"]] if refine else []),
+        [f"inliers ({geometry})", f"{estimate.inlier_count}{share}", f"{(verified - refined) * 1000:.0f}"],
     ]
     print_table(["", "count", "ms"], rows, to_stderr=is_stdout(json_file))
     if out is not None:
@@ -175,7 +183,17 @@ def _matches_json(
     points1 = features1.keypoints[matches.indices[:, 1]].double().round(decimals=4).tolist()
     scores = matches.scores.double().round(decimals=6).tolist()
     rows = zip(indices, points0, points1, scores, estimate.inliers.tolist(), strict=True)
-    return [
+    entries: list[dict[str, Any]] = [
         {"index0": index0, "index1": index1, "point0": p0, "point1": p1, "score": score, "inlier": inlier}
         for (index0, index1), p0, p1, score, inlier in rows
     ]
+    moved, covariances = getattr(matches, "moved", None), getattr(matches, "covariances", None)
+    if moved is None or covariances is None:
+        return entries
+    rounded = covariances.double().round(decimals=6).tolist()
+    extra = zip(entries, moved.tolist(), rounded, strict=True)
+    return [{**entry, "moved": was_moved, "covariance": covariance} for entry, was_moved, covariance in extra]
+
+
+def _moved(matches: Matches) -> int:
+    return int(getattr(matches, "moved").sum())  # noqa: B009 (refined ones have it)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +11,6 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.model.features import Features
-from semkey.model.preprocess import ImageLike
-
-if TYPE_CHECKING:
-    from semkey.extractors import Extractor
-    from semkey.extractors.detector import MaskLike
 
 MAX_BLOCK_SIMILARITIES = 2**24
 """Similarities held at once (64 MB); larger problems go through in blocks of rows with the same result."""
@@ -32,8 +25,9 @@ class Matches:
 
     Attributes:
         indices: (M, 2) int64, index into the keypoints of image 0 and of image 1.
-        scores: (M,) float32 in [0, 1], cosine similarity of the two descriptors (negative ones are clipped to 0).
-        features0: of image 0, where images were given to :func:`match`; else None.
+        scores: (M,) float32 in [0, 1]: of nearest neighbours the cosine of their descriptors (negative ones are clipped
+            to 0), of other matchers their confidence.
+        features0: of image 0, where images were given to :func:`semkey.match`; else None.
         features1: of image 1.
 
     Example:
@@ -69,69 +63,11 @@ class Matches:
         return self.indices.detach().cpu().numpy().copy(), self.scores.detach().cpu().numpy().copy()
 
 
-def match(
-    features0: Features | ImageLike,
-    features1: Features | ImageLike,
-    *,
-    detector: Extractor | str | Path = "compact",
-    masks: tuple[MaskLike | None, MaskLike | None] | None = None,
-    min_similarity: float | None = None,
-    ratio: float | None = None,
+def match_mutual(
+    features0: Features, features1: Features, *, min_similarity: float | None = None, ratio: float | None = None
 ) -> Matches:
-    """Match two images or their features: pairs that are each other's nearest neighbour in cosine similarity.
-
-    Deterministic; of equally similar candidates the stronger keypoint (the lower index) wins.
-
-    Args:
-        features0: N0 features of image 0, or the image itself: a path or pixels, as ``detector.extract`` takes them.
-        features1: N1 features of image 1, of the same kind on the same device; or the image.
-        detector: extracts from images, or its name; features need none.
-        masks: of the two images, (H, W) uint8 or bool or None each; keypoints on pixels of 0 are not matched.
-        min_similarity: smallest cosine similarity of a match, in [-1, 1]; ``None`` keeps all.
-        ratio: Lowe's ratio test in (0, 1] (Lowe 2004, section 7.1): the nearest descriptor must be closer than
-            ``ratio`` times the second nearest, in Euclidean distance from image 0 to image 1; ``None`` for no test.
-
-    Returns:
-        At most min(N0, N1) matches; none if either image has no features. With their features, if images were given.
-
-    Raises:
-        InputError: an image or mask cannot be used, features of different kinds or devices, or an option out of range.
-        ConfigError: unknown detector.
-
-    Example:
-        >>> import semkey
-        >>> from skimage import data
-        >>> left, right, _ = data.stereo_motorcycle()
-        >>> detector = semkey.load("nano", max_keypoints=512)
-        >>> features0, features1 = detector.extract(left), detector.extract(right)
-        >>> len(semkey.match(features0, features1)) > 200
-        True
-        >>> len(semkey.match(left, right, detector=detector, ratio=0.8)) > 100
-        True
-    """
-    if isinstance(features0, Features) and isinstance(features1, Features) and masks is None:
-        return match_allowed(features0, features1, allowed=None, min_similarity=min_similarity, ratio=ratio)
-    if masks is not None and len(masks) != 2:
-        raise InputError(f"masks are two, one for each image (or None), got {len(masks)}")
-    if not (isinstance(features0, Features) and isinstance(features1, Features)):
-        from semkey.extractors import as_detector
-
-        detector = as_detector(detector)
-    mask0, mask1 = masks or (None, None)
-    ours0, ours1 = _features_of(features0, detector, mask0), _features_of(features1, detector, mask1)
-    found = match_allowed(ours0, ours1, allowed=None, min_similarity=min_similarity, ratio=ratio)
-    return Matches(indices=found.indices, scores=found.scores, features0=ours0, features1=ours1)
-
-
-def _features_of(given: Features | ImageLike, detector: Extractor | str | Path, mask: MaskLike | None) -> Features:
-    if not isinstance(given, Features):
-        from semkey.extractors.points import extract_masked
-
-        assert not isinstance(detector, str | Path)
-        return extract_masked(detector, given, mask)
-    if mask is not None:
-        raise InputError("masks are of images: give detector.extract(image, mask) the mask of features")
-    return given
+    """Mutual nearest neighbours; see :func:`semkey.match` for arguments, result and errors."""
+    return match_allowed(features0, features1, allowed=None, min_similarity=min_similarity, ratio=ratio)
 
 
 def match_allowed(
@@ -142,8 +78,9 @@ def match_allowed(
     min_similarity: float | None,
     ratio: float | None,
 ) -> Matches:
-    """Mutual nearest neighbours among allowed pairs only; the common core of :func:`match` and guided matching."""
-    _check(features0, features1, min_similarity, ratio)
+    """Mutual nearest neighbours among allowed pairs only; the common core of matching and guided matching."""
+    check_pair(features0, features1)
+    check_thresholds(min_similarity, ratio)
     descriptors0, descriptors1 = features0.descriptors.float(), features1.descriptors.float()
     count0, count1 = len(features0), len(features1)
     device = descriptors0.device
@@ -182,8 +119,8 @@ def match_allowed(
     return Matches(indices=indices, scores=best0[keep].clamp(0, 1))
 
 
-def _check(features0: Features, features1: Features, min_similarity: float | None, ratio: float | None) -> None:
-    descriptors0, descriptors1 = features0.descriptors, features1.descriptors
+def check_pair(features0: Features, features1: Features) -> None:
+    """Raise an InputError unless two sets of features can be compared."""
     for features in (features0, features1):
         if not isinstance(features, Features):
             raise InputError(f"cannot match {type(features).__name__}: pass what detector.extract gives")
@@ -193,6 +130,7 @@ def _check(features0: Features, features1: Features, min_similarity: float | Non
             f"features of '{features0.method}' and '{features1.method}' cannot be matched: extract both images with "
             "the same"
         )
+    descriptors0, descriptors1 = features0.descriptors, features1.descriptors
     if descriptors0.shape[1] != descriptors1.shape[1]:
         widths = f"{descriptors0.shape[1]} and {descriptors1.shape[1]}"
         raise InputError(
@@ -202,6 +140,18 @@ def _check(features0: Features, features1: Features, min_similarity: float | Non
         raise InputError(
             f"features lie on {descriptors0.device} and {descriptors1.device}: move one with features.to(device)"
         )
+
+
+def check_finite(features0: Features, features1: Features) -> None:
+    """Raise an InputError where keypoints or descriptors hold NaN or infinity, which would match nothing in silence."""
+    for number, features in enumerate((features0, features1)):
+        for name in ("keypoints", "descriptors"):
+            if not bool(torch.isfinite(getattr(features, name)).all()):
+                raise InputError(f"{name} of image {number} hold NaN or infinite values: extract it again")
+
+
+def check_thresholds(min_similarity: float | None, ratio: float | None) -> None:
+    """Raise an InputError for a threshold out of its range."""
     if min_similarity is not None and not -1 <= min_similarity <= 1:
         raise InputError(f"min_similarity is a cosine in [-1, 1], got {min_similarity}")
     if ratio is not None and not 0 < ratio <= 1:

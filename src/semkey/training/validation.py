@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semkey.losses.reliability import match_success
 from semkey.losses.warping import project_points
-from semkey.matching.mutual import Matches, match
+from semkey.matching import Matches, match
 from semkey.metrics.reliability import auroc, calibration
 from semkey.model.config import ExtractionConfig
 from semkey.model.features import Features

@@ -135,7 +135,7 @@ def test_real_matches_lie_on_the_epipolar_lines(name: str, shared: Path) -> None
     """SIFT with the ratio test on views 5 to 15 degrees apart; with axes or lens wrong, hardly any match would."""
     from semkey.evaluation.kinds.posed import PosedProtocol
     from semkey.extractors import create_extractor
-    from semkey.matching.mutual import match
+    from semkey.matching import match
 
     sift, protocol = create_extractor("sift", max_keypoints=1000), PosedProtocol()
     (found,) = transforms_sets(shared / "data/posed-photos" / name, angles=(5, 15), max_pairs=4)

@@ -125,10 +125,11 @@ def test_the_code_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("compact+lightglue", "no weights for the features 'compact', only aliked-n16.lightglue, disk.lightglue exist"),
-        ("sift+lightglue", "no weights for the features 'sift'"),
-        ("aliked-n16+superglue", "unknown matcher 'superglue'"),
+        ("sift+lightglue", "no weights for the features 'sift', only for aliked-n16, .*disk"),
+        ("aliked-n16+superglue", r"unknown matcher 'superglue'.*\+mnn, \+ratio"),
         ("compact+", "unknown matcher ''"),
+        ("compact+refine+mnn", r"unknown matcher|unknown features 'compact\+refine'"),
+        ("+mnn", "names no features"),
         ("compcat", "did you mean 'compact'"),
     ],
 )

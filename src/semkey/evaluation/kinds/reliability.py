@@ -24,7 +24,7 @@ from semkey.evaluation.running.summary import (
     matched_indices,
     to_array,
 )
-from semkey.matching.mutual import Matches, match
+from semkey.matching import Matches, match
 from semkey.metrics.keypoints import MappedKeypoints, correct_counts, matching_accuracy, matching_score
 from semkey.metrics.reliability import precision_of_best
 from semkey.model.features import Features

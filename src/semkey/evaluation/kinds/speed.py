@@ -203,11 +203,18 @@ class _Ticker:
             self._progress(self._done, self._total, what)
 
 
+def _match(
+    method: Method, features0: Features, image0: NDArray[np.uint8], features1: Features, image1: NDArray[np.uint8]
+) -> None:
+    """All that a method does after extraction."""
+    method.refined(features0, features1, method.matcher(features0, features1), image0, image1)
+
+
 def _run_rounds(
     methods: Sequence[Method], images: Images, config: SpeedConfig, size: Size, ticker: _Ticker
 ) -> dict[str, list[_Timing]]:
     timings: dict[str, list[_Timing]] = {method.name: [] for method in methods}
-    before: dict[str, Features] = {method.name: method.extractor.extract(images[-1]) for method in methods}
+    before = {method.name: (method.extractor.extract(images[-1]), images[-1]) for method in methods}
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -216,8 +223,8 @@ def _run_rounds(
             first = number % len(methods)
             for method in [*methods[first:], *methods[:first]]:
                 features, extract_s = _timed(partial(method.extractor.extract, image))
-                _, match_s = _timed(partial(method.matcher, before[method.name], features))
-                before[method.name] = features
+                earlier, before[method.name] = before[method.name], (features, image)
+                _, match_s = _timed(partial(_match, method, *earlier, features, image))
                 if number >= 0:
                     timing = _Timing(extract_s=extract_s, match_s=match_s, keypoints=len(features))
                     timings[method.name].append(timing)

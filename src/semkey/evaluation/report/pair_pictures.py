@@ -60,6 +60,7 @@ def pair_pictures(
             image0, image1 = read_pair(chosen.pair_set, chosen.pair)
             features0, features1 = cache.features(method, image0), cache.features(method, image1)
             matches = method.match(features0, features1)
+            features1 = method.refined(features0, features1, matches, image0, image1)
             errors = _errors(evaluation.results[method.name][chosen.pair_set.name])
             caption = (
                 f"{chosen.pair_set.name}, {chosen.pair.name}, {method.name}: error "

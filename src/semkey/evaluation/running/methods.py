@@ -12,20 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
 from semkey.extractors.detector import Extractor
-from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor
-from semkey.matching.lightglue import LightGlueMatcher
-from semkey.matching.mutual import Matches, match
+from semkey.matching import AlignmentConfig, Matches, create_matcher, refine
+from semkey.matching.matchers import MATCHERS
+from semkey.matching.mutual import match_mutual
 from semkey.model.features import Features
 from semkey.runtime import select_device
 
-MATCHER_SUFFIX = "+lightglue"
-LIGHTGLUE_WEIGHTS = {"aliked-n16": "aliked_lightglue.pth", "disk": "disk_lightglue.pth"}
-"""LightGlue is trained for one kind of features; these are the ones with released, freely licensed weights."""
+REFINE = "refine"
+PARTS = (*MATCHERS, REFINE)
+"""What may follow the features in a method's name, each after a ``+``: at most one matcher, then ``refine``."""
 
 SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/gate.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
@@ -47,14 +46,16 @@ class Method:
             it, and with it cached features.
         matching: everything else that matches depend on; JSON-ready.
         max_keypoints: most features of an image.
+        refinement: settings by which matches are aligned in the images afterwards; None leaves them as they are.
     """
 
     name: str
     extractor: Extractor
-    matcher: Matcher = field(default=match, repr=False)
+    matcher: Matcher = field(default=match_mutual, repr=False)
     extraction: Mapping[str, Any] = field(default_factory=dict)
     matching: Mapping[str, Any] = field(default_factory=dict)
     max_keypoints: int | None = None
+    refinement: AlignmentConfig | None = None
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -89,6 +90,21 @@ class Method:
         matches = self.matcher(features0, features1)
         return Matches(indices=matches.indices.cpu(), scores=matches.scores.cpu())
 
+    def refined(
+        self,
+        features0: Features,
+        features1: Features,
+        matches: Matches,
+        image0: NDArray[np.uint8],
+        image1: NDArray[np.uint8],
+    ) -> Features:
+        """The features of image 1, those that are matched where the refinement puts them."""
+        if self.refinement is None:
+            return features1
+        found = refine(features0, features1, matches, image0, image1, config=self.refinement).features1
+        assert found is not None
+        return found
+
 
 def create_method(
     name: str,
@@ -103,8 +119,9 @@ def create_method(
     """A method by name.
 
     Args:
-        name: what :func:`semkey.extractors.create_extractor` takes, matched by mutual nearest neighbours; or
-            ``aliked-n16+lightglue`` or ``disk+lightglue``.
+        name: what :func:`semkey.extractors.create_extractor` takes, then what is to be done with it: ``+mnn`` (mutual
+            nearest neighbours, as without it), ``+ratio``, ``+dual-softmax``, ``+lightglue`` or a ``+FILE.safetensors``
+            of ``semkey train-matcher``, and ``+refine`` to align the matches in the images.
         keypoints: largest number of keypoints per image, >= 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: folders where released weights are looked for first.
@@ -121,7 +138,7 @@ def create_method(
         raise ConfigError(f"min_similarity is a cosine in [-1, 1], got {min_similarity}")
     if ratio is not None and not 0 < ratio <= 1:
         raise ConfigError(f"ratio lies in (0, 1], got {ratio}")
-    base, matcher_weights = _split(name)
+    base, matcher_name, is_refined = _split(name)
     extractor = create_extractor(
         base, max_keypoints=keypoints, device=device, weights=weights, random_weights=random_weights
     )
@@ -134,48 +151,38 @@ def create_method(
         "versions": _versions(str(settings.get("kind", ""))),
         "source": code_hash(NETWORK_SOURCES if settings.get("kind") == "semkey" else SOURCES),
     }
-    if matcher_weights is None:
-        matching = {"matcher": "mutual nearest neighbours", "min_similarity": min_similarity, "ratio": ratio}
-
-        def mutual(features0: Features, features1: Features) -> Matches:
-            return match(features0, features1, min_similarity=min_similarity, ratio=ratio)
-
-        matcher: Matcher = mutual
-    else:
-        path = find_weights(matcher_weights, weights)
-        network = LightGlueMatcher(load_weights_file(path), path, select_device(device))
-        matching = {
-            "matcher": "lightglue",
-            "weights": path.name,
-            "weights_sha256": file_sha256(path),
-            "weights_bytes": path.stat().st_size,
-            "parameters": network.parameters,
-            **network.settings,
-        }
-        matcher = network.match
+    thresholds = {"min_similarity": min_similarity, "ratio": ratio} if matcher_name in ("mnn", "ratio") else {}
+    matcher = create_matcher(matcher_name, features=base, device=select_device(device), weights=weights, **thresholds)
+    refinement = AlignmentConfig() if is_refined else None
+    matching = dict(matcher.settings)
+    if refinement is not None:
+        matching["refinement"] = refinement.to_mapping()
     return Method(
         name=name,
         extractor=extractor,
-        matcher=matcher,
+        matcher=matcher.find,
         extraction=extraction,
         matching=matching,
         max_keypoints=keypoints,
+        refinement=refinement,
     )
 
 
-def _split(name: str) -> tuple[str, str | None]:
-    """The extractor's part of a name, and the weights of LightGlue if it asks for that."""
-    base, plus, matcher = name.rpartition("+")
-    if not plus or (name.endswith(CHECKPOINT_SUFFIX) and f"+{matcher}" != MATCHER_SUFFIX):
-        return name, None
-    if f"+{matcher}" != MATCHER_SUFFIX:
+def _split(name: str) -> tuple[str, str, bool]:
+    """The features' part of a name, the matcher, and whether matches are refined."""
+    rest, is_refined = (name.removesuffix(f"+{REFINE}"), True) if name.endswith(f"+{REFINE}") else (name, False)
+    base, plus, matcher = rest.rpartition("+")
+    is_file = plus and matcher.endswith(CHECKPOINT_SUFFIX)
+    if not plus or (is_file and (Path(rest).is_file() or not Path(matcher).is_file())):
+        return rest, "mnn", is_refined  # a checkpoint may have a plus in its name
+    if matcher not in MATCHERS and not is_file:
         raise ConfigError(
-            f"unknown matcher '{matcher}' in '{name}': there is {MATCHER_SUFFIX[1:]}, or no +MATCHER at all"
+            f"unknown matcher '{matcher}' in '{name}': after the features come {', '.join(f'+{one}' for one in PARTS)} "
+            "or +FILE of semkey train-matcher, or nothing"
         )
-    if base not in LIGHTGLUE_WEIGHTS:
-        known = ", ".join(f"{other}{MATCHER_SUFFIX}" for other in LIGHTGLUE_WEIGHTS)
-        raise ConfigError(f"'{name}': LightGlue has no weights for the features '{base}', only {known} exist")
-    return base, LIGHTGLUE_WEIGHTS[base]
+    if not base:
+        raise ConfigError(f"'{name}' names no features: write them before the +")
+    return base, matcher, is_refined
 
 
 def _device_name(settings: Mapping[str, Any], device: str) -> str:

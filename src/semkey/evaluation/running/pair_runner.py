@@ -143,7 +143,9 @@ def _measure(
 ) -> Row:
     image0, image1 = read_pair(pair_set, pair)
     features0, features1 = features_of.features(method, image0), features_of.features(method, image1)
-    return protocol.measure(pair, features0, features1, method.match(features0, features1))
+    matches = method.match(features0, features1)
+    features1 = method.refined(features0, features1, matches, image0, image1)
+    return protocol.measure(pair, features0, features1, matches)
 
 
 def _require_unique(what: str, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semkey.errors import ConfigError
-from semkey.evaluation.running.methods import MATCHER_SUFFIX, Method, create_method
+from semkey.evaluation.running.methods import PARTS, Method, create_method
 from semkey.evaluation.slam.cv2_odometry import NAME as CV2_ODOMETRY
 
 LINES_SUFFIX = "+lines"
@@ -87,11 +87,9 @@ def _create(name: str, keypoints: int, device: str, weights: Sequence[Path]) -> 
     features = name.removesuffix(LINES_SUFFIX)
     if features == CV2_ODOMETRY:
         raise ConfigError(f"'{name}': {CV2_ODOMETRY} uses no lines")
-    if features.endswith(MATCHER_SUFFIX):
-        raise ConfigError(
-            f"'{name}': SLAM matches by itself, near where landmarks are expected; give "
-            f"'{features.removesuffix(MATCHER_SUFFIX)}'"
-        )
+    base, plus, part = features.rpartition("+")
+    if plus and part in PARTS:
+        raise ConfigError(f"'{name}': SLAM matches by itself, near where landmarks are expected; give '{base}'")
     method = create_features(features, keypoints=keypoints, device=device, weights=weights)
     fingerprint = {"name": name, "extraction": dict(method.extraction)}
     if name != features:

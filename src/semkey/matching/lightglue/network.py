@@ -1,0 +1,123 @@
+"""LightGlue's network (Lindenberger et al. 2023) of any size, through kornia; it starts as a dual softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from semkey.errors import ConfigError
+from semkey.settings import Settings, require, require_within
+
+Network = Any
+"""``kornia.feature.LightGlue``; kornia is loaded only where a network is built."""
+
+# A cosine of 1 counts as much as a logit of this size where training begins: what a dual softmax of compact's
+# descriptors works best with lies between 15 and 30.
+_START_TEMPERATURE = 20.0
+_START_MATCHABILITY = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightGlueShape(Settings):
+    """Size of the network.
+
+    Attributes:
+        layers: of self-attention and cross-attention each.
+        width: of the state of a keypoint; less than the width of the descriptors loses some of what they say.
+        heads: of every attention; ``width`` is a multiple of four times this.
+    """
+
+    layers: int = 4
+    width: int = 96
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        require_within(self, "[1, 32]", "layers")
+        require_within(self, "[8, 1024]", "width")
+        require_within(self, "[1, 64]", "heads")
+        require(self.width % (4 * self.heads) == 0, f"width {self.width} is no multiple of 4 x {self.heads} heads")
+
+
+def build_network(input_dim: int, shape: LightGlueShape, *, filter_threshold: float = 0.1) -> Network:
+    """The network with random weights, on the CPU; takes no caller's random numbers.
+
+    Raises:
+        ConfigError: kornia is not installed.
+    """
+    try:
+        from kornia.feature import LightGlue
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "kornia":
+            raise
+        raise ConfigError("LightGlue runs through kornia: pip install 'semkey[peers]'") from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = LightGlue(
+            None,  # ty: ignore[invalid-argument-type] (documented: builds the network without a download)
+            input_dim=input_dim,
+            descriptor_dim=shape.width,
+            n_layers=shape.layers,
+            num_heads=shape.heads,
+            depth_confidence=-1,
+            width_confidence=-1,
+            filter_threshold=filter_threshold,
+        )
+        # kornia leaves it out where the widths are equal; here it also gives states a norm that suits layer norms.
+        network.input_proj = nn.Linear(input_dim, shape.width)
+    return network
+
+
+def start_as_dual_softmax(network: Network) -> None:
+    """Set first weights with which every layer assigns by a dual softmax of the descriptors' cosines.
+
+    The last layer of every residual branch is 0, descriptors enter by an isometry, and the projections before the
+    assignment are a multiple of the identity. So training starts from what nearest neighbours find, and attention only
+    has to learn what they do not know; from random weights the first hours go by to find that alone.
+    """
+    width = network.conf.descriptor_dim
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        nn.init.orthogonal_(network.input_proj.weight, gain=width**0.5)
+        nn.init.zeros_(network.input_proj.bias)
+        for layer in network.transformers:
+            for block in (layer.self_attn, layer.cross_attn):
+                nn.init.zeros_(block.ffn[3].weight)
+                nn.init.zeros_(block.ffn[3].bias)
+        for assignment in network.log_assignment:
+            # Descriptors of norm sqrt(width) give products of width x cosine, divided by sqrt(width).
+            assignment.final_proj.weight.copy_((_START_TEMPERATURE / width**0.5) ** 0.5 * torch.eye(width))
+            nn.init.zeros_(assignment.final_proj.bias)
+            nn.init.zeros_(assignment.matchability.weight)
+            nn.init.constant_(assignment.matchability.bias, _START_MATCHABILITY)
+
+
+def layer_states(
+    network: Network,
+    keypoints: tuple[torch.Tensor, torch.Tensor],
+    descriptors: tuple[torch.Tensor, torch.Tensor],
+    sizes: tuple[torch.Tensor, torch.Tensor],
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The states (B, M, width) and (B, N, width) of both images' keypoints after each layer.
+
+    Args:
+        network: as built.
+        keypoints: (B, M, 2) and (B, N, 2) pixels.
+        descriptors: (B, M, D) and (B, N, D) of unit norm.
+        sizes: (B, 2) each, width and height of the images, pixels.
+    """
+    codes = [network.posenc(normalised(points, size)) for points, size in zip(keypoints, sizes, strict=True)]
+    state0, state1 = (network.input_proj(part) for part in descriptors)
+    states = []
+    for layer in network.transformers:
+        state0, state1 = layer(state0, state1, *codes)
+        states.append((state0, state1))
+    return states
+
+
+def normalised(keypoints: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Keypoints (B, N, 2) from the image's centre in halves of its longer side, as LightGlue takes them."""
+    half = size.float() / 2
+    return (keypoints - half[:, None]) / half.max(dim=1).values[:, None, None]

@@ -1,0 +1,246 @@
+"""``semkey train-matcher``: pairs, steps, validations, checkpoints, and the file that comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semkey.errors import CheckpointError, ConfigError
+from semkey.extractors import create_extractor
+from semkey.files import atomic_write_text
+from semkey.matching.lightglue.checkpoint import MatcherInfo, write_matcher
+from semkey.matching.lightglue.network import Network, build_network, layer_states, start_as_dual_softmax
+from semkey.matching.lightglue.trained import assign
+from semkey.model.precision import uses_bfloat16
+from semkey.training.matcher.batches import MatcherBatch, draw_batch, whole_pair
+from semkey.training.matcher.config import MatcherTrainConfig
+from semkey.training.matcher.losses import assignment_loss, match_figures
+from semkey.training.matcher.pairs import Arrays, prepare_pairs
+
+FORMAT = "semkey-matcher-training-1"
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.jsonl"
+_LAST_RATE = 0.01
+_NOT_COMPARED = ("run", "name", "validate_every", "validation_pairs")
+
+
+@dataclass(kw_only=True)
+class MatcherEvents:
+    """What training tells while it runs; every entry may be left out.
+
+    Attributes:
+        preparing: done, total, what.
+        stepped: step, steps, mean loss since the last call.
+        validated: step, figures.
+    """
+
+    preparing: Callable[[int, int, str], None] = lambda *_: None
+    stepped: Callable[[int, int, float], None] = lambda *_: None
+    validated: Callable[[int, dict[str, float]], None] = lambda *_: None
+
+
+def fit_matcher(
+    config: MatcherTrainConfig, out: Path, *, resume: bool = False, events: MatcherEvents | None = None
+) -> Path:
+    """Train a matcher; interrupted by Ctrl-C or a kill, ``resume`` goes on as if nothing had happened.
+
+    Args:
+        config: everything that decides the result.
+        out: folder of the run: ``checkpoint.pt``, ``history.jsonl`` and ``<name>.safetensors``.
+        resume: go on where the run in ``out`` stopped.
+        events: told what happens.
+
+    Returns:
+        The file for ``semkey match --matcher FILE``.
+
+    Raises:
+        ConfigError: the run exists and ``resume`` is not set, or was made with other settings.
+        CheckpointError: the checkpoint is damaged.
+        KeyboardInterrupt: after the checkpoint is written.
+    """
+    events = events or MatcherEvents()
+    state = _read_checkpoint(out / CHECKPOINT, config, resume)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    detector = create_extractor(config.features, max_keypoints=config.cached_keypoints, device="cpu")
+    pairs = prepare_pairs(config, detector, "train", events.preparing)
+    held_out = prepare_pairs(config, detector, "val", events.preparing)
+    trainer = _Trainer(config, int(pairs["descriptors0"].shape[2]))
+    if state is not None:
+        trainer.restore(state)
+    saved, total, count = time.monotonic(), 0.0, 0
+    try:
+        while trainer.step < config.steps:
+            total, count = total + trainer.update(draw_batch(pairs, trainer.step, config)), count + 1
+            if trainer.step % config.run.log_every == 0 or trainer.step == config.steps:
+                events.stepped(trainer.step, config.steps, total / count)
+                _log(out, {"step": trainer.step, "loss": total / count})
+                total, count = 0.0, 0
+            if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
+                figures = trainer.validate(held_out)
+                events.validated(trainer.step, figures)
+                _log(out, {"step": trainer.step, **figures})
+                trainer.export(out / f"{config.name}.safetensors")
+            if time.monotonic() - saved > config.run.save_every:
+                trainer.save(out / CHECKPOINT)
+                saved = time.monotonic()
+    finally:
+        trainer.save(out / CHECKPOINT)
+    return out / f"{config.name}.safetensors"
+
+
+class _Trainer:
+    """Weights, their moving average and the optimiser."""
+
+    def __init__(self, config: MatcherTrainConfig, input_dim: int) -> None:
+        self.config, self.step = config, 0
+        self._input_dim = input_dim
+        self._network = build_network(input_dim, config.shape)
+        start_as_dual_softmax(self._network)
+        self._average = build_network(input_dim, config.shape)
+        self._average.load_state_dict(self._network.state_dict())
+        self._average.eval().requires_grad_(False)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._reduced = uses_bfloat16("auto", torch.device("cpu"))
+
+    def update(self, batch: MatcherBatch) -> float:
+        """One step; returns the loss, and leaves the weights alone where it is not finite."""
+        config = self.config
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(self.step, config.steps, config.warm_up)
+        loss = assignment_loss(self._network, self._states(self._network, batch), batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip_norm)
+        value = float(loss.detach())
+        if not math.isfinite(value) or not bool(torch.isfinite(norm)):
+            raise ConfigError(f"step {self.step}: the loss is not finite; lower learning_rate")
+        self._optimizer.step()
+        self.step += 1
+        decay = min(config.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, now in zip(self._average.parameters(), self._network.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+        return value
+
+    def _states(self, network: Network, batch: MatcherBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
+            return layer_states(network, batch.keypoints, batch.descriptors, self._sizes(len(batch.keypoints[0])))
+
+    def _sizes(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        size = torch.tensor([self.config.data.size]).expand(count, 2)
+        return size, size
+
+    def validate(self, held_out: Arrays) -> dict[str, float]:
+        """Loss, precision and recall on pairs that training does not see, and matches of unrelated views."""
+        losses, right, decided, possible, unrelated = [], 0, 0, 0, 0
+        count = len(held_out["counts"])
+        with torch.no_grad():
+            for index in range(count):
+                batch = whole_pair(held_out, index, self.config)
+                losses.append(float(assignment_loss(self._average, self._states(self._average, batch), batch)))
+                found = self._assign(batch, batch)
+                figures = match_figures(found, batch.partners[0][0])
+                right, decided, possible = right + figures[0], decided + figures[1], possible + figures[2]
+                other = whole_pair(held_out, (index + count // 2) % count, self.config)
+                unrelated += len(self._assign(batch, other))
+        return {
+            "loss": sum(losses) / count,
+            "precision": right / max(1, decided),
+            "recall": right / max(1, possible),
+            "unrelated_matches": unrelated / count,
+        }
+
+    def _assign(self, first: MatcherBatch, second: MatcherBatch) -> torch.Tensor:
+        keypoints, descriptors = (
+            (getattr(first, name)[0], getattr(second, name)[1]) for name in ("keypoints", "descriptors")
+        )
+        return assign(self._average, keypoints, descriptors, self._sizes(1), self._average.conf.filter_threshold)[0][0]
+
+    def export(self, path: Path) -> None:
+        """Write the averaged weights as a matcher."""
+        config = self.config
+        info = MatcherInfo(
+            features=config.features,
+            input_dim=self._input_dim,
+            shape=config.shape,
+            filter_threshold=self._average.conf.filter_threshold,
+            training=f"{config.name}, step {self.step} of {config.steps}, {config.batch_pairs} pairs each",
+        )
+        write_matcher(path, self._average, info)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        state = {
+            "format": FORMAT,
+            "config": json.dumps(self.config.to_mapping()),
+            "step": self.step,
+            "network": self._network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+
+def _rate(step: int, steps: int, warm_up: int) -> float:
+    rise = min(1.0, (step + 1) / max(1, warm_up))
+    return rise * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def _log(out: Path, row: dict[str, float]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / HISTORY).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _read_checkpoint(path: Path, config: MatcherTrainConfig, resume: bool) -> dict[str, Any] | None:
+    if not path.exists():
+        if not resume:
+            atomic_write_text(path.with_name("config.json"), json.dumps(config.to_mapping(), indent=1) + "\n")
+        return None
+    if not resume:
+        raise ConfigError(f"{path.parent}: holds a run already; --resume goes on with it, or give another --out")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        stored = MatcherTrainConfig.from_mapping(json.loads(state["config"]))
+        known = state["format"] == FORMAT
+    except ConfigError:
+        raise CheckpointError(f"{path}: was made by another version of semkey, start a new run") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not known:
+        raise CheckpointError(f"{path}: is no checkpoint of a matcher's training")
+    before, now = _compared(stored), _compared(config)
+    if before != now:
+        key = next(key for key in now if before.get(key) != now[key])
+        raise ConfigError(f"{path} was made with another '{key}': set it back to resume, or give another --out")
+    return state
+
+
+def _compared(config: MatcherTrainConfig) -> dict[str, Any]:
+    values = replace(config, data=replace(config.data, cache=None)).to_mapping()
+    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
