@@ -246,7 +246,7 @@ ROOMS = {
         {"config", "feature_folder", "history"},
         {"objectives"},
         {"processes", "backbone_feed", "checkpointing", "stages"},
-        {"feeding", "validation"},
+        {"feeding", "keeping", "validation"},
         {"loop", "report"},
         {"fit", "matcher"},
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import torch
 from semkey.errors import CheckpointError, ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.preprocess import prepare, prepare_colors, to_gray, to_rgb
-from semkey.model.presets import load_detector, preset_names, presets, training_command
+from semkey.model.presets import HALF, load_detector, preset_names, presets, training_command
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
 
 from backbone_fakes import FAMILIES, backbone_of, tiny_backbone, write_folder
 from semkey.model.building import build_detector, grow_from, random_detector
-from semkey.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from semkey.model.checkpoint import load_checkpoint, load_weights, read_config, save_checkpoint
 from training_fakes import MODEL
 
 
@@ -204,29 +204,25 @@ def test_heads_over_another_backbone_are_refused(tmp_path: Path) -> None:
 # -- presets -----------------------------------------------------------------------------------------------------------
 
 
-def test_presets_without_heads_name_the_command_that_trains_them() -> None:
-    missing = [name for name in preset_names() if name not in presets()]
-    assert {"dinov2-small", "dinov2-base-reg", "dinov3-base"} <= set(missing)
-    for name in missing:
-        with pytest.raises(CheckpointError) as caught:
-            load_detector(name)
-        assert training_command(name) in str(caught.value)
-        assert "\n" not in str(caught.value)
+def test_unknown_presets_name_the_nearest() -> None:
     with pytest.raises(CheckpointError, match="did you mean 'dinov2-base"):
         load_detector("dinov2-bas")
 
 
-def test_the_commands_name_configurations_that_are_there() -> None:
+def test_every_preset_over_a_backbone_can_be_trained_by_its_name() -> None:
     from semkey.training import TrainConfig
 
-    root = Path(__file__).resolve().parents[2]
     for name in preset_names():
         if name in ("compact", "nano"):
             continue
         words = training_command(name).split()
-        changes = [word for flag, word in itertools.pairwise(words) if flag == "--set"]
-        loaded = TrainConfig.load(root / words[2], changes)
+        loaded = TrainConfig.load(words[2], ["data.photos=photos"])
         assert (loaded.name, loaded.model.backbone) == (name, name)
+        if name not in presets():
+            assert loaded.init == HALF
+            half = read_config(presets()[HALF].path)
+            assert loaded.model == dataclasses.replace(half, backbone=name), "it starts from what semkey.load gives"
+            assert loaded.stages.detector.keep_best == "matching_score"
 
 
 # -- extraction --------------------------------------------------------------------------------------------------------

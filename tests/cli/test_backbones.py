@@ -29,6 +29,14 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def without_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No weights on this machine, and nobody to fetch them from."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name in ("SEMKEY_SHARED", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(folder / "nothing"))
+    monkeypatch.delenv("SEMKEY_WEIGHTS", raising=False)
+
+
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
@@ -90,15 +98,47 @@ def test_speed_of_presets_without_their_weights(tmp_path: Path, monkeypatch, cap
     [
         (("cache-features", "dinov2-bas", "."), "did you mean 'dinov2-base'"),
         (("cache-features", "vit-tiny", ".", "--size", "wide"), "--sizes takes WIDTHxHEIGHT"),
-        (("match", "a.png", "b.png", "--features", "dinov2-large"), "ships without trained heads"),
+        (("match", "a.png", "b.png", "--features", "dinov2-large"), "put it as"),
         (("eval", "places", "absent", "--methods", "vit-tiny:cls"), "absent"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    without_network(monkeypatch, tmp_path)
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name, np.zeros((40, 40, 3), np.uint8))
     assert run(*arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert words in error
+
+
+def test_info_says_what_is_trained_and_what_is_frozen(tmp_path: Path, monkeypatch, capsys) -> None:
+    from semkey.model.presets import preset_names
+
+    without_network(monkeypatch, tmp_path)
+    weights = tmp_path / "nothing" / "semkey" / "weights" / "dinov2-small.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"")
+    assert run("info") == 0
+    rows = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    assert all(f"parts of {name}" in rows for name in preset_names())
+    assert rows["parts of compact"] == "trained: all of it; frozen: nothing"
+    for name, state in (("dinov2-small", str(weights)), ("dinov3-base", "not here, fetched on first use")):
+        words = rows[f"parts of {name}"]
+        assert words.startswith("trained: the convolutional half, as compact; 0: laterals over layers 3, 6, 9, 12")
+        assert f"semkey train {name}" in words
+        assert state in words
+
+
+def test_configurations_are_listed_and_shown(capsys) -> None:
+    from semkey.training.config import shipped_configs
+
+    assert run("configs") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed and str(path) in listed for name, path in shipped_configs().items())
+    assert "dinov3-base" in listed
+    assert run("configs", "nano") == 0
+    assert capsys.readouterr().out == shipped_configs()["nano"].read_text()
+    assert run("configs", "nanno") == 2
+    assert "did you mean 'nano'" in capsys.readouterr().err

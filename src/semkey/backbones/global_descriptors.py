@@ -114,6 +114,29 @@ class VladVocabulary:
         return found
 
 
+def place_descriptor(
+    kind: GlobalKind, features: BackboneFeatures, layers: tuple[int, ...], vocabulary: VladVocabulary | None
+) -> torch.Tensor:
+    """One of the three by name: (B, G) float32, unit norm.
+
+    Args:
+        kind: which.
+        features: of a batch.
+        layers: which layers its maps are of.
+        vocabulary: of "vlad".
+
+    Raises:
+        ConfigError: "vlad" without a vocabulary, or its layer is not among them.
+    """
+    if kind == "cls":
+        return class_descriptor(features)
+    if kind == "gem":
+        return gem_descriptor(features)
+    if vocabulary is None:
+        raise ConfigError("vlad needs a vocabulary: the file that semkey vocabulary writes")
+    return vocabulary.describe(features, layers)
+
+
 def train_vlad(
     backbone: Backbone,
     images: Iterable[NDArray[np.uint8]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from semkey.backbones.backbone import Backbone, BackboneIdentity
+from semkey.backbones.local_files import WEIGHTS_FILE, weights_paths
 from semkey.backbones.naming import canonical_tensors, content_hash
 from semkey.backbones.network import build_network, import_transformers, read_architecture
 from semkey.backbones.specs import (
@@ -26,15 +27,13 @@ from semkey.backbones.specs import (
     check_backbone_name,
     preset_hint,
 )
-from semkey.downloads import DownloadError, cache_folder, download, file_sha256, weights_folders
+from semkey.downloads import DownloadError, cache_folder, download, file_sha256
 from semkey.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 
 ACCEPT_VARIABLE = "SEMKEY_ACCEPT_LICENSE"
 """Environment variable that lists, between commas, the licences that the user has accepted: ``dinov3``."""
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,21 +154,10 @@ def _is_refused(error: DownloadError) -> bool:
 
 def _find(preset: BackbonePreset, folders: Sequence[Path]) -> _Weights | None:
     """The file of a preset, if it is on this machine already, checked against its hash."""
-    source = preset.source
-    owner, repository = source.repository.split("/")
-    names = (f"{preset.name}.safetensors", f"{repository}/{WEIGHTS_FILE}", *source.other_names)
-    candidates: Iterator[Path] = (
-        folder if folder.is_file() else folder / name for folder in weights_folders(folders) for name in names
-    )
-    for path in candidates:
+    for path in weights_paths(preset, folders):
         if path.is_file():
-            _check_file(path, source)
-            return _Weights(path=path, revision=source.revision)
-    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
-    path = hub / f"models--{owner}--{repository}" / "snapshots" / source.revision / WEIGHTS_FILE
-    if path.is_file():
-        _check_file(path, source)
-        return _Weights(path=path, revision=source.revision)
+            _check_file(path, preset.source)
+            return _Weights(path=path, revision=preset.source.revision)
     return None
 
 
@@ -196,9 +184,9 @@ def _fetch(preset: BackbonePreset, accept_licence: bool) -> _Weights:
     except DownloadError as error:
         gated = ": its owner lets in only accounts that have asked for it, set HF_TOKEN" if _is_refused(error) else ""
         raise CheckpointError(
-            f"the weights of '{preset.name}' ({source.megabytes} MB) are not on this machine and {error}{gated}; "
-            f"without network, put {url} as {preset.name}.safetensors into the folder that $SEMKEY_WEIGHTS names, or "
-            f"into {cache_folder()}"
+            f"the weights of '{preset.name}' ({source.megabytes} MB) are not on this machine and cannot be fetched "
+            f"({error.reason}){gated}: download {url} and put it as {target}, or as {target.name} into the folder that "
+            "$SEMKEY_WEIGHTS names"
         ) from None
     _note_hash(target, url, got.sha256, got.commit or source.revision)
     return _Weights(path=target, revision=source.revision)
@@ -216,7 +204,9 @@ def _check_licence(preset: BackbonePreset, accepted: bool) -> None:
     if not accepted and "dinov3" not in named:
         raise CheckpointError(
             f"the weights of '{preset.name}' are under the {DINOV3_LICENCE} ({DINOV3_LICENCE_URL}), which is not an "
-            f"open one: read it, and if you accept it set {ACCEPT_VARIABLE}=dinov3"
+            f"open one: read it, and if you accept it set {ACCEPT_VARIABLE}=dinov3 to have "
+            f"{_hub_url(preset.source.repository, preset.source.revision, WEIGHTS_FILE)} fetched, or put that file as "
+            f"{preset.name}.safetensors into {cache_folder()}"
         )
     log.warning("the weights of '%s' are under the %s: %s", preset.name, DINOV3_LICENCE, DINOV3_LICENCE_URL)
 

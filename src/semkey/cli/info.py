@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from semkey.cli.console import print_table
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence
-    from semkey.model.presets import Preset
 
 
 def info(
@@ -103,7 +101,7 @@ def _installation() -> None:
     import cv2
     import torch
 
-    from semkey.model.presets import presets
+    from semkey.cli.info_presets import preset_rows
     from semkey.runtime import select_device
 
     device = select_device("auto")
@@ -116,24 +114,11 @@ def _installation() -> None:
         ["poselib", version("poselib")],
         ["device", f"{device} ({hardware})"],
     ]
-    for name, preset in presets().items():
-        rows += [
-            [f"preset {name}", preset.summary],
-            [f"weights of {name}", f"{preset.path} ({_weights_state(preset)})"],
-        ]
+    rows += preset_rows()
     rows.append(["backbones", _backbones_state()])
     rows.append(["classical features", "orb, sift (RootSIFT): no weights needed"])
     rows.append(["peers", _peers_state()])
     print_table(["", "value"], rows)
-
-
-def _weights_state(preset: Preset) -> str:
-    """Size of the weights and whether their hash is the expected one."""
-    if not preset.path.is_file():
-        return "missing: install semkey again"
-    data = preset.path.read_bytes()
-    whole = hashlib.sha256(data).hexdigest() == preset.sha256
-    return f"{len(data) / 1e6:.1f} MB, {'SHA-256 checked' if whole else 'damaged: install semkey again'}"
 
 
 def _backbones_state() -> str:

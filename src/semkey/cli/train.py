@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +29,7 @@ def train(
     config: Path = typer.Argument(
         ...,
         metavar="CONFIG",
-        help="What to train on what: a YAML file, or compact, compact-small, nano, ... of semkey.",
+        help="What to train on what: a YAML file, one of semkey configs, or a preset over a backbone (dinov2-small).",
     ),
     stage: Stage = typer.Option("all", help="Train one stage alone, on top of those that RUN already has."),
     resume: bool = typer.Option(False, "--resume", help="Go on where the run in RUN stopped."),
@@ -47,6 +49,8 @@ def train(
 
         semkey train compact --set data.photos=my_photos --out runs/first --resume
 
+        semkey train dinov2-small --set data.photos=my_photos
+
         semkey train my.yaml --stage reliability --set stages.reliability.epochs=1
     """
     from semkey.training import TrainConfig, TrainingInterrupted, fit
@@ -65,6 +69,36 @@ def train(
         rows = [[name, *(_number(figures.get(key)) for key in _SHOWN)] for name, figures in result.figures.items()]
         print_table(["stage", *_SHOWN], rows)
         typer.echo(f"written: {result.weights}, {result.report}")
+
+
+def configs(
+    name: str | None = typer.Argument(None, metavar="[NAME]", help="Show this one, to be saved and changed."),
+) -> None:
+    """List the training configurations that come with semkey, or show one.
+
+    [bold]Examples[/]
+
+        semkey configs
+
+        semkey configs compact-small > my.yaml
+    """
+    from semkey.backbones.specs import BACKBONES
+    from semkey.training.config import find_config, shipped_configs
+
+    if name is not None:
+        sys.stdout.write(find_config(name).read_text(encoding="utf-8"))
+        return
+    rows = [[one, _purpose(path), str(path)] for one, path in shipped_configs().items()]
+    print_table(["configuration", "what it trains", "file"], rows)
+    shared = [one for one in BACKBONES if one not in shipped_configs()]
+    typer.echo(f"semkey train also takes {', '.join(shared)}: dinov2-small over that backbone")
+
+
+def _purpose(path: Path) -> str:
+    """The first sentence of a configuration's first comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    words = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"(?<=\.)\s", words, maxsplit=1)[0].rstrip(".")
 
 
 class _Reporter:

@@ -15,6 +15,7 @@ from semkey.extractors.peers import PEERS
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.extractors.semantic import SemanticExtractor
 from semkey.model.presets import preset_names, presets
+from semkey.model.starting import is_backbone
 from semkey.runtime import select_device
 from semkey.settings import did_you_mean
 
@@ -44,8 +45,9 @@ def create_extractor(
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
             ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``;
             ``clidd-n64``, ``clidd-s64``, ``clidd-m64``, ``clidd-l64``), the path of a semkey ``.safetensors``
-            checkpoint, ``module:function`` (see :func:`semkey.extractors.plugins.create_from_function`), or a name that
-            an installed package registered as an entry point of the group ``semkey.extractors``.
+            checkpoint, a backbone's folder, ``module:function`` (see
+            :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
+            an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
         device: ``auto`` (for a learned extractor the GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``. ORB and
             SIFT compute on the CPU and only put their results on the device.
@@ -92,9 +94,10 @@ def load(
     """A detector by name, ready to extract.
 
     Args:
-        name: ``compact``, ``nano``, ``vit-tiny``, ``orb``, ``sift`` (RootSIFT); a peer: ``aliked-n16``, ``xfeat``,
-            ``clidd-s64``, ...; the path of a checkpoint that ``semkey train`` wrote; your own ``module:function``, or a
-            name that an installed package registered (``docs/evaluation.md``).
+        name: ``compact``, ``nano``, ``vit-tiny``, ``dinov2-small`` and the others over DINO (docs/backbones.md),
+            ``orb``, ``sift`` (RootSIFT); a peer: ``aliked-n16``, ``xfeat``, ``clidd-s64``, ...; the path of a
+            checkpoint that ``semkey train`` wrote, or of a backbone's folder; your own ``module:function``, or a name
+            that an installed package registered (``docs/evaluation.md``).
         max_keypoints: at most this many keypoints per image.
         device: "auto" (the GPU where there is one, and the features compute on it), "cpu", "cuda", "cuda:1", ...
         weights: folders where the weights of peers and backbones are looked for first.
@@ -195,7 +198,7 @@ def _create_shipped(
     if name in PEERS:
         _refuse_extraction(name, extraction)
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
-    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file():
+    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file() or is_backbone(name):
         return SemanticExtractor(
             name,
             max_keypoints=max_keypoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from semkey.backbones.backbone import Backbone
 from semkey.downloads import file_sha256
 from semkey.extractors.detector import Detector, MaskLike, check_points
 from semkey.images.masks import check_mask
@@ -18,7 +20,8 @@ from semkey.model.dense import DenseNetwork
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, image_size, load_pixels
-from semkey.model.presets import load_detector, load_random, presets
+from semkey.model.presets import HALF, load_detector, load_random, presets
+from semkey.model.starting import is_backbone
 
 
 class SemanticExtractor(Detector):
@@ -62,13 +65,10 @@ class SemanticExtractor(Detector):
         if random_weights:
             self.settings |= {"weights": "random", "weights_bytes": 4 * self.settings["parameters"]}
         else:
-            shipped = presets().get(name)
-            path = shipped.path if shipped else Path(name)
-            self.settings |= {
-                "weights": path.name,
-                "weights_sha256": file_sha256(path),
-                "weights_bytes": path.stat().st_size,
-            }
+            self.settings |= _weights(name, backbone)
+        if settings.vocabulary:
+            path = Path(settings.vocabulary)
+            self.settings |= {"vocabulary": path.name, "vocabulary_sha256": file_sha256(path)}
         if backbone is not None:
             self.settings["backbone"] = asdict(backbone.identity)
             self.settings["parameters"] += backbone.parameter_count
@@ -99,3 +99,14 @@ class SemanticExtractor(Detector):
         usable = None if mask is None else check_mask(mask, image_size(pixels))
         features, descriptors = self._detector.extract_and_describe(pixels, points, usable)
         return replace(features, method=self.name), descriptors
+
+
+def _weights(name: str, backbone: Backbone | None) -> dict[str, Any]:
+    """Which trained weights a detector has: file, hash and size."""
+    shipped = presets().get(name)
+    is_start = shipped is None and is_backbone(name)
+    path = presets()[HALF].path if is_start else shipped.path if shipped else Path(name)
+    sha256 = file_sha256(path)
+    if is_start and backbone is not None:  # the same heads over another backbone are other features
+        sha256 = hashlib.sha256(f"{sha256} {backbone.identity.content}".encode()).hexdigest()
+    return {"weights": path.name, "weights_sha256": sha256, "weights_bytes": path.stat().st_size}

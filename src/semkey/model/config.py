@@ -14,6 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Branches = Literal["hybrid", "fine", "semantic"]
 Reliability = Literal["keypoint", "grid"]
 Detector = Literal["pixels", "cells"]
+Place = Literal["trained", "cls", "gem", "vlad"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,9 @@ class ExtractionConfig(Settings):
         max_side: larger images are scaled down so that their longer side has this many pixels.
         precision: of the convolutions: "float32", "bfloat16", or "auto": bfloat16 on a CPU with instructions for it,
             float32 elsewhere. Positions, scores and descriptors are float32 in any case.
+        place: what the global descriptor is: "trained" that of the network's own head; over a backbone also "cls", its
+            class token, "gem", the generalised mean of its tokens, and "vlad", over ``vocabulary``.
+        vocabulary: of "vlad": the file that ``semkey vocabulary`` has written.
     """
 
     max_keypoints: int = 1024
@@ -140,6 +144,8 @@ class ExtractionConfig(Settings):
     temperature: float = 0.1
     max_side: int = 1600
     precision: Precision = "auto"
+    place: Place = "trained"
+    vocabulary: str = ""
 
     def __post_init__(self) -> None:
         require_within(self, "[1, inf)", "max_keypoints")
@@ -149,4 +155,6 @@ class ExtractionConfig(Settings):
         require_within(self, "[0, inf)", "border")
         require_within(self, "(0, inf)", "temperature")
         require_within(self, "[32, inf)", "max_side")
-        require_choice(self, "precision")
+        require_choice(self, "precision", "place")
+        if (self.place == "vlad") != bool(self.vocabulary):
+            raise ConfigError("place 'vlad' and vocabulary belong together: name a file of semkey vocabulary with it")

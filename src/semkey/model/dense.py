@@ -42,4 +42,4 @@ class DenseNetwork(nn.Module):
             descriptors are read from; the map that sub-pixel offsets are read from; the global descriptor (B, G).
         """
         maps = self.detector(images, colors)
-        return maps.log_probability, maps.grid, maps.fine, maps.detail, self.detector.place(maps.coarse)
+        return maps.log_probability, maps.grid, maps.fine, maps.detail, self.detector.describe_place(maps)

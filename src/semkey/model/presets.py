@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
+from semkey.backbones.global_descriptors import VladVocabulary
 from semkey.backbones.specs import BACKBONES
-from semkey.errors import CheckpointError
+from semkey.errors import CheckpointError, ConfigError
 from semkey.model.building import random_detector
 from semkey.model.checkpoint import load_checkpoint, read_config
-from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.config import ExtractionConfig
 from semkey.model.precision import uses_bfloat16
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.model.starting import is_backbone, random_start, start_over
 from semkey.runtime import select_device
 from semkey.settings import did_you_mean
 
-_CONFIGURED = ("vit-tiny", "dinov2-small")
-"""Presets over a backbone with a training configuration of their own; the others are changes of the last one."""
+HALF = "compact"
+"""The preset that is the convolutional half of those over a backbone whose heads nobody has trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,33 +62,45 @@ def load_detector(
     weights: Sequence[Path] = (),
     **extraction: object,
 ) -> SemanticKeypointDetector:
-    """A trained detector, ready to extract.
+    """A detector, ready to extract.
 
     Args:
-        preset_or_path: a preset's name (``compact``; :func:`preset_names` has all) or the path of a .safetensors
-            checkpoint. A preset over a backbone reads its official weights, and downloads them where they are not on
-            this machine.
+        preset_or_path: a preset's name (``compact``; :func:`preset_names` has all), the path of a .safetensors
+            checkpoint, or a folder with a backbone's ``config.json`` and ``model.safetensors``. A preset over a
+            backbone reads its official weights, and downloads them where they are not on this machine. Presets whose
+            heads do not ship, and folders, give the keypoints and descriptors of ``compact``, and the backbone's
+            generalised mean as global descriptor, until they are trained (:func:`semkey.model.starting.start_over`).
         max_keypoints: at most this many keypoints per image.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         weights: folders where the weights of a backbone are looked for first.
-        **extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, e.g. ``min_score=0.05``.
+        **extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, e.g. ``min_score=0.05``,
+            ``place="cls"``.
 
     Raises:
-        CheckpointError: unknown preset, one whose heads do not ship, or a checkpoint that is missing, damaged or made
-            for another network.
-        ConfigError: unknown or invalid setting or device.
+        CheckpointError: unknown preset; a checkpoint, or weights of a backbone, that are missing, damaged or made for
+            another network; a vocabulary of another backbone.
+        ConfigError: unknown or invalid setting or device, or a package is missing.
     """
-    settings = ExtractionConfig.from_mapping({"max_keypoints": max_keypoints, **extraction})
     target = select_device(device)
     name = str(preset_or_path)
     known = presets()
+    is_start = name not in known and is_backbone(name)
+    if is_start and "place" not in extraction:
+        extraction = {"place": "vlad" if extraction.get("vocabulary") else "gem", **extraction}
+    settings = ExtractionConfig.from_mapping({"max_keypoints": max_keypoints, **extraction})
     if name in known:
         model = load_checkpoint(known[name].path, known[name].sha256, weights=weights)
+    elif is_start:
+        model = start_over(name, known[HALF].path, known[HALF].sha256, weights=weights)
     elif isinstance(preset_or_path, Path) or name.endswith(".safetensors") or Path(name).is_file():
         model = load_checkpoint(preset_or_path, weights=weights)
     else:
-        raise CheckpointError(_why_not(name))
+        raise CheckpointError(_unknown(name))
     model.extraction = settings
+    if settings.place != "trained" and model.backbone is None:
+        raise ConfigError(f"place '{settings.place}' is over a backbone, '{name}' has none: take one of {_over()}")
+    if settings.vocabulary and model.backbone is not None:
+        model.vocabulary = VladVocabulary.read(settings.vocabulary, model.backbone)
     return _ready(model, target)
 
 
@@ -100,10 +114,13 @@ def load_random(
         ConfigError: unknown device, or a package is missing.
     """
     if preset not in preset_names():
-        raise CheckpointError(_why_not(preset))
+        raise CheckpointError(_unknown(preset))
     known = presets()
-    config = read_config(known[preset].path) if preset in known else ModelConfig(backbone=preset)
-    model = random_detector(config, ExtractionConfig(max_keypoints=max_keypoints))
+    extraction = ExtractionConfig(max_keypoints=max_keypoints)
+    if preset in known:
+        model = random_detector(read_config(known[preset].path), extraction)
+    else:
+        model = random_start(preset, known[HALF].path, replace(extraction, place="gem"))
     return _ready(model, select_device(device))
 
 
@@ -116,23 +133,20 @@ def _ready(model: SemanticKeypointDetector, device: torch.device) -> SemanticKey
 
 
 def preset_names() -> list[str]:
-    """Detectors by name: those that ship, then those whose heads have to be trained first."""
+    """Detectors by name: those whose trained weights ship, then those that start from ``compact`` over a backbone."""
     return [*presets(), *(name for name in BACKBONES if name not in presets())]
 
 
 def training_command(preset: str) -> str:
-    """The command that trains the heads of a preset that ships without."""
-    config = preset if preset in _CONFIGURED else "dinov2-small"
-    change = "" if preset == config else f" --set name={preset} --set model.backbone={preset}"
-    return f"semkey train configs/{config}.yaml --set data.photos=PHOTOS{change} --out runs/{preset}"
+    """The command that trains the heads of a preset."""
+    return f"semkey train {preset} --set data.photos=PHOTOS --out runs/{preset}"
 
 
-def _why_not(name: str) -> str:
-    if name in BACKBONES:
-        return (
-            f"preset '{name}' ships without trained heads; train them with `{training_command(name)}`, then load "
-            f"runs/{name}/{name}.safetensors"
-        )
+def _over() -> str:
+    return ", ".join(BACKBONES)
+
+
+def _unknown(name: str) -> str:
     hint = did_you_mean(name, preset_names())
     known = f"presets: {', '.join(preset_names())}; or a .safetensors path"
     return f"unknown preset '{name}'{hint and ', '}{hint} ({known})"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from semkey.backbones.backbone import Backbone, BackboneFeatures
+from semkey.backbones.global_descriptors import VladVocabulary, place_descriptor
 from semkey.errors import ConfigError, InputError
 from semkey.images.masks import shrink_mask
 from semkey.model.config import ExtractionConfig, ModelConfig
@@ -56,6 +57,7 @@ class DenseMaps:
         fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
         detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s); no channels by pixels.
         coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
+        semantic: all that the backbone has found, its maps among them; None without one.
     """
 
     log_probability: torch.Tensor
@@ -63,6 +65,7 @@ class DenseMaps:
     fine: torch.Tensor
     detail: torch.Tensor
     coarse: tuple[torch.Tensor, ...]
+    semantic: BackboneFeatures | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DenseMaps:
         """The maps with ``change`` applied to each, e.g. ``maps.map(lambda m: m[:1])`` for the first image's."""
@@ -72,6 +75,7 @@ class DenseMaps:
             fine=change(self.fine),
             detail=change(self.detail),
             coarse=tuple(change(coarse) for coarse in self.coarse),
+            semantic=None if self.semantic is None else self.semantic.map(change),
         )
 
     def image(self, row: int) -> DenseMaps:
@@ -107,6 +111,7 @@ class SemanticKeypointDetector(nn.Module):
         self.config = config or ModelConfig()
         self.extraction = extraction or ExtractionConfig()
         self.backbone = _matching_backbone(self.config, backbone)
+        self.vocabulary: VladVocabulary | None = None
         semantic = () if self.backbone is None else self.backbone.channels
         channels = self.config.grid_channels
         stem: tuple[int, ...] = self.config.stem_channels if self.config.uses_convolutions else ()
@@ -195,7 +200,21 @@ class SemanticKeypointDetector(nn.Module):
             log_probability = self.detector(seen, logits)
         if semantic is not None:
             coarse = (*coarse, *semantic.maps)
-        return DenseMaps(log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse)
+        return DenseMaps(
+            log_probability=log_probability, grid=grid, fine=fine, detail=detail, coarse=coarse, semantic=semantic
+        )
+
+    def describe_place(self, maps: DenseMaps) -> torch.Tensor:
+        """Global descriptors (B, G) float32, unit norm, as ``extraction.place`` says.
+
+        Raises:
+            ConfigError: it names one over a backbone, and there is none; or "vlad" without its vocabulary.
+        """
+        if self.extraction.place == "trained":
+            return self.place(maps.coarse)
+        if maps.semantic is None or self.backbone is None:
+            raise ConfigError(f"place '{self.extraction.place}' is over a backbone, which this network does not have")
+        return place_descriptor(self.extraction.place, maps.semantic, self.backbone.layers, self.vocabulary)
 
     def describe(self, maps: DenseMaps, keypoints: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, N, D), unit norm, at pixels (B, N, 2) of the network's input."""
@@ -414,7 +433,7 @@ class SemanticKeypointDetector(nn.Module):
             reliability=torch.sigmoid(reliability),
             covariances=covariances,
             descriptors=descriptors,
-            global_descriptor=self.place(maps.coarse)[0],
+            global_descriptor=self.describe_place(maps)[0],
             image_size=image.original_size,
         )
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from semkey.backbones.specs import BACKBONES
 from semkey.errors import ConfigError
+from semkey.model.checkpoint import read_config
 from semkey.model.config import ModelConfig, Precision
+from semkey.model.presets import presets
 from semkey.settings import Settings, did_you_mean, override, read_yaml, require, require_within
 from semkey.training.data.config import DataConfig
 from semkey.training.stage_config import IMITATION_LOSSES, STAGES, ObjectiveOptions, StageName, StagesConfig
+
+_SHARED = "dinov2-small"
+"""The configuration of presets over a backbone that have none of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,8 @@ class TrainConfig(Settings):
         name: of the result, ``RUN/<name>.safetensors``.
         seed: of the first weights, the pairs and every other random choice.
         init: preset or checkpoint whose weights the first stage starts from; None starts from random ones. A hybrid
-            over a backbone may start from a detector without one: what it adds then starts from zero.
+            over a backbone may start from a detector without one: what it adds then starts from zero. In a file,
+            ``model`` says only what is to be another than in ``init``.
         guide: preset or checkpoint that the losses ``imitate_scores`` and ``imitate_descriptors`` imitate.
         pairs_per_epoch: length of an epoch.
         model: shapes of the network.
@@ -156,16 +163,18 @@ class TrainConfig(Settings):
         """Read a YAML file, with changes such as ``data.photos=DIR`` on top.
 
         Args:
-            path: of the file, or the name of a configuration that comes with semkey, such as ``compact-small``.
+            path: of the file, or the name of a configuration that comes with semkey, such as ``compact-small``, or of
+                any preset over a backbone, such as ``dinov3-base``. Shapes of the network that the file leaves out are
+                those of ``init``.
             changes: see :func:`semkey.settings.override`.
 
         Raises:
             ConfigError: the file cannot be read, an unknown key or a value that cannot be; the message has the file.
         """
-        path = find_config(path)
-        values = override(read_yaml(path), changes)
+        path, own = _find(path)
+        values = override(read_yaml(path), [*own, *changes])
         try:
-            return cls.from_mapping(values)
+            return cls.from_mapping(_with_model_of_init(values))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -197,3 +206,22 @@ def find_config(name: str | Path) -> Path:
             f"no configuration '{name}'{hint and ', '}{hint} (a YAML file, or one of {', '.join(shipped)})"
         )
     return shipped[str(name)]
+
+
+def _find(name: str | Path) -> tuple[Path, list[str]]:
+    """The file of a configuration, and what is changed in it: backbones without one of their own share a file."""
+    is_shared = str(name) in BACKBONES and str(name) not in shipped_configs() and not Path(name).exists()
+    if not is_shared:
+        return find_config(name), []
+    return find_config(_SHARED), [f"name={name}", f"model.backbone={name}"]
+
+
+def _with_model_of_init(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration whose network has the shapes of the one that it starts from, where it names no others."""
+    init, own = values.get("init"), values.get("model") or {}
+    if not isinstance(init, str) or not isinstance(own, Mapping):
+        return values
+    path = presets()[init].path if init in presets() else Path(init)
+    if not path.is_file():  # the run says so when it starts
+        return values
+    return {**values, "model": {**read_config(path).to_mapping(), **own}}

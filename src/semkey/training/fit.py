@@ -205,6 +205,7 @@ class _Training:
             logged=lambda kind, step, values: self._log(plan, kind, step, values),
             validated=lambda step, result: self._validated(plan, step, result),
             asked_to_stop=lambda: stop.is_set,
+            noted=lambda line: self._tell(self.events.noted, line),
         )
         loop = StageLoop(self.fabric, model, plan, self.config, self.checkpoints, self.held_out, events, self.feed)
         state = self.checkpoints.newest(name, self.config, self.fabric.device) if self.resume else None

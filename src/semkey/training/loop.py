@@ -22,6 +22,7 @@ from semkey.training.checkpointing import CheckpointFolder, random_state, restor
 from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
 from semkey.training.feeding import MicroBatches, next_batch, pair_loader
+from semkey.training.keeping import BestWeights
 from semkey.training.objectives.imitation import Guide, wants_guide
 from semkey.training.objectives.losses import Batch, Objectives, compute
 from semkey.training.objectives.optimisation import (
@@ -64,12 +65,14 @@ class StageEvents:
         logged: a row of the log: kind, step, values.
         validated: step and result of a validation.
         asked_to_stop: whether the user wants to stop.
+        noted: one line that the user should know of.
     """
 
     stepped: Callable[[int, int, dict[str, float]], None] = lambda *_: None
     logged: Callable[[str, int, dict[str, Any]], None] = lambda *_: None
     validated: Callable[[int, Validation], None] = lambda *_: None
     asked_to_stop: Callable[[], bool] = lambda: False
+    noted: Callable[[str], None] = lambda _: None
 
 
 @dataclass
@@ -132,6 +135,7 @@ class StageLoop:
         self.step, self.not_finite, self.is_stopped = 0, 0, False
         self.baseline: float | None = None
         self.best: dict[str, torch.Tensor] | None = None
+        self.kept = None if plan.config.keep_best is None else BestWeights(plan.config.keep_best)
         self.bfloat16 = autocast_bfloat16(config.optimizer.precision, fabric.device)
         self.guide: Guide | None = None
         if config.guide is not None and wants_guide(plan.config.active_losses):
@@ -153,6 +157,7 @@ class StageLoop:
             "not_finite": self.not_finite,
             "baseline": self.baseline,
             "best": self.best,
+            "kept": None if self.kept is None else self.kept.state(),
             "is_stopped": self.is_stopped,
         }
 
@@ -166,6 +171,8 @@ class StageLoop:
         restore_random_state(state["rng"])
         self.step, self.not_finite = state["step"], state["not_finite"]
         self.baseline, self.best, self.is_stopped = state["baseline"], state["best"], state["is_stopped"]
+        if self.kept is not None and state.get("kept") is not None:
+            self.kept.load(state["kept"])
 
     def save(self) -> Path | None:
         """Write a checkpoint, in the first process."""
@@ -178,8 +185,9 @@ class StageLoop:
 
     def run(self, pairs: Dataset) -> bool:
         """Train to the end of the stage; False where the user stopped it (after a checkpoint)."""
-        if self.step == 0 and isinstance(self.plan.config, FinetuneStage):
-            self.best = _copy(self.average.model)
+        is_watched = isinstance(self.plan.config, FinetuneStage)
+        if self.step == 0 and (is_watched or self.kept is not None):
+            self.best = _copy(self.average.model) if is_watched else None
             self.baseline = self._validate().get(_DESCRIPTOR_METRIC)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         order = MicroBatches(self.plan, self.config, self.step, rank, world)
@@ -200,6 +208,7 @@ class StageLoop:
                 self.save()
         if self.best is not None:
             self._restore_if_fallen()
+        self._restore_best()
         self.save()
         return True
 
@@ -345,7 +354,10 @@ class StageLoop:
                 feed=self.feed,
             )
             self.events.validated(self.step, result)
-        return result.figures if self.fabric.world_size == 1 else self.fabric.broadcast(result.figures)
+        figures = result.figures if self.fabric.world_size == 1 else self.fabric.broadcast(result.figures)
+        if self.kept is not None:
+            self.kept.offer(self.average.model, figures, self.step)
+        return figures
 
     def _watch_descriptors(self, figures: dict[str, float]) -> None:
         """Keep the weights whose descriptors did not get worse; stop where they did."""
@@ -362,6 +374,15 @@ class StageLoop:
     def _restore_if_fallen(self) -> None:
         if self.is_stopped and self.best is not None:
             self.average.model.load_state_dict(self.best)
+
+    def _restore_best(self) -> None:
+        """End with the weights of the best validation, and say so where these are not the last ones."""
+        if self.kept is None or not self.kept.restore(self.average.model, self.step):
+            return
+        kept = self.kept
+        which = f"of step {kept.step}" if kept.step else "that it started from"
+        self.events.noted(f"stage {self.plan.name} keeps the weights {which}: {kept.figure} {kept.value:.4f}")
+        self._validate()
 
 
 def _colors(batch: Batch) -> torch.Tensor | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semkey.errors import ConfigError
-from semkey.settings import Settings, require, require_within, unknown_key
+from semkey.settings import Settings, require, require_choice, require_within, unknown_key
 
 StageName = Literal["descriptor", "detector", "reliability", "finetune"]
 STAGES: tuple[StageName, ...] = ("descriptor", "detector", "reliability", "finetune")
@@ -37,6 +37,7 @@ DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", "success", *RELIABILI
 """Losses over keypoints that are detected in both views: they cost as much as all others together."""
 
 Gradients = Literal["sum", "kendall", "pcgrad", "cagrad"]
+KeptBy = Literal["descriptor_accuracy", "matching_score", "precision", "repeatability", "reliability_auroc"]
 DetectorMode = Literal["decoupled", "joint", "parallel"]
 
 
@@ -100,6 +101,9 @@ class StageConfig(Settings):
         losses: weight of each loss by name; names that are not given keep their default, 0 switches one off.
         detected_every: losses over detected keypoints are computed on every n-th step.
         detected_from: ... and only once the stage has seen this many pairs: an untrained detector has no keypoints.
+        keep_best: a figure of the validation (:class:`semkey.training.validation.Validation`): the stage ends with the
+            weights of its validation where that was highest, those that it started from among them; None ends with the
+            last ones.
     """
 
     epochs: float = 1.0
@@ -107,6 +111,7 @@ class StageConfig(Settings):
     losses: Mapping[str, float] = field(default_factory=dict)
     detected_every: int = 1
     detected_from: int = 0
+    keep_best: KeptBy | None = None
 
     allowed_losses = LOSSES
 
@@ -114,6 +119,7 @@ class StageConfig(Settings):
         require_within(self, "[0, inf)", "epochs")
         require_within(self, "(0, 1)", "learning_rate")
         require_within(self, "[1, inf)", "detected_every")
+        require_choice(self, "keep_best")
         for name, weight in self.losses.items():
             if name not in LOSSES:
                 raise unknown_key("losses", name, LOSSES)
