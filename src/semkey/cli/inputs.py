@@ -18,7 +18,22 @@ if TYPE_CHECKING:
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
-    "auto", "tum", "euroc", "kitti", "7scenes", "scannet", "tartanair", "icl-nuim", "bag", "video", "folder", "webcam"
+    "auto",
+    "tum",
+    "euroc",
+    "kitti",
+    "7scenes",
+    "scannet",
+    "tartanair",
+    "icl-nuim",
+    "nerfstudio",
+    "colmap",
+    "record3d",
+    "stray",
+    "bag",
+    "video",
+    "folder",
+    "webcam",
 ]
 SensorChoice = Literal["rgbd", "stereo", "mono"]
 

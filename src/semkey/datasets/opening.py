@@ -9,12 +9,16 @@ from typing import Protocol
 from semkey.datasets.bags.bag_sequence import open_bag
 from semkey.datasets.bags.reader import BAG_SUFFIXES, is_bag
 from semkey.datasets.cameras.calibration import CameraArgument, read_camera
+from semkey.datasets.readers.colmap import is_colmap, open_colmap
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
 from semkey.datasets.readers.icl_nuim import is_icl_nuim, open_icl_nuim
 from semkey.datasets.readers.kitti import is_kitti, open_kitti
+from semkey.datasets.readers.nerfstudio import is_nerfstudio, open_nerfstudio
+from semkey.datasets.readers.record3d import is_record3d, open_record3d
 from semkey.datasets.readers.scannet import is_scannet, open_scannet
 from semkey.datasets.readers.seven_scenes import open_seven_scenes
+from semkey.datasets.readers.stray import is_stray, open_stray
 from semkey.datasets.readers.tartanair import is_tartanair, open_tartanair
 from semkey.datasets.readers.tum import open_tum
 from semkey.datasets.readers.video import VIDEO_SUFFIXES, open_video
@@ -35,6 +39,10 @@ _OPENERS: dict[str, _Opener] = {
     "scannet": open_scannet,
     "tartanair": open_tartanair,
     "icl-nuim": open_icl_nuim,
+    "nerfstudio": open_nerfstudio,
+    "colmap": open_colmap,
+    "record3d": open_record3d,
+    "stray": open_stray,
     "bag": open_bag,
     "video": open_video,
     "folder": open_folder,
@@ -45,6 +53,11 @@ FORMATS = ("auto", *_OPENERS, "webcam")
 
 _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
 
+_FILES_OF_FOLDERS = {
+    ".r3d": "is a packed recording of Record3D; unpack it (unzip) and give the folder",
+    ".json": "give the folder of a transforms.json, not the file",
+}
+
 # In the order in which they are tried: files of one layout can lie in a folder of another.
 _IS_FORMAT: dict[str, Callable[[Path], bool]] = {
     "tum": lambda path: any((path / name).exists() for name in _TUM_FILES),
@@ -54,6 +67,10 @@ _IS_FORMAT: dict[str, Callable[[Path], bool]] = {
     "scannet": is_scannet,
     "tartanair": is_tartanair,
     "icl-nuim": is_icl_nuim,
+    "stray": is_stray,
+    "record3d": is_record3d,
+    "nerfstudio": is_nerfstudio,
+    "colmap": is_colmap,
     "bag": is_bag,
     "folder": lambda path: bool(list_images(path)) or (path / "left").is_dir(),
 }
@@ -129,6 +146,8 @@ def _detect_format(path: Path) -> str:
             return "video"
         if suffix in BAG_SUFFIXES:
             return "bag"
+        if suffix in _FILES_OF_FOLDERS:
+            raise DatasetError(f"{path}: {_FILES_OF_FOLDERS[suffix]}")
         raise DatasetError(f"{path}: unknown kind of file '{suffix}'; pass --format video if it is a video")
     found = _folder_format(path)
     if found is not None:
