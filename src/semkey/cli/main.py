@@ -8,7 +8,20 @@ from collections.abc import Sequence
 import typer
 
 from semkey import __version__
-from semkey.cli import backbones, data, demo, detect, info, localize, match, match_train, render_room, slam, train
+from semkey.cli import (
+    backbones,
+    data,
+    demo,
+    detect,
+    info,
+    localize,
+    match,
+    match_all,
+    match_train,
+    render_room,
+    slam,
+    train,
+)
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export.commands import app as export_app
@@ -50,6 +63,7 @@ def _semkey(
 app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("match")(match.match)
+app.command("match-all")(match_all.match_all)
 app.command("slam")(slam.slam)
 app.command("localize")(localize.localize)
 app.add_typer(eval_commands.app, name="eval")
