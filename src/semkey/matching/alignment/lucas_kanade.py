@@ -39,7 +39,7 @@ class AlignmentConfig(Settings):
 
     radius: int = 5
     smoothing_px: float = 0.7
-    iterations: int = 5
+    iterations: int = 4
     largest_move_px: float = 3.0
     prior_px: float = 1.0
     noise: float = 3.0
@@ -180,17 +180,19 @@ class _Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class _Template:
-    """Patches of image 0, of zero mean and unit contrast.
+    """Patches of image 0.
 
     Attributes:
-        rows: (M, 4, S^2) their values, their derivatives by x and y without their means, and ones.
-        own: (M, 2) products of derivatives and values.
+        rows: (M, 4, S^2) grey levels, their derivatives by x and y, and ones; means are taken out of products only.
+        means: (M, 3) of the first three rows.
+        own: (M, 2) products of derivatives and values, as those of patches of zero mean and unit contrast.
         contrast: (M,) standard deviation of the grey levels.
-        hessian: (M, 2, 2) of the derivatives.
+        hessian: (M, 2, 2) of the derivatives, likewise.
         slope: (M,) root mean square slope, grey levels per pixel.
     """
 
     rows: Floats
+    means: Array
     own: Array
     contrast: Array
     hessian: Array
@@ -206,29 +208,31 @@ class _Template:
         square[:, 0] = wide[:, 1:-1, 1:-1]
         square[:, 1] = 0.5 * (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2])
         square[:, 2] = 0.5 * (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1])
-        slope = np.sqrt(np.einsum("mks,mks->m", rows[:, 1:3], rows[:, 1:3]) / rows.shape[2])
-        rows[:, :3] -= rows[:, :3].mean(axis=2, keepdims=True)
-        contrast = np.sqrt(np.einsum("ms,ms->m", rows[:, 0], rows[:, 0]) / rows.shape[2]) + np.float32(1e-3)
-        rows[:, :3] /= contrast[:, None, None]
-        rows[:, 3] = 1.0
-        products = (rows[:, :3] @ rows[:, :3].transpose(0, 2, 1)).astype(np.float64)
+        square[:, 3] = 1.0
+        pixels = rows.shape[2]
+        products = (rows @ rows.transpose(0, 2, 1)).astype(np.float64)
+        means = products[:, :3, 3] / pixels
+        centred = products[:, :3, :3] - pixels * means[:, :, None] * means[:, None, :]
+        contrast = np.sqrt(np.maximum(centred[:, 0, 0] / pixels, 0.0)) + 1e-3
+        centred /= np.square(contrast)[:, None, None]
         return cls(
             rows=rows,
-            own=products[:, 1:, 0],
-            contrast=contrast.astype(np.float64),
-            hessian=products[:, 1:, 1:],
-            slope=slope.astype(np.float64),
+            means=means,
+            own=centred[:, 1:, 0],
+            contrast=contrast,
+            hessian=centred[:, 1:, 1:],
+            slope=np.sqrt((products[:, 1, 1] + products[:, 2, 2]) / pixels),
         )
 
     def compare(self, image: Floats, places: _Places) -> _Comparison:
         values = sample(image, places.x, places.y)
         pixels = values.shape[1]
-        with_values, by_x, by_y, total = (self.rows @ values[:, :, None])[:, :, 0].astype(np.float64).T
+        products = (self.rows @ values[:, :, None])[:, :, 0].astype(np.float64)
+        total = products[:, 3]
         square = np.einsum("ms,ms->m", values, values).astype(np.float64) / pixels
         contrast = np.sqrt(np.maximum(square - (total / pixels) ** 2, 0.0)) + 1e-3
-        # The rows have no mean, so that of the patch need not be subtracted.
-        pull = np.stack([by_x, by_y], axis=1) / contrast[:, None] - self.own
-        return _Comparison(correlation=with_values / (pixels * contrast), pull=pull)
+        centred = (products[:, :3] - self.means * total[:, None]) / (self.contrast * contrast)[:, None]
+        return _Comparison(correlation=centred[:, 0] / pixels, pull=centred[:, 1:] - self.own)
 
 
 def _inside(points: Array, image: Floats) -> NDArray[np.bool_]:
