@@ -76,18 +76,6 @@ def test_float_image_is_refused_with_the_way_out(tmp_path: Path) -> None:
         read_image(tmp_path / "f.tif")
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path, picture: np.ndarray) -> None:
-    data = encode(".jpg", picture)
-    # One EXIF entry: orientation 6, "turn by 90 degrees to show".
-    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    payload = b"Exif\0\0" + tiff
-    (tmp_path / "r.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2) + payload + data[2:])
-    shown = cv2.imread(str(tmp_path / "r.jpg"))
-    assert shown is not None
-    assert shown.shape == (64, 48, 3), "the file must hold a rotation for this test"
-    assert read_image(tmp_path / "r.jpg").shape == (48, 64, 3)
-
-
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello, I am no picture")

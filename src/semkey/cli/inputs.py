@@ -132,12 +132,14 @@ class InputOptions(Settings):
             ROS, Kalibr, OpenCV, COLMAP, ORB-SLAM or nerfstudio, by which images are undistorted and rectified.
         calibration: the same as ``--camera FILE``.
         topics: of a bag, which topic is what: rgb, depth, info, right, right_info, imu; the rest is found by type.
+        depth_scale: stored units per metre of depth images, where the format's own is wrong: 1000 for millimetres.
     """
 
     format: Format = "auto"
     camera: str | None = option(None, metavar="FX,FY,CX,CY|FILE")
     calibration: Path | None = option(None, metavar="FILE.yaml")
     topics: str | None = option(None, metavar="ROLE=TOPIC,...")
+    depth_scale: float | None = option(None, metavar="UNITS")
 
     def open(self, path: Path) -> FrameSequence:
         """The sequence; missing and broken files in mid-sequence are reported, not fatal.
@@ -156,4 +158,6 @@ class InputOptions(Settings):
             argument = parse_camera(self.camera)
         elif self.calibration is not None:
             argument = read_calibration(self.calibration)
-        return open_sequence(path, format=self.format, camera=argument, topics=self.topics)
+        return open_sequence(
+            path, format=self.format, camera=argument, topics=self.topics, depth_scale=self.depth_scale
+        )

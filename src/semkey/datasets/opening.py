@@ -14,6 +14,7 @@ from semkey.datasets.readers.euroc import is_euroc, open_euroc
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
 from semkey.datasets.readers.icl_nuim import is_icl_nuim, open_icl_nuim
 from semkey.datasets.readers.kitti import is_kitti, open_kitti
+from semkey.datasets.readers.listing import log_faults
 from semkey.datasets.readers.nerfstudio import is_nerfstudio, open_nerfstudio
 from semkey.datasets.readers.record3d import is_record3d, open_record3d
 from semkey.datasets.readers.scannet import is_scannet, open_scannet
@@ -82,6 +83,7 @@ def open_sequence(
     format: str = "auto",
     camera: CameraArgument | str | Path | None = None,
     topics: Mapping[str, str] | str | None = None,
+    depth_scale: float | None = None,
     strict: bool = False,
 ) -> FrameSequence:
     """Open a sequence of frames. What it lists is checked at once; images are read when they are asked for.
@@ -96,12 +98,14 @@ def open_sequence(
             None for videos, plain folders and webcams).
         topics: of a bag, which topic is what (:data:`semkey.datasets.bags.topics.ROLES`): a mapping, or the text
             ``rgb=/camera/color/image_raw,depth=none``. What is not given is found by type.
+        depth_scale: stored units per metre of depth images, where it is not what the layout says: 1000 for millimetres.
         strict: raise for a listed file that is missing or empty and for a timestamp that is given twice. Without it,
             such a frame is a :class:`BrokenFrame` or left out, and told in ``faults`` of the sequence and in a warning.
 
     Raises:
         DatasetError: the input is missing, is no such sequence, or has a broken list; with ``strict`` a missing file.
-        ConfigError: an unknown format, or camera parameters that do not fit the images.
+        ConfigError: an unknown format, camera parameters that do not fit the images, or a depth scale where there is
+            nothing to scale.
         InputError: no image can be read.
 
     Example:
@@ -126,13 +130,19 @@ def open_sequence(
         if not path.exists():
             raise DatasetError(f"{path}: no such file or folder")
         chosen = _detect_format(path) if format == "auto" else format
-        if chosen == "bag":
-            return open_bag(path, camera, topics=topics, strict=strict)
-        if topics is not None:
+        is_bag = chosen == "bag"
+        if not is_bag and topics is not None:
             raise ConfigError(f"{path}: topics are of bags; this is of format '{chosen}'")
-        if path.is_dir() == (chosen == "video"):
+        if not is_bag and path.is_dir() == (chosen == "video"):
             raise DatasetError(f"{path}: format '{chosen}' needs a {'file' if chosen == 'video' else 'folder'}")
-        return _OPENERS[chosen](path, camera, strict=strict)
+        sequence = (
+            open_bag(path, camera, topics=topics, strict=strict)
+            if is_bag
+            else _OPENERS[chosen](path, camera, strict=strict)
+        )
+        sequence = sequence if depth_scale is None else sequence.with_depth_scale(depth_scale)
+        log_faults([fault for fault in sequence.faults if fault.kind == "depth"])
+        return sequence
     except OSError as error:
         raise DatasetError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
 

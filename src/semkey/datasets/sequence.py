@@ -12,14 +12,14 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.errors import DatasetError, InputError, SemkeyError
+from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
 from semkey.images.masks import MaskSource, check_mask
 
 #: What a sequence can be tracked with: depth images, rectified pairs, or single images only.
 Sensor = Literal["rgbd", "stereo", "mono"]
 
-FaultKind = Literal["missing", "duplicate", "out-of-order", "unpaired", "gap"]
+FaultKind = Literal["missing", "duplicate", "out-of-order", "unpaired", "gap", "depth", "turned"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -82,7 +82,8 @@ class SequenceFault:
         kind: ``missing`` (a listed file is not there or empty: that frame is broken), ``duplicate`` (a timestamp
             occurs twice: the later row is left out), ``out-of-order`` (rows were sorted by time, or a frame that lies
             in the past was left out), ``unpaired`` (an image without depth or right image is left out), ``gap`` (time
-            jumps between two frames).
+            jumps between two frames), ``depth`` (its unit is probably another one), ``turned``
+            (the EXIF orientation of some images differs from that of the others).
         message: one line that names the file, and the line where it applies.
     """
 
@@ -127,6 +128,8 @@ class FrameSequence(ABC):
         timestamps: (N,) float64 seconds, strictly increasing.
         ground_truth: N poses T_world_cam (4, 4) float64, None for a frame without one; known without loading images.
         faults: what was wrong with the listing.
+        notes: what was taken for granted about the input and changes the result, a line each: pictures that are
+            turned upright, stamps in another unit than seconds, how 16 bits become 8.
         is_live: whether frames come from a running camera: they can be read in order only, ``len`` is an upper bound,
             a timestamp is NaN until its frame was read, and :meth:`read` raises :class:`EndOfSequence` at the end.
         imu: inertial measurements of the input, None where it has none.
@@ -155,6 +158,7 @@ class FrameSequence(ABC):
         ground_truth: Sequence[NDArray[np.float64] | None],
         baseline: float | None = None,
         faults: Sequence[SequenceFault] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.format = format
@@ -164,6 +168,7 @@ class FrameSequence(ABC):
         self.timestamps = timestamps
         self.ground_truth = tuple(ground_truth)
         self.faults = tuple(faults)
+        self.notes = tuple(notes)
 
     @property
     def has_ground_truth(self) -> bool:
@@ -190,8 +195,23 @@ class FrameSequence(ABC):
             raise DatasetError(f"{self.name}: has no {what}; format {self.format} can be tracked as {there} here")
         limited = copy(self)
         limited.has_depth = sensor == "rgbd"
+        if sensor != "rgbd":
+            limited.faults = tuple(fault for fault in self.faults if fault.kind != "depth")
         limited.baseline = self.baseline if sensor == "stereo" else None
         return limited
+
+    def with_depth_scale(self, units_per_metre: float) -> Self:
+        """This sequence with depth of another unit than its layout says.
+
+        Args:
+            units_per_metre: stored units per metre of its depth images, > 0: 1000 for millimetres.
+
+        Raises:
+            ConfigError: there are no depth images, or their format says what they hold, or the number is not positive.
+        """
+        del units_per_metre
+        what = "has depth in metres" if self.has_depth else "has no depth images"
+        raise ConfigError(f"{self.name}: {what}; there is no depth scale to set")
 
     def with_masks(self, masks: MaskSource | str | Path) -> Self:
         """This sequence with a mask for every frame: what is left out of its (left) image.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
-from semkey.images.reading import read_image
+from semkey.images.reading import read_stored
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 """In the order in which a mask is looked for in a folder."""
@@ -32,9 +32,12 @@ def read_mask(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         InputError: as for :func:`semkey.images.read_image`.
     """
-    brightest = read_image(path).max(axis=2)
+    stored = read_stored(path)
+    if stored.ndim == 3:
+        stored = stored[..., :-1] if stored.shape[2] in (2, 4) else stored  # an alpha channel says nothing
+        stored = stored.max(axis=2)
     threshold = 128 if Path(path).suffix.lower() in _JPEG_SUFFIXES else 1
-    return np.where(brightest >= threshold, np.uint8(255), np.uint8(0))
+    return np.where(stored >= threshold, np.uint8(255), np.uint8(0))
 
 
 def check_mask(mask: object, size: tuple[int, int], *, name: str = "mask") -> NDArray[np.bool_]:

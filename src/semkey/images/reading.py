@@ -7,7 +7,7 @@ import threading
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -15,11 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
+from semkey.images.exif import Exif, parse_exif
+from semkey.images.orientation import UPRIGHT, turn_upright
+from semkey.images.tones import Tone, tone_of
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 JPEG_START_OF_SCAN = 0xDA
+# Where the EXIF block of a JPEG ends at the latest, behind colour profiles and the like.
+_EXIF_BYTES = 1 << 18
 
 
 @dataclass
@@ -34,14 +39,19 @@ class _LogLevel:
 _log_level = _LogLevel()
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file as 8-bit RGB.
+def read_image(
+    path: str | os.PathLike[str], *, orientation: int | None = None, tone: Tone | None = None
+) -> NDArray[np.uint8]:
+    """Read an image file as 8-bit RGB, upright.
 
-    Gray is repeated into three channels, an alpha channel is dropped, 16-bit values are scaled to 8 bits. The EXIF
-    orientation is not applied: pixels come as the camera stored them, as the intrinsics of a calibrated camera expect.
+    Gray is repeated into three channels, an alpha channel is dropped, 16-bit values are scaled to 8 bits: by 257
+    where they spread over the range, else stretched between their own percentiles (:mod:`semkey.images.tones`).
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, BMP, PNM or any other file that OpenCV decodes; any Unicode name.
+        orientation: how to turn the stored picture, see :mod:`semkey.images.orientation`; None does as its EXIF block
+            says, as programs that show pictures do; 1 leaves it as it is stored (TIFF files are turned always).
+        tone: for 16-bit values, which become black and white; None finds them for this picture.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -50,9 +60,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         InputError: the file is missing, a folder, empty, truncated, damaged, not an image, or of a pixel type other
             than 8- or 16-bit unsigned.
     """
-    pixels = _decode(Path(path))
+    data = _read_bytes(Path(path))
+    pixels = _decode(Path(path), data)
+    code = _orientation(data) if orientation is None else orientation
     if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
+        pixels = (tone or tone_of([pixels])).apply(pixels)
     if pixels.dtype != np.uint8:
         raise InputError(f"{path} has {pixels.dtype} pixels: convert it to an 8- or 16-bit image")
     if pixels.ndim == 3 and pixels.shape[2] == 2:  # gray + alpha
@@ -64,37 +76,73 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     else:
         # In place: at 100 megapixels a second copy is 300 MB.
         rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    return np.asarray(rgb, dtype=np.uint8)
+    return np.asarray(turn_upright(rgb, code), dtype=np.uint8)
 
 
-def read_depth(path: str | os.PathLike[str], scale: float) -> NDArray[np.float32]:
-    """Read a 16-bit depth map in metres.
-
-    Args:
-        path: a single-channel 16-bit image (PNG in TUM RGB-D and 7-Scenes).
-        scale: stored units per metre, > 0 (TUM RGB-D 5000, 7-Scenes 1000).
-
-    Returns:
-        (H, W) float32 metres; 0 where the depth is invalid (stored as 0, or as 65535, which 7-Scenes uses).
+def read_stored(path: str | os.PathLike[str]) -> NDArray:
+    """The values of an image file as they are stored, turned upright: (H, W) or (H, W, C), BGR, of any depth.
 
     Raises:
-        InputError: as for :func:`read_image`, or the file is not single-channel 16-bit, or ``scale`` is not positive.
+        InputError: as for :func:`read_image`, but for the pixel type.
+    """
+    data = _read_bytes(Path(path))
+    return turn_upright(_decode(Path(path), data), _orientation(data))
+
+
+def read_exif(path: str | os.PathLike[str]) -> Exif:
+    """What the camera has noted in an image file; all unknown where there is nothing.
+
+    Raises:
+        InputError: the file is missing, a folder, empty or cannot be read.
+    """
+    start = _read_bytes(Path(path), most=_EXIF_BYTES)
+    # In other kinds than these the notes may stand behind the picture.
+    data = start if start.startswith((JPEG_START, PNG_SIGNATURE)) else _read_bytes(Path(path))
+    return replace(parse_exif(data), orientation=_orientation(data))
+
+
+def read_depth(path: str | os.PathLike[str], scale: float, *, scale_of_floats: float = 1.0) -> NDArray[np.float32]:
+    """Read a depth map in metres.
+
+    Args:
+        path: a single-channel image of 16-bit integers (PNG in TUM RGB-D and 7-Scenes) or of 32-bit floats (TIFF).
+        scale: stored units per metre of integers, > 0 (TUM RGB-D 5000, 7-Scenes 1000).
+        scale_of_floats: stored units per metre of floats, > 0; they are metres mostly.
+
+    Returns:
+        (H, W) float32 metres; 0 where the depth is invalid (stored as 0, as 65535, which 7-Scenes uses, or as a float
+        that is not finite or not positive).
+
+    Raises:
+        InputError: as for :func:`read_image`, or the file is not single-channel of such numbers, or a scale is not
+            positive.
     """
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"depth scale must be a positive number of units per metre, got {scale}")
-    stored = _decode(Path(path))
+    stored = _decode(Path(path), _read_bytes(Path(path)))
+    if stored.ndim == 2 and stored.dtype == np.float32:
+        with np.errstate(invalid="ignore"):
+            metres = stored * np.float32(1.0 / scale_of_floats)
+            return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0.0))
     if stored.dtype != np.uint16 or stored.ndim != 2:
         channels = 1 if stored.ndim == 2 else stored.shape[2]
-        raise InputError(f"{path} is not a depth map: expected one 16-bit channel, found {channels} of {stored.dtype}")
+        raise InputError(
+            f"{path} is not a depth map: expected one channel of 16-bit integers or 32-bit floats, found {channels} of "
+            f"{stored.dtype}"
+        )
     depth = stored.astype(np.float32)
     depth *= np.float32(1.0 / scale)
     depth[stored == np.iinfo(np.uint16).max] = 0.0
     return depth
 
 
-def _decode(path: Path) -> NDArray:
+def _orientation(data: bytes) -> int:
+    """As the EXIF block says; OpenCV has turned TIFF files already."""
+    return UPRIGHT if data[:4] in (b"II*\x00", b"MM\x00*") else parse_exif(data).orientation
+
+
+def _decode(path: Path, data: bytes) -> NDArray:
     """The pixels of an image file exactly as stored (BGR order, any depth)."""
-    data = _read_bytes(path)
     damage = _find_damage(data)
     if damage is not None:
         raise InputError(f"{path} is {damage}: restore the file or leave it out")
@@ -110,11 +158,12 @@ def _decode(path: Path) -> NDArray:
     return pixels
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int = -1) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, not an image file")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(most)
     except FileNotFoundError as error:
         raise InputError(f"image not found: {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name

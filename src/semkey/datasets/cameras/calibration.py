@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semkey.datasets.cameras.formats.colmap import is_colmap_cameras
 from semkey.datasets.cameras.formats.reading import read_calibration
+from semkey.datasets.cameras.intrinsics import check_intrinsics
 from semkey.datasets.cameras.lens import Calibration
 from semkey.datasets.cameras.optics import Optics, make_optics
 from semkey.errors import ConfigError, DatasetError
@@ -68,6 +69,9 @@ def optics_for(argument: CameraArgument | None, size: tuple[int, int], *, stereo
         return Optics(camera=None)
     if isinstance(argument, Calibration):
         _check_size(argument.left.size, size, "write the calibration for the images as they are")
+        check_intrinsics(argument.left.intrinsics, size, is_sized=True)
+        if stereo and argument.right is not None:
+            check_intrinsics(argument.right.intrinsics, argument.right.size, is_sized=True)
         return make_optics(argument, stereo=stereo)
     return Optics(camera=camera_for(argument, size))
 
@@ -76,17 +80,21 @@ def camera_for(parameters: PinholeCamera | Sequence[float], size: tuple[int, int
     """The camera of images of ``size`` (width, height) with these parameters.
 
     Raises:
-        ConfigError: not four numbers, a value out of range, or a camera of another image size.
+        ConfigError: not four numbers, a value out of range, a camera of another image size, or numbers that no camera
+            of such images has, see :mod:`semkey.datasets.cameras.intrinsics`.
     """
     width, height = size
     if isinstance(parameters, PinholeCamera):
         advice = f"use camera.resized({width}, {height}) if the images were resized"
         _check_size((parameters.width, parameters.height), size, advice)
+        check_intrinsics((parameters.fx, parameters.fy, parameters.cx, parameters.cy), size, is_sized=True)
         return parameters
     if len(parameters) != 4:
         raise ConfigError(f"camera has {len(parameters)} numbers, expected four: fx, fy, cx, cy")
     fx, fy, cx, cy = (float(value) for value in parameters)
-    return PinholeCamera(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+    camera = PinholeCamera(fx=fx, fy=fy, cx=cx, cy=cy, width=width, height=height)
+    check_intrinsics((fx, fy, cx, cy), size)
+    return camera
 
 
 def _check_size(of_camera: tuple[int, int], size: tuple[int, int], advice: str) -> None:

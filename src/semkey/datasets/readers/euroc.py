@@ -19,7 +19,7 @@ from semkey.datasets.cameras.formats.kalibr import sensor_lens
 from semkey.datasets.cameras.lens import Calibration, Lens, rigid
 from semkey.datasets.cameras.yaml_section import YamlSection
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
+from semkey.datasets.readers.listing import as_given, image_size, require_file, rows_by_time
 from semkey.datasets.sequence import ImuSamples, SequenceFault
 from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at
@@ -67,7 +67,7 @@ def open_euroc(path: Path, camera: CameraArgument | None = None, *, strict: bool
         for stamp, left, right in pairs
     ]
     sequence = FileSequence(
-        name=mav.resolve().parent.name if mav.resolve().name == "mav0" else mav.resolve().name,
+        name=as_given(mav.parent if mav.name == "mav0" else mav).name,
         format="euroc",
         frames=frames,
         image_size=size,

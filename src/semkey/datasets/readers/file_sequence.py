@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.cameras.optics import Optics
-from semkey.datasets.readers.listing import log_faults, require_file, time_gaps
+from semkey.datasets.plausibility import find_tone, implausible_depth
+from semkey.datasets.readers.listing import log_faults, log_notes, require_file, time_gaps
 from semkey.datasets.sequence import Frame, FrameSequence, SequenceFault
 from semkey.errors import ConfigError, DatasetError
+from semkey.images.orientation import UPRIGHT
 from semkey.images.reading import PNG_SIGNATURE, read_depth, read_image
 
 #: Reads a depth file as (H, W) float32 metres, 0 where unknown.
@@ -50,9 +54,12 @@ class FileSequence(FrameSequence):
         frames: at least one, in order of time; depth for all of them or for none, and so right images.
         image_size: (width, height) of all stored images.
         optics: how stored images are delivered, and their camera.
-        depth: how depth is stored: raw units per metre of 16-bit images, or a function that reads a file.
+        depth: how depth is stored: raw units per metre of 16-bit images (floats are metres), or a function that
+            reads a file.
         depth_size: (width, height) of stored depth maps; None for that of the images.
         faults: what was found wrong with the listing so far.
+        notes: what was taken for granted so far.
+        orientation: how all stored images are turned to be upright; the optics are of the upright ones.
         strict: raise for a missing file instead of reporting it.
 
     Raises:
@@ -72,13 +79,20 @@ class FileSequence(FrameSequence):
         depth: float | DepthReader = 1.0,
         depth_size: tuple[int, int] | None = None,
         faults: Sequence[SequenceFault] = (),
+        notes: Sequence[str] = (),
+        orientation: int = UPRIGHT,
         strict: bool = False,
     ) -> None:
         self._frames = tuple(frames)
         self._image_size = image_size
         self._depth_size = depth_size or image_size
         self._optics = optics
+        self._orientation = orientation
+        self._scale_is_known = not isinstance(depth, float | int)
         self._read_depth: DepthReader = partial(read_depth, scale=depth) if isinstance(depth, float | int) else depth
+        self._tone = find_tone([frame.image for frame in frames])
+        if not self._tone.is_whole:
+            notes = [*notes, f"{name}: 16-bit values {self._tone.low} to {self._tone.high} become black to white"]
         has_depth = frames[0].depth is not None
         if has_depth and not np.array_equal(optics.T_stored_cam, np.eye(4)):
             raise ConfigError(f"{name}: depth maps cannot be rectified; give a calibration without the section 'right'")
@@ -86,6 +100,7 @@ class FileSequence(FrameSequence):
         timestamps = np.array([frame.timestamp for frame in frames], dtype=np.float64)
         found += time_gaps(name, timestamps)
         log_faults(found)
+        log_notes(notes)
         super().__init__(
             name=name,
             format=format,
@@ -97,7 +112,27 @@ class FileSequence(FrameSequence):
                 None if frame.T_world_cam is None else frame.T_world_cam @ optics.T_stored_cam for frame in frames
             ],
             faults=found,
+            notes=notes,
         )
+        self._check_depth_scale()
+
+    def with_depth_scale(self, units_per_metre: float) -> Self:
+        """See :class:`FrameSequence`."""
+        if not self.has_depth or self._scale_is_known:
+            return super().with_depth_scale(units_per_metre)
+        if not (np.isfinite(units_per_metre) and units_per_metre > 0):
+            raise ConfigError(f"depth scale must be a positive number of units per metre, got {units_per_metre}")
+        scaled = copy(self)
+        scaled._read_depth = partial(read_depth, scale=units_per_metre, scale_of_floats=units_per_metre)
+        scaled.faults = tuple(fault for fault in self.faults if fault.kind != "depth")
+        scaled._check_depth_scale()
+        return scaled
+
+    def _check_depth_scale(self) -> None:
+        files = [frame.depth for frame in self._frames if frame.depth is not None]
+        strange = implausible_depth(files, self._read_depth, self.name) if self.has_depth else None
+        if strange is not None:
+            self.faults = (*self.faults, SequenceFault(kind="depth", message=strange))
 
     def _check_files(self, strict: bool) -> list[SequenceFault]:
         faults: list[SequenceFault] = []
@@ -141,7 +176,7 @@ class FileSequence(FrameSequence):
 
     def _load_image(self, path: Path) -> NDArray[np.uint8]:
         require_file(path)
-        image = read_image(path)
+        image = read_image(path, orientation=self._orientation, tone=self._tone)
         height, width = image.shape[:2]
         if (width, height) != self._image_size:
             expected = "{}x{}".format(*self._image_size)

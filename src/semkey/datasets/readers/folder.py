@@ -1,7 +1,11 @@
 """A plain folder of images, in natural order of their names (img2 before img10); no depth, no poses.
 
-A folder with the subfolders ``left`` and ``right`` holds pairs, in the order of their names; with a calibration of both
-cameras it is a stereo sequence, else the left images alone are used.
+Photos are turned upright as the EXIF orientation of the first one says, all alike, since one camera took them.
+
+A folder with the subfolders ``left`` and ``right`` holds pairs of equal names (``left/7.png`` and ``right/7.jpg``,
+``left/a_left.png`` and ``right/a_right.png``), or of equal numbers in their names, or of the nearest ones where these
+are stamps; with a calibration of both cameras it is a stereo sequence, else the left images alone are used. Pairs are
+taken as they are stored.
 """
 
 from __future__ import annotations
@@ -11,9 +15,14 @@ from pathlib import Path
 
 from semkey.datasets.cameras.calibration import CAMERA_FILE, CameraArgument, optics_for, read_camera_file
 from semkey.datasets.cameras.lens import Calibration
+from semkey.datasets.cameras.turning import turned_argument
+from semkey.datasets.pairing import pair_images
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size
-from semkey.errors import DatasetError
+from semkey.datasets.readers.listing import as_given, image_size
+from semkey.datasets.sequence import SequenceFault
+from semkey.errors import DatasetError, InputError
+from semkey.images.orientation import UPRIGHT, shown_size
+from semkey.images.reading import read_exif
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
@@ -42,30 +51,55 @@ def open_folder(path: Path, camera: CameraArgument | None = None, *, strict: boo
         strict: raise for an empty file (0 bytes) instead of reporting it.
 
     Raises:
-        DatasetError: there are no images, ``left`` and ``right`` hold different numbers of them, or (``strict``) one is
-            empty.
+        DatasetError: there are no images, no image in ``left`` has one in ``right``, or (``strict``) one is empty.
     """
     lefts, rights = list_images(path), []
+    faults: list[SequenceFault] = []
+    seconds: list[float] | None = None
     if not lefts and (path / "left").is_dir():
         lefts = list_images(path / "left")
         if isinstance(camera, Calibration) and camera.right is not None and (path / "right").is_dir():
-            rights = list_images(path / "right")
-            if len(lefts) != len(rights):
-                raise DatasetError(f"{path}: {len(lefts)} images in left, {len(rights)} in right; they must be pairs")
+            pairing = pair_images(path, lefts, list_images(path / "right"))
+            lefts, rights, faults, seconds = pairing.lefts, pairing.rights, pairing.faults, pairing.seconds
     if not lefts:
         raise DatasetError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
     size = image_size(lefts)
     if camera is None and (path / CAMERA_FILE).exists():
         camera = read_camera_file(path / CAMERA_FILE)
+    orientation = UPRIGHT if rights else _orientation(lefts, faults)
+    camera, note = turned_argument(camera, orientation, size)
+    size = shown_size(size, orientation)
     frames = [
-        FrameFiles(timestamp=index / FRAMES_PER_SECOND, image=left, right=rights[index] if rights else None)
+        FrameFiles(
+            timestamp=index / FRAMES_PER_SECOND if seconds is None else seconds[index],
+            image=left,
+            right=rights[index] if rights else None,
+        )
         for index, left in enumerate(lefts)
     ]
     return FileSequence(
-        name=path.resolve().name,
+        name=as_given(path).name,
         format="folder",
         frames=frames,
         image_size=size,
         optics=optics_for(camera, size, stereo=bool(rights)),
+        faults=faults,
+        notes=[] if note is None else [f"{path}: {note}"],
+        orientation=orientation,
         strict=strict,
     )
+
+
+def _orientation(images: list[Path], faults: list[SequenceFault]) -> int:
+    """How the pictures are turned: as the first one says, since turning some otherwise would turn the camera."""
+    codes: list[int] = []
+    for image in images:
+        try:
+            codes.append(read_exif(image).orientation)
+        except InputError:
+            codes.append(codes[0] if codes else UPRIGHT)
+    others = sum(code != codes[0] for code in codes)
+    if others:
+        message = f"{images[0].parent}: {others} of {len(images)} pictures are to be turned otherwise than the first"
+        faults.append(SequenceFault(kind="turned", message=f"{message}; all are turned as it is"))
+    return codes[0]

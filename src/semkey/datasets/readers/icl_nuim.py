@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from semkey.datasets.cameras.calibration import CameraArgument, camera_for, optics_for
 from semkey.datasets.cameras.lens import Calibration
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size, rows_by_time
+from semkey.datasets.readers.listing import as_given, image_size, rows_by_time
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError, InputError
 from semkey.geometry.camera import PinholeCamera
@@ -66,7 +66,7 @@ def open_icl_nuim(path: Path, camera: CameraArgument | None = None, *, strict: b
     pinhole = camera.left.pinhole if isinstance(camera, Calibration) else camera_for(camera, size)
     truth = _read_ground_truth(path)
     return FileSequence(
-        name=path.resolve().name,
+        name=as_given(path).name,
         format="icl-nuim",
         frames=[
             FrameFiles(

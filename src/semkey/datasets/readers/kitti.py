@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from semkey.datasets.cameras.calibration import Calibration, CameraArgument, optics_for
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES
-from semkey.datasets.readers.listing import image_size, rising_frames
+from semkey.datasets.readers.listing import as_given, image_size, rising_frames
 from semkey.datasets.readers.pose_files import read_pose_rows
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError
@@ -86,7 +86,7 @@ def open_kitti(path: Path, camera: CameraArgument | None = None, *, strict: bool
         for position, number in ((position, numbers[position]) for position in kept)
     ]
     return FileSequence(
-        name=folder.resolve().name,
+        name=as_given(folder).name,
         format="kitti",
         frames=frames,
         image_size=size,
@@ -134,8 +134,8 @@ def _read_times(path: Path, numbers: list[int]) -> list[float]:
 
 def _read_poses(folder: Path, numbers: list[int]) -> list[NDArray[np.float64]]:
     """Poses T_world_cam0 by frame number, empty where there is no file."""
-    resolved = folder.resolve()
-    for file in (folder / "poses.txt", resolved.parent.parent / "poses" / f"{resolved.name}.txt"):
+    places = (as_given(folder), folder.resolve())
+    for file in (folder / "poses.txt", *(place.parent.parent / "poses" / f"{place.name}.txt" for place in places)):
         if file.exists():
             poses = read_pose_rows(file)
             _check_rows(file, len(poses), numbers)

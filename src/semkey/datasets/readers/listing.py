@@ -1,8 +1,9 @@
-"""Checking what a data set lists: files that are there, rows in order of time, gaps."""
+"""Checking what a data set lists: files that are there, rows in order of time, gaps; and saying what was found."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError, InputError
+from semkey.images.orientation import UPRIGHT
 from semkey.images.reading import read_image
 
 logger = logging.getLogger(__name__)
+notes_logger = logging.getLogger("semkey.notes")
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ def require_file(path: Path, listed_in: str = "") -> None:
 
 
 def image_size(paths: Iterable[Path]) -> tuple[int, int]:
-    """(width, height) of the first of these image files that can be read.
+    """(width, height), as stored, of the first of these image files that can be read.
 
     Raises:
         DatasetError: there is none, and the first one is missing or empty.
@@ -48,7 +51,7 @@ def image_size(paths: Iterable[Path]) -> tuple[int, int]:
     for path in paths:
         try:
             require_file(path)
-            height, width = read_image(path).shape[:2]
+            height, width = read_image(path, orientation=UPRIGHT).shape[:2]
         except (DatasetError, InputError) as error:
             first = first or error
         else:
@@ -115,6 +118,17 @@ def time_gaps(name: str, timestamps: NDArray[np.float64]) -> list[SequenceFault]
         SequenceFault(kind="gap", message=f"{name}: time jumps by {steps[i]:.1f} s between frames {i} and {i + 1}")
         for i in np.flatnonzero(steps > limit).tolist()
     ]
+
+
+def as_given(path: Path) -> Path:
+    """The absolute path by which the user names a folder: that of a link, not of what it leads to."""
+    return Path(os.path.abspath(path))
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Say what was taken for granted; the command line shows this kind of message always."""
+    for note in notes:
+        notes_logger.info("%s", note)
 
 
 def log_faults(faults: Sequence[SequenceFault]) -> None:

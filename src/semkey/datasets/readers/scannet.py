@@ -20,7 +20,7 @@ from semkey.datasets.cameras.lens import Calibration
 from semkey.datasets.cameras.optics import Optics
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES
-from semkey.datasets.readers.listing import image_size
+from semkey.datasets.readers.listing import as_given, image_size
 from semkey.datasets.readers.pose_files import read_pose_matrix
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import ConfigError, DatasetError, InputError
@@ -83,7 +83,7 @@ def open_scannet(path: Path, camera: CameraArgument | None = None, *, strict: bo
             )
         )
     return FileSequence(
-        name=path.resolve().name,
+        name=as_given(path).name,
         format="scannet",
         frames=frames,
         image_size=color_size,

@@ -13,7 +13,7 @@ from pathlib import Path
 from semkey.datasets.cameras.calibration import CAMERA_FILE, CameraArgument, optics_for, read_camera_file
 from semkey.datasets.cameras.optics import Optics
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size
+from semkey.datasets.readers.listing import as_given, image_size
 from semkey.datasets.readers.pose_files import read_pose_matrix
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError
@@ -60,7 +60,7 @@ def open_seven_scenes(path: Path, camera: CameraArgument | None = None, *, stric
         faults.append(SequenceFault(kind="missing", message=message))
     numbers = sorted(colors)
     size = image_size(colors[number] for number in numbers)
-    folder = path.resolve()
+    folder = as_given(path)
     return FileSequence(
         name=f"{folder.parent.name}/{folder.name}",
         format="7scenes",
@@ -83,7 +83,8 @@ def open_seven_scenes(path: Path, camera: CameraArgument | None = None, *, stric
 
 def _find_optics(folder: Path, camera: CameraArgument | None, size: tuple[int, int]) -> Optics:
     if camera is None:
-        files = (folder / _INTRINSICS_FILE, folder.parent / _INTRINSICS_FILE, folder / CAMERA_FILE)
+        parents = (folder.parent, folder.resolve().parent)
+        files = (folder / _INTRINSICS_FILE, *(parent / _INTRINSICS_FILE for parent in parents), folder / CAMERA_FILE)
         camera = next((read_camera_file(file) for file in files if file.exists()), None)
     if camera is None and size == _PUBLISHED_SIZE:
         camera = _PUBLISHED_CAMERA

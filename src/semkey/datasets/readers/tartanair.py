@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from semkey.datasets.cameras.calibration import CameraArgument, optics_for
 from semkey.datasets.cameras.lens import Calibration
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size
+from semkey.datasets.readers.listing import as_given, image_size
 from semkey.errors import DatasetError, InputError
 from semkey.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
 from semkey.textfiles import finite_number, numbered_rows
@@ -103,7 +103,7 @@ def open_tartanair(path: Path, camera: CameraArgument | None = None, *, strict: 
         optics = replace(optics, baseline=BASELINE_M)
     right_end = layout.right.removeprefix("image")
     return FileSequence(
-        name="/".join(path.resolve().parts[-3:]),
+        name="/".join(as_given(path).parts[-3:]),
         format="tartanair",
         frames=[
             FrameFiles(

@@ -3,7 +3,7 @@
 Images and depth are paired by time; images without depth nearby are left out, as the benchmark's associate.py does.
 Rows that are not in order of time are sorted (associate.py does so too); of rows with one timestamp the first is kept.
 The lens distortion of freiburg1 and freiburg2 is removed from images and depth, unless the caller or ``camera.txt``
-gives a camera: that one is taken for the images as they are.
+gives a camera: that one is taken for the images as they are. Stamps in milli-, micro- or nanoseconds are recognised.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from semkey.datasets.cameras.calibration import CAMERA_FILE, CameraArgument, optics_for, read_camera_file
 from semkey.datasets.cameras.lens import Calibration, Lens
 from semkey.datasets.cameras.optics import Optics
+from semkey.datasets.clocks import find_clock
 from semkey.datasets.readers.file_sequence import FileSequence, FrameFiles
-from semkey.datasets.readers.listing import image_size, require_file, rows_by_time
+from semkey.datasets.readers.listing import as_given, image_size, require_file, rows_by_time
 from semkey.datasets.sequence import SequenceFault
 from semkey.errors import DatasetError
 from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at, read_tum_trajectory
@@ -65,11 +66,13 @@ def open_tum(path: Path, camera: CameraArgument | None = None, *, strict: bool =
             camera is not known; with ``strict`` also for a listed file that is missing or empty. The message names the
             file and line.
     """
-    images, faults = _read_list(path / "rgb.txt", strict)
-    truth = read_tum_trajectory(path / "groundtruth.txt") if (path / "groundtruth.txt").exists() else None
+    notes: list[str] = []
+    images, faults = _read_list(path / "rgb.txt", strict, notes)
+    span_s = (images[0][0], images[-1][0])
+    truth = _read_truth(path / "groundtruth.txt", span_s, notes)
     files: list[tuple[float, Path, Path | None]] = [(stamp, image, None) for stamp, image in images]
     if (path / "depth.txt").exists():
-        depths, depth_faults = _read_list(path / "depth.txt", strict)
+        depths, depth_faults = _read_list(path / "depth.txt", strict, notes, span_s)
         faults += depth_faults
         pairs = associate_by_time(
             [stamp for stamp, _ in images], [stamp for stamp, _ in depths], max_difference_s=_MAX_PAIR_DIFFERENCE_S
@@ -84,7 +87,7 @@ def open_tum(path: Path, camera: CameraArgument | None = None, *, strict: bool =
         files = [(*images[i], depths[j][1]) for i, j in pairs.tolist()]
     size = image_size(image for _, image, _ in files)
     return FileSequence(
-        name=path.resolve().name,
+        name=as_given(path).name,
         format="tum",
         frames=[
             FrameFiles(timestamp=stamp, image=image, depth=depth, T_world_cam=_true_pose(truth, stamp))
@@ -94,23 +97,42 @@ def open_tum(path: Path, camera: CameraArgument | None = None, *, strict: bool =
         optics=_find_optics(path, camera, size),
         depth=DEPTH_UNITS_PER_METRE,
         faults=faults,
+        notes=notes,
         strict=strict,
     )
 
 
-def _read_list(path: Path, strict: bool) -> tuple[list[tuple[float, Path]], list[SequenceFault]]:
-    """(timestamp, file) of every row of rgb.txt or depth.txt, by time, and what was wrong with their order."""
-    rows: list[tuple[float, int, Path]] = []
+def _read_list(
+    path: Path, strict: bool, notes: list[str], span_s: tuple[float, float] | None = None
+) -> tuple[list[tuple[float, Path]], list[SequenceFault]]:
+    """(seconds, file) of every row of rgb.txt or depth.txt, by time, and what was wrong with their order."""
+    rows: list[tuple[float, int, str, Path]] = []
     for line, columns in numbered_rows(path):
         if len(columns) != 2:
             raise DatasetError(f"{path}:{line}: expected 2 columns (timestamp filename), found {len(columns)}")
-        stamp = finite_number(columns[0], path, line)
-        rows.append((stamp, line, path.parent / columns[1]))
+        rows.append((finite_number(columns[0], path, line), line, columns[0], path.parent / columns[1]))
         if strict:
-            require_file(rows[-1][2], listed_in=f"{path}:{line}")
+            require_file(rows[-1][3], listed_in=f"{path}:{line}")
     if not rows:
         raise DatasetError(f"{path}: lists no files")
-    return rows_by_time(rows, path, strict=strict)
+    clock = find_clock([stamp for stamp, *_ in rows], path, span_s=span_s)
+    _add(notes, clock.note(path))
+    return rows_by_time([(clock.seconds(text), line, file) for _, line, text, file in rows], path, strict=strict)
+
+
+def _read_truth(path: Path, span_s: tuple[float, float], notes: list[str]) -> Trajectory | None:
+    """The poses, in seconds; None where there are none."""
+    if not path.exists():
+        return None
+    truth = read_tum_trajectory(path)
+    clock = find_clock(truth.timestamps.tolist(), path, poses=True, span_s=span_s)
+    _add(notes, clock.note(path))
+    return truth if clock.unit == "s" else Trajectory(truth.timestamps / clock.per_second, truth.poses)
+
+
+def _add(notes: list[str], note: str | None) -> None:
+    if note is not None:
+        notes.append(note)
 
 
 def _true_pose(truth: Trajectory | None, timestamp: float) -> NDArray[np.float64] | None:
@@ -123,8 +145,9 @@ def _find_optics(path: Path, camera: CameraArgument | None, size: tuple[int, int
     if camera is None and (path / CAMERA_FILE).exists():
         camera = read_camera_file(path / CAMERA_FILE)
     if camera is None and size == _PUBLISHED_SIZE:
-        name = path.resolve().name
-        camera = next((Calibration(left=lens) for key, lens in _PUBLISHED_LENSES.items() if key in name), None)
+        names = (as_given(path).name, path.resolve().name)
+        fitting = [lens for name in names for key, lens in _PUBLISHED_LENSES.items() if key in name]
+        camera = Calibration(left=fitting[0]) if fitting else None
     if camera is None:
         raise DatasetError(
             f"{path}: camera unknown ({size[0]}x{size[1]} images); pass --camera fx,fy,cx,cy or write 'fx fy cx cy' to "

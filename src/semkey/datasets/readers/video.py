@@ -1,4 +1,7 @@
-"""Video files, decoded by OpenCV; no depth, no poses. Time is the frame's number over the frame rate."""
+"""Video files, decoded by OpenCV; no depth, no poses. Time is that of the container, from the first frame on.
+
+Frames are turned upright as the container's rotation says, and the camera with them.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.datasets.cameras.calibration import CameraArgument, optics_for
-from semkey.datasets.readers.listing import require_file
+from semkey.datasets.cameras.turning import turned_argument
+from semkey.datasets.readers.listing import log_notes, require_file
 from semkey.datasets.sequence import Frame, FrameSequence
 from semkey.errors import DatasetError
+from semkey.images.orientation import ORIENTATION_BY_DEGREES, UPRIGHT, shown_size, turn_upright
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +30,8 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".m
 # For files that announce no frame rate, or one that no camera has.
 _DEFAULT_FRAMES_PER_SECOND = 30.0
 _MAX_FRAMES_PER_SECOND = 1000.0
+# Matroska and WebM keep whole milliseconds.
+_ROUNDING_S = 1.01e-3
 
 
 class VideoSequence(FrameSequence):
@@ -50,19 +57,32 @@ class VideoSequence(FrameSequence):
         if not (math.isfinite(rate) and 0 < rate <= _MAX_FRAMES_PER_SECOND):
             logger.warning("%s: no usable frame rate (%s); taken as %g Hz", path, rate, _DEFAULT_FRAMES_PER_SECOND)
             rate = _DEFAULT_FRAMES_PER_SECOND
+        degrees = self._capture.get(cv2.CAP_PROP_ORIENTATION_META)
+        turn = round(degrees) % 360 if math.isfinite(degrees) else 0
+        self._orientation = ORIENTATION_BY_DEGREES.get(turn, UPRIGHT)
         first = self._read(0)
         if first is None:
             raise DatasetError(f"{path}: video holds no frame that can be decoded")
-        count = _count_frames(path)
+        timestamps, varies = _timestamps(path, rate)
+        count = len(timestamps)
         self._image_size = (first.shape[1], first.shape[0])
-        self._optics = optics_for(camera, self._image_size)
+        # A size turns back as it turns.
+        stored = shown_size(self._image_size, self._orientation)
+        argument, note = turned_argument(camera, self._orientation, stored)
+        self._optics = optics_for(argument, self._image_size)
+        notes = [] if note is None else [f"{path}: {note}"]
+        if varies:
+            steps = np.diff(timestamps) * 1000
+            notes.append(f"{path}: frames are {steps.min():.0f} to {steps.max():.0f} ms apart, timed by the container")
+        log_notes(notes)
         super().__init__(
             name=path.stem,
             format="video",
             camera=self._optics.camera,
             has_depth=False,
-            timestamps=np.arange(count, dtype=np.float64) / rate,
+            timestamps=timestamps,
             ground_truth=[None] * count,
+            notes=notes,
         )
 
     def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,7 +114,8 @@ class VideoSequence(FrameSequence):
         if not decoded:
             return None
         self._position += 1
-        return np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
+        rgb = np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
+        return np.asarray(turn_upright(rgb, self._orientation), dtype=np.uint8)
 
 
 def open_video(path: Path, camera: CameraArgument | None = None, *, strict: bool = False) -> VideoSequence:
@@ -103,22 +124,59 @@ def open_video(path: Path, camera: CameraArgument | None = None, *, strict: bool
     return VideoSequence(path, camera)
 
 
-def _count_frames(path: Path) -> int:
-    """The number of frames that can be decoded: the announced one if its last frame is there, else by counting."""
+def _timestamps(path: Path, rate: float) -> tuple[NDArray[np.float64], bool]:
+    """Seconds of every frame that can be decoded, from the first on, and whether the frame rate varies.
+
+    Stamps of a constant rate are those of the rate: containers round to milliseconds.
+    """
+    stamps = _packet_seconds(path)
+    count = _count_frames(path, len(stamps))
+    if count != len(stamps):
+        stamps = _decoded_seconds(path)
+        count = len(stamps)
+    regular = np.arange(count, dtype=np.float64) / rate
+    seconds = np.sort(np.asarray(stamps, dtype=np.float64))  # packets come in the order of decoding
+    seconds -= seconds[0]
+    if not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
+        return regular, False
+    if np.abs(seconds - regular).max() <= _ROUNDING_S:
+        return regular, False
+    steps = np.diff(seconds)
+    return seconds, bool(steps.max() - steps.min() > _ROUNDING_S * 2)
+
+
+def _packet_seconds(path: Path) -> list[float]:
+    """Presentation times of all packets, without decoding them; empty where OpenCV cannot tell."""
+    with quiet_opencv():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    return _grabbed_seconds(capture)
+
+
+def _decoded_seconds(path: Path) -> list[float]:
+    """Presentation times of all frames that can be decoded; at least one, which was decoded before."""
+    return _grabbed_seconds(_open_capture(path)) or [0.0]
+
+
+def _grabbed_seconds(capture: cv2.VideoCapture) -> list[float]:
+    seconds = []
+    while capture.grab():
+        seconds.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture.release()
+    return seconds
+
+
+def _count_frames(path: Path, packets: int) -> int | None:
+    """The number of frames: the announced one where there are as many packets and its last frame can be decoded."""
     capture = _open_capture(path)
     try:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if announced > 0 and capture.set(cv2.CAP_PROP_POS_FRAMES, announced - 1) and capture.grab():
+        if announced == packets and capture.set(cv2.CAP_PROP_POS_FRAMES, announced - 1) and capture.grab():
             return announced
     finally:
         capture.release()
-    capture = _open_capture(path)
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    logger.warning("%s: announces %d frames, %d can be decoded; is the file truncated?", path, announced, count)
-    return count
+    if announced > packets:
+        logger.warning("%s: announces %d frames, %d are there; is the file truncated?", path, announced, packets)
+    return None
 
 
 def _open_capture(path: Path) -> cv2.VideoCapture:
@@ -128,6 +186,7 @@ def _open_capture(path: Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         capture.release()
         raise DatasetError(f"{path}: not a video that can be decoded (damaged, truncated or of an unknown format)")
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # not every build turns, and the camera has to turn along
     return capture
 
 

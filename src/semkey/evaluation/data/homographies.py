@@ -18,6 +18,7 @@ from semkey.evaluation.data.image_sources import (
     source_size,
 )
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet
+from semkey.images.orientation import UPRIGHT
 from semkey.images.reading import read_image
 from semkey.settings import Settings
 
@@ -202,7 +203,7 @@ def _make_pair(photo: Path, index: int, seed: int, config: HomographyConfig) -> 
     photometry_seed = int(rng.integers(2**63))
 
     def read() -> NDArray[np.uint8]:
-        view = warp_photo(read_image(photo), H10 @ resizing_homography(full_size, size), size)
+        view = warp_photo(read_image(photo, orientation=UPRIGHT), H10 @ resizing_homography(full_size, size), size)
         return change_photometry(view, np.random.default_rng(photometry_seed), config)
 
     name = f"{index:04d} {photo.stem}"

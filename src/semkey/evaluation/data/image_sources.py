@@ -15,6 +15,7 @@ from semkey.datasets.readers.listing import require_file
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet, PoseTruth
 from semkey.geometry.camera import PinholeCamera
+from semkey.images.orientation import UPRIGHT
 from semkey.images.reading import JPEG_START, PNG_SIGNATURE, read_image
 
 Size = tuple[int, int]
@@ -43,7 +44,7 @@ def file_source(path: Path, key: str, listed_in: str = "") -> ImageSource:
     size = stored_size(path)
 
     def read() -> NDArray[np.uint8]:
-        image = read_image(path)
+        image = read_image(path, orientation=UPRIGHT)  # homographies and poses are of stored pixels
         if (image.shape[1], image.shape[0]) != size:
             raise DatasetError(f"{path}: header says {_text(size)}, decoded to {_text(image.shape[1::-1])}")
         return image
@@ -61,7 +62,7 @@ def stored_size(path: Path) -> Size:
         header = file.read(_HEADER_BYTES)
     size = _png_size(header) or _jpeg_size(header) or _pnm_size(header)
     if size is None or min(size) < 1:
-        height, width = read_image(path).shape[:2]
+        height, width = read_image(path, orientation=UPRIGHT).shape[:2]
         return width, height
     return size
 

@@ -12,6 +12,7 @@ from semkey.datasets import Frame
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.images.masks import check_mask
+from semkey.images.orientation import UPRIGHT
 from semkey.images.reading import read_image
 from semkey.slam.frames.sensing import CameraSensor
 
@@ -72,7 +73,7 @@ def given_frame(
 
 def _image(image: Any, what: str, camera: PinholeCamera) -> NDArray[np.uint8]:
     if isinstance(image, str | Path):
-        image = read_image(image)
+        image = read_image(image, orientation=UPRIGHT)  # the camera is that of the stored pixels
     if not isinstance(image, np.ndarray):
         raise InputError(f"the {what} is a {type(image).__name__}: pass a uint8 array (H, W, 3) RGB, or a path")
     if image.ndim == 4:
