@@ -240,7 +240,13 @@ ROOMS = {
         {"runner"},
     ),
     "evaluation": ({"data"}, {"running"}, {"report"}, {"kinds", "slam"}),
-    "datasets": ({"cameras", "sequence"}, {"readers"}, {"bags", "live"}, {"opening"}),
+    "datasets": (
+        {"cameras", "clocks", "plausibility", "sequence"},
+        {"pairing"},
+        {"readers"},
+        {"bags", "live"},
+        {"opening"},
+    ),
     "training": (
         {"stage_config", "data"},
         {"config", "feature_folder", "history"},
