@@ -270,3 +270,26 @@ def test_a_disk_that_is_full_keeps_the_old_map_and_the_trajectory(tmp_path: Path
     assert room.read_bytes() == b"the map of before"
     assert len(read_tum_trajectory(tmp_path / "out/trajectory.txt")) == 4
     assert not list(tmp_path.glob(".room*"))
+
+
+def test_places_of_a_backbone_go_into_the_map_and_are_asked_for_again(saved: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
+    from backbone_fakes import write_folder
+
+    net, other = (write_folder(tmp_path / name, seed=seed) for seed, name in enumerate(("net", "other")))
+    room = tmp_path / "room.semkey"
+    places = ("--places", f"{net}:gem")
+    assert run("slam", saved / "wall", "--out", tmp_path / "a", *ORB, *places, "--save-map", room) == 0
+    session = load_session(room)
+    assert session.result.features == f"orb@{net}:gem"
+    assert session.result.config.loops.retrieval == "joined"
+    assert all(len(one.frame.features.global_descriptor) == 32 for one in session.slam_map.keyframes.values())
+    image = next((saved / "wall" / "rgb").iterdir())
+    assert run("localize", room, image, "--out", tmp_path / "b") == 0
+    assert json.loads((tmp_path / "b" / "poses.json").read_text())["images"][0]["found"]
+    capsys.readouterr()
+    for wrong in (("--places", f"{other}:gem"), ("--places", f"{net}:cls"), ()):
+        assert run("slam", saved / "wall", "--out", tmp_path / "c", *ORB, *wrong, "--load-map", room) == 2
+        assert "the map was made with" in capsys.readouterr().err
+    assert run("slam", saved / "wall", "--out", tmp_path / "d", *ORB, "--places", "vit-tiny") == 2
+    assert "places 'vit-tiny' are not" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from semkey.evaluation.slam.child import SlamRunError
 from semkey.evaluation.slam.code import OUTPUT_ONLY, code_of
 from semkey.evaluation.slam.cv2_odometry import run_cv2_odometry
 from semkey.evaluation.slam.measures import drift_percent, measure_run
-from semkey.evaluation.slam.methods import create_slam_methods
+from semkey.evaluation.slam.methods import SlamMethod, create_slam_methods, names_with_places
 from semkey.evaluation.slam.pictures import slam_pictures
 from semkey.evaluation.slam.rooms import ROOMS, render_rooms
 from semkey.evaluation.slam.run import SlamRunConfig, run_slam_evaluation, trajectory_file
@@ -37,6 +37,7 @@ from semkey.evaluation.slam.summary import median_run, slam_metrics, summarise_r
 from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.rendering import RoomConfig, write_room
+from semkey.slam.config import SlamConfig
 from semkey.slam.records import LoopRecord
 from synthetic_world import PointWorld, walk
 
@@ -498,3 +499,14 @@ def test_the_range_of_runs_is_a_headline_where_there_are_several() -> None:
     shown = {runs: [m.name for m in slam_metrics({}, runs=runs) if m.headline] for runs in (1, 3)}
     assert set(shown[3]) - set(shown[1]) == {"ate_lowest_m", "ate_highest_m"}
     assert [m.headline for m in slam_metrics({}, runs=1, has_long_path=True) if m.name == "drift_percent"] == [True]
+
+
+def test_places_stand_behind_the_features_and_ask_for_joined_retrieval() -> None:
+    names = names_with_places(["orb", "orb+lines", "cv2-odometry"], ["vit-tiny:gem"])
+    assert names == ["orb", "orb+lines", "cv2-odometry", "orb@vit-tiny:gem", "orb@vit-tiny:gem+lines"]
+    method = SlamMethod(name="orb@own@vit-tiny:gem+lines", fingerprint={})
+    assert (method.features, method.lines) == ("orb@own@vit-tiny:gem", True)
+    assert SlamConfig().with_changes(method.settings).loops.retrieval == "joined"
+    assert not SlamMethod(name="orb+lines", fingerprint={}).settings
+    with pytest.raises(ConfigError, match="places 'gem' are not"):
+        names_with_places(["orb"], ["gem"])

@@ -54,16 +54,21 @@ class FeatureOptions(Settings):
     max_keypoints: int = option(ExtractionConfig.max_keypoints, "--max-keypoints", "-n")
     device: str = option("auto", metavar="DEVICE")
 
-    def create(self) -> Detector:
+    def create(self, places: str | None = None) -> Detector:
         """The extractor.
 
+        Args:
+            places: global descriptors for it, see :mod:`semkey.extractors.places`; None leaves it its own.
+
         Raises:
-            ConfigError: unknown features or device, or no keypoints.
+            ConfigError: unknown features, places or device, or no keypoints.
             CheckpointError: weights are missing or broken.
         """
         from semkey.extractors import create_extractor
+        from semkey.extractors.places import name_with_places
 
-        return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+        name = self.features if places is None else name_with_places(self.features, places)
+        return create_extractor(name, max_keypoints=self.max_keypoints, device=self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

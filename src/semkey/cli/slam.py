@@ -37,6 +37,13 @@ def slam(
     seed: int = field_option(SlamConfig, "seed", min=0),
     run: RunOptions,
     lines: bool = typer.Option(LineConfig.enabled, "--lines", help="Use line segments beside keypoints."),
+    places: str | None = typer.Option(
+        None,
+        "--places",
+        metavar="BACKBONE:cls|gem|vlad=FILE",
+        help="Look for loops, and for a lost camera, by a backbone's global descriptor as well (vit-tiny:gem, "
+        "dinov2-small:gem, own@dinov2-small:gem with the features' own); FILE is of semkey vocabulary.",
+    ),
     changes: list[str] = changes_option("SlamConfig", "tracking.min_inliers=20"),
     session: SessionOptions,
 ) -> None:
@@ -58,19 +65,22 @@ def slam(
 
         semkey slam my_recording --out run --set loops.enabled=false --set tracking.max_depth=4
 
+        semkey slam my_recording --out run --places dinov2-small:gem
+
         semkey slam my_recording --out run --save-map room.semkey --record run.rrd
     """
     from semkey.slam import SlamInterrupted, choose_sensor, run_slam
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.saving import save_run
 
-    config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines)).with_changes(changes)
+    asked = [] if places is None else ["loops.retrieval=joined"]
+    config = SlamConfig(seed=seed, lines=LineConfig(enabled=lines)).with_changes([*asked, *changes])
     session.check()
     sequence = source.open(path)
     if (masks := mask.open()) is not None:
         sequence = sequence.with_masks(masks)
     sensor, _ = choose_sensor(sequence, run.sensor)
-    extractor = features.create()
+    extractor = features.create(places)
     check_out_dir(session.out)
     prepared = prepare_session(session, sequence, extractor, config, every=run.every, sensor=sensor)
     used = range(0, len(sequence), run.every)[: run.max_frames]

@@ -12,6 +12,7 @@ from semkey.errors import CheckpointError, ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
 from semkey.extractors.detector import Detector, Extractor
 from semkey.extractors.peers import PEERS
+from semkey.extractors.places import split_places, with_places
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
 from semkey.extractors.semantic import SemanticExtractor
 from semkey.model.presets import preset_names, presets
@@ -45,7 +46,8 @@ def create_extractor(
         name: ``compact`` or another preset of semkey, ``orb``, ``sift`` (RootSIFT), a peer (``aliked-t16``,
             ``aliked-n16``, ``aliked-n16rot``, ``aliked-n32``, ``xfeat``, ``disk``: these need the extra ``peers``;
             ``clidd-n64``, ``clidd-s64``, ``clidd-m64``, ``clidd-l64``), the path of a semkey ``.safetensors``
-            checkpoint, a backbone's folder, ``module:function`` (see
+            checkpoint, a backbone's folder, one of these with global descriptors of a backbone behind an ``@`` (see
+            :mod:`semkey.extractors.places`: ``compact@vit-tiny:gem``), ``module:function`` (see
             :func:`semkey.extractors.plugins.create_from_function`), or a name that an installed package registered as
             an entry point of the group ``semkey.extractors``.
         max_keypoints: largest number of keypoints per image, >= 1.
@@ -64,6 +66,16 @@ def create_extractor(
             ``module:function`` that cannot be used.
         CheckpointError: the checkpoint is missing or not one of semkey's; the weights of a peer cannot be found.
     """
+    if (base := split_places(name)[0]) != name:
+        inner = create_extractor(
+            base,
+            max_keypoints=max_keypoints,
+            device=device,
+            weights=weights,
+            random_weights=random_weights,
+            extraction=extraction,
+        )
+        return with_places(inner, name, device=device, weights=weights)
     shipped = _create_shipped(
         name,
         max_keypoints=max_keypoints,
@@ -159,6 +171,9 @@ def create_stored_extractor(
         ConfigError: nothing of semkey's has this name; an extractor of one's own has to be given with ``--features``.
         CheckpointError: see :func:`create_extractor`.
     """
+    if (base := split_places(name)[0]) != name:
+        inner = create_stored_extractor(base, max_keypoints=max_keypoints, device=device, weights=weights)
+        return with_places(inner, name, device=device, weights=weights)
     shipped = _create_shipped(
         name, max_keypoints=max_keypoints, device=device, weights=weights, random_weights=False, extraction={}
     )

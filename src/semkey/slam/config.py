@@ -15,6 +15,7 @@ _REFERENCE_WIDTH = 640
 
 Adjustment = Literal["background", "foreground", "none"]
 Residuals = Literal["anisotropic", "isotropic"]
+Retrieval = Literal["votes", "global", "joined"]
 
 
 def image_scale(camera: PinholeCamera) -> float:
@@ -188,6 +189,8 @@ class LoopConfig(Settings):
         enabled: look for loops and join submaps; relocalisation when lost works either way.
         retrieval_keypoints: strongest keypoints of a keyframe that vote for places; on redkitchen 128, 200 and 300
             find a right place among the first five for 97, 97 and 98 % of the revisits (the global descriptor: 83 %).
+        retrieval: what candidates are chosen by: "votes" of local descriptors, "global" descriptors where the features
+            have one, or both "joined"; see :meth:`semkey.slam.loops.retrieval.PlaceIndex.scores`.
         retrieval_prefilter: keyframes that are compared by local descriptors; a larger map is reduced to so many by
             global descriptor first, where the features have one.
         candidates: groups of keyframes that are verified for each new keyframe; each takes some ten milliseconds.
@@ -219,6 +222,7 @@ class LoopConfig(Settings):
     """
 
     enabled: bool = True
+    retrieval: Retrieval = "votes"
     retrieval_keypoints: int = 160
     retrieval_prefilter: int = 300
     candidates: int = 2
@@ -241,6 +245,7 @@ class LoopConfig(Settings):
     relocalisation_coverage: float = 0.3
 
     def __post_init__(self) -> None:
+        require_choice(self, "retrieval")
         require_within(self, "[1, inf)", "retrieval_keypoints", "retrieval_prefilter", "candidates", "consistency")
         require_within(self, "[1, inf)", "supporter_inliers", "strong_covisibility", "relocalisation_candidates")
         require_within(self, "[0, inf)", "group_size", "adjusted_keyframes", "min_gap_seconds", "min_supporters")

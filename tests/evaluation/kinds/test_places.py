@@ -84,11 +84,11 @@ def test_vocabularies_find_the_clusters_and_depend_on_the_seed_alone(tmp_path: P
 class Path1D(FrameSequence):
     """A camera on the x axis; its frame's first pixel is its place, in decimetres."""
 
-    def __init__(self, places: list[float], *, posed: bool = True) -> None:
+    def __init__(self, places: list[float], *, posed: bool = True, name: str = "path") -> None:
         self.places = places
         poses = [make_transform(np.eye(3), [x, 0.0, 0.0]) if posed else None for x in places]
         super().__init__(
-            name="path",
+            name=name,
             format="folder",
             camera=None,
             has_depth=False,
@@ -127,6 +127,24 @@ def test_recall_by_hand() -> None:
     assert blind.metrics["recall@5"] == 1.0
     assert blind.metrics["chance"] == pytest.approx((1 / 3 + 1 / 4 + 1 / 5) / 3)
     assert list(blind.curves["recall"].y[:3]) == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_together_other_rooms_are_to_choose_from() -> None:
+    """Two corridors ten metres apart; one method sees the place modulo ten metres, and takes them for each other."""
+    sequences = [Path1D([0.0, 1.0, 2.0, 1.1, 0.1]), Path1D([10.0, 11.1, 12.0, 11.0, 10.1], name="second")]
+    config = PlacesConfig(max_distance_m=0.3, min_gap_s=2.0, together=True)
+    good = PlaceMethod(name="good", describe=by_place)
+    alike = PlaceMethod(name="alike", describe=lambda image: by_place(image % 100))
+    evaluation = run_places([good, alike], sequences, config)
+    found, mixed = (evaluation.results[name]["path"] for name in ("good", "alike"))
+    assert (found.metrics["elsewhere"], found.metrics["recall@1"]) == (0.0, 1.0)
+    assert (mixed.metrics["elsewhere"], mixed.metrics["recall@1"]) == (1.0, 0.0)
+    assert [row["candidates"] for row in mixed.rows] == [2 + 5, 3 + 5]
+    assert found.metrics["chance"] == pytest.approx((1 / 7 + 1 / 8) / 2)
+    assert "elsewhere" in [metric.name for metric in evaluation.metrics]
+    alone = run_places([alike], sequences, PlacesConfig(max_distance_m=0.3, min_gap_s=2.0))
+    assert alone.results["alike"]["path"].metrics["recall@1"] == 1.0
+    assert "elsewhere" not in [metric.name for metric in alone.metrics]
 
 
 def test_orientation_counts_too() -> None:

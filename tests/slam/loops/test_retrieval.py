@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from semkey.errors import InputError
+from semkey.slam.config import Retrieval
 from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceGroup, PlaceIndex, place_groups
 
 NOTHING = np.zeros(0, dtype=np.float32)
@@ -86,6 +89,48 @@ def test_a_large_index_is_reduced_by_global_descriptor(rng: np.random.Generator)
     assert next(iter(scores)) == 3
     nearest = set(np.argsort(-whole @ whole[3])[:5].tolist())
     assert set(scores) == nearest
+
+
+def tie(rng: np.random.Generator, count: int) -> tuple[PlaceIndex, np.ndarray, np.ndarray]:
+    """Keyframes 3 and 5 have the query's local descriptors; 5 and 7 look like it as a whole; (local, global)."""
+    index = PlaceIndex(keypoints=8)
+    local, whole = unit(rng, 8), unit(rng, 1, 16)[0]
+    for key in range(count):
+        other = unit(rng, 1, 16)[0]
+        index.add(key, local if key in (3, 5) else unit(rng, 8), whole if key in (5, 7) else other)
+    return index, local, whole
+
+
+@pytest.mark.parametrize(("by", "winners"), [("votes", {3, 5}), ("global", {5, 7}), ("joined", {5})])
+def test_what_candidates_are_chosen_by(by: Retrieval, winners: set[int], rng: np.random.Generator) -> None:
+    index, local, whole = tie(rng, 12)
+    scores = index.scores(local, whole, by=by)
+    best = max(scores.values())
+    assert {key for key, score in scores.items() if score > 0.9 * best} == winners
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+
+
+def test_joined_scores_are_shares_of_the_best(rng: np.random.Generator) -> None:
+    index, local, whole = tie(rng, 12)
+    joined = index.scores(local, whole, by="joined")
+    assert joined[5] == pytest.approx(2.0, abs=1e-4)
+    assert joined[3] < 2.0 > joined[7]
+    assert min(joined[3], joined[7]) >= 0.99
+
+
+def test_the_only_keyframe_can_be_found_by_its_global_descriptor(rng: np.random.Generator) -> None:
+    index = PlaceIndex(keypoints=8)
+    index.add(0, unit(rng, 8), unit(rng, 1, 16)[0])
+    assert index.scores(unit(rng, 8), unit(rng, 1, 16)[0], by="global")[0] > 0
+
+
+def test_features_without_a_global_descriptor_vote(rng: np.random.Generator) -> None:
+    index = PlaceIndex(keypoints=8)
+    places = [unit(rng, 8) for _ in range(10)]
+    for key, descriptors in enumerate(places):
+        index.add(key, descriptors, NOTHING)
+    for by in get_args(Retrieval):
+        assert index.scores(places[4], NOTHING, by=by) == index.scores(places[4], NOTHING)
 
 
 def test_an_empty_image_and_an_empty_index() -> None:

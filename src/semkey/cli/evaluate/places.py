@@ -28,13 +28,19 @@ def places(
         "--methods",
         "-m",
         metavar="NAME,...",
-        help="BACKBONE:cls, BACKBONE:gem, BACKBONE:vlad, or features with a global descriptor of their own (compact).",
+        help="BACKBONE:cls, BACKBONE:gem, BACKBONE:vlad, features with a global descriptor of their own (compact), or "
+        "both joined: [bold]compact@own@vit-tiny:gem[/].",
     ),
     out: Path = out_option("places"),
     max_distance: float = typer.Option(0.3, metavar="M", help="Cameras nearer than this, and"),
     max_angle: float = typer.Option(20.0, metavar="DEG", help="turned by less than this, see the same place."),
     min_gap: float = typer.Option(5.0, metavar="S", help="Only frames at least so much older are compared with."),
     stride: int = typer.Option(1, min=1, help="Take every so manyth frame."),
+    together: bool = typer.Option(
+        False,
+        "--together",
+        help="Choose from the frames of all SEQUENCES: which rooms are taken for each other?",
+    ),
     vocabulary: Path | None = typer.Option(None, metavar="FILE", help="Of vlad, from semkey vocabulary."),
     vocabulary_images: Path | None = typer.Option(
         None, metavar="FOLDER", help="Images to train vlad's vocabulary on, where there is no file."
@@ -55,7 +61,12 @@ def places(
     from semkey.training.feature_folder import some_images
 
     config = PlacesConfig(
-        max_distance_m=max_distance, max_angle_deg=max_angle, min_gap_s=min_gap, stride=stride, seed=seed
+        max_distance_m=max_distance,
+        max_angle_deg=max_angle,
+        min_gap_s=min_gap,
+        stride=stride,
+        seed=seed,
+        together=together,
     )
     opened = [open_sequence(path, strict=True) for path in sequences]
     images = list(some_images(vocabulary_images, 300)) if vocabulary_images is not None else []

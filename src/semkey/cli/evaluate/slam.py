@@ -36,6 +36,12 @@ def slam(
         help="compact, nano, sift, orb, aliked-n16, xfeat, ..., a checkpoint (.safetensors), your own module:function; "
         "[bold]NAME+lines[/] uses line segments as well; cv2-odometry is OpenCV's RGB-D odometry without features.",
     ),
+    places: str | None = typer.Option(
+        None,
+        "--places",
+        metavar="BACKBONE:cls|gem,...",
+        help="Also all features with these global descriptors, to choose loops by (vit-tiny:gem, own@vit-tiny:gem).",
+    ),
     rooms: bool = typer.Option(
         False,
         "--rooms",
@@ -100,7 +106,7 @@ def slam(
         check_out(out)
         _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
         return
-    from semkey.evaluation.slam.methods import create_slam_methods
+    from semkey.evaluation.slam.methods import create_slam_methods, names_with_places
     from semkey.evaluation.slam.pictures import slam_pictures
     from semkey.evaluation.slam.rooms import render_rooms
     from semkey.evaluation.slam.run import SlamRunConfig, run_slam_evaluation
@@ -118,9 +124,10 @@ def slam(
         seed=seed,
         settings=tuple(changes),
     )
-    methods = create_slam_methods(
-        split_names(features, "--features"), keypoints=keypoints, device=device, weights=list(weights or ())
-    )
+    names = split_names(features, "--features")
+    if places is not None:
+        names = names_with_places(names, split_names(places, "--places"))
+    methods = create_slam_methods(names, keypoints=keypoints, device=device, weights=list(weights or ()))
     sets = slam_sets(data or [], every=every, camera=camera)
     check_out(out)
     with resumable(), progress_bar() as progress:

@@ -6,6 +6,10 @@ against each other by at most ``max_angle_deg``. Only queries for which such a f
 share of them with one among the k nearest by the cosine of the descriptors. ``chance`` is the share of right frames
 among those to choose from: what a random choice would get.
 
+With ``together`` the frames of all sequences are one collection: those of the other sequences, whose places are others,
+are to choose from as well, whatever their time. ``elsewhere`` is the share of queries whose nearest frame is one of
+them: the false alarms between rooms that look alike.
+
 Intervals are 95 % percentile bootstrap intervals over queries. Queries that follow each other look alike, so that they
 are narrower than the spread between sequences.
 """
@@ -13,7 +17,7 @@ are narrower than the spread between sequences.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +25,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.backbones.backbone import Backbone, BackboneFeatures
-from semkey.backbones.feature_cache import compute_features
-from semkey.backbones.global_descriptors import (
-    GLOBAL_KINDS,
-    VladVocabulary,
-    class_descriptor,
-    gem_descriptor,
-    train_vlad,
-)
-from semkey.backbones.loading import load_backbone
+from semkey.backbones.global_descriptors import GLOBAL_KINDS, VladVocabulary, train_vlad
 from semkey.backbones.specs import BACKBONES
 from semkey.datasets import FrameSequence
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.running.environment import describe_environment
 from semkey.evaluation.running.pair_runner import Progress
 from semkey.evaluation.running.results import Curve, Evaluation, Metric, Row, SetResult
+from semkey.extractors.places import BackbonePlaces, DescriberFactory, SharedBackbone, parse_place
 from semkey.extractors.registry import create_extractor
 from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.model.config import Precision
-from semkey.model.precision import uses_bfloat16
-from semkey.runtime import select_device
 from semkey.settings import Settings
 
 KIND = "places"
@@ -63,6 +57,7 @@ class PlacesConfig(Settings):
         min_gap_s: a frame is compared with those that are at least so much older, seconds.
         stride: every so manyth frame of the sequence.
         seed: of the bootstrap and of vocabularies that are trained on the way.
+        together: frames of the other sequences are to choose from as well; none of them is right.
 
     Raises:
         ConfigError: a value is out of range.
@@ -73,6 +68,7 @@ class PlacesConfig(Settings):
     min_gap_s: float = 5.0
     stride: int = 1
     seed: int = 0
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.max_distance_m <= 0 or self.max_angle_deg <= 0 or self.min_gap_s <= 0:
@@ -110,8 +106,8 @@ def create_place_methods(
     """Methods by name; those over one backbone share its features.
 
     Args:
-        names: each ``BACKBONE:cls``, ``BACKBONE:gem`` or ``BACKBONE:vlad`` over a frozen backbone, or an extractor that
-            has a global descriptor of its own, such as ``compact``.
+        names: each ``BACKBONE:cls``, ``BACKBONE:gem``, ``BACKBONE:vlad`` or ``BACKBONE:vlad=FILE`` over a frozen
+            backbone, or features with a global descriptor, such as ``compact`` or ``compact@own@vit-tiny:gem``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: folders where weights are looked for first.
         vocabulary: file of a VLAD vocabulary; None trains one.
@@ -124,24 +120,25 @@ def create_place_methods(
         ConfigError: unknown name, or a vocabulary that cannot be made.
         CheckpointError: weights or vocabulary cannot be read.
     """
-    shared: dict[str, _SharedFeatures] = {}
+    factory = DescriberFactory(device=device, weights=weights, precision=precision)
+    words: dict[str, VladVocabulary] = {}
     methods = []
     for name in names:
-        base, colon, kind = name.rpartition(":")
-        if not colon or kind not in GLOBAL_KINDS:
+        parts = parse_place(name)
+        if parts is None:
             if name in BACKBONES:
                 ways = ", ".join(f"{name}:{way}" for way in GLOBAL_KINDS)
                 raise ConfigError(f"'{name}': say how its tokens become one vector, {ways}")
             methods.append(_of_extractor(name, device, weights))
             continue
-        if base not in shared:
-            backbone = load_backbone(base, weights=weights).to(select_device(device))
-            shared[base] = _SharedFeatures(backbone, uses_bfloat16(precision, backbone.mean.device))
-        source = shared[base]
-        words = None
-        if kind == "vlad":
-            words = _vocabulary(source, vocabulary, vocabulary_images, clusters, seed)
-        methods.append(_over_backbone(name, kind, source, words))
+        if parts.kind != "vlad" or parts.vocabulary is not None:
+            place = factory.create(name)
+        else:
+            source = factory.source(parts.backbone)
+            if parts.backbone not in words:
+                words[parts.backbone] = _vocabulary(source, vocabulary, vocabulary_images, clusters, seed)
+            place = BackbonePlaces(name, "vlad", source, words[parts.backbone], vocabulary)
+        methods.append(PlaceMethod(name=name, describe=place.describe, fingerprint=place.fingerprint))
     return methods
 
 
@@ -176,21 +173,27 @@ def run_places(
         raise ConfigError(f"methods must be given once each, got {', '.join(names) or 'none'}")
     if len({sequence.name for sequence in sequences}) < len(sequences):
         raise ConfigError("sequences must have different names")
+    together = config.together and len(sequences) > 1
     truths = {sequence.name: _truth(sequence, config) for sequence in sequences}
     total, done = sum(len(truth.frames) for truth in truths.values()), 0
-    results: dict[str, dict[str, SetResult]] = {name: {} for name in names}
+    described: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
     for sequence in sequences:
-        truth = truths[sequence.name]
-        described: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        for index in truth.frames:
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for index in truths[sequence.name].frames:
             image = sequence[index].image
             for method in methods:
-                described[method.name].append(method.describe(image))
+                found[method.name].append(method.describe(image))
             done += 1
             if progress is not None:
                 progress(done, total, sequence.name)
         for name in names:
-            results[name][sequence.name] = _measure(torch.stack(described[name]), truth, config.seed)
+            described[name][sequence.name] = torch.stack(found[name])
+    results: dict[str, dict[str, SetResult]] = {name: {} for name in names}
+    for name, own in described.items():
+        for sequence in sequences:
+            others = [rows for other, rows in own.items() if other != sequence.name] if together else []
+            foreign = torch.cat(others) if others else None
+            results[name][sequence.name] = _measure(own[sequence.name], truths[sequence.name], config.seed, foreign)
     return Evaluation(
         kind=KIND,
         options={
@@ -199,6 +202,7 @@ def run_places(
             "min_gap_s": config.min_gap_s,
             "stride": config.stride,
             "seed": config.seed,
+            "together": together,
         },
         environment=describe_environment() if environment is None else environment,
         methods={method.name: dict(method.fingerprint) for method in methods},
@@ -213,6 +217,20 @@ def run_places(
             *(
                 Metric(name=f"recall@{k}", label=f"recall@{k}, %", percent=True, digits=1, headline=True)
                 for k in _RANKS
+            ),
+            *(
+                [
+                    Metric(
+                        name="elsewhere",
+                        label="elsewhere, %",
+                        percent=True,
+                        digits=1,
+                        headline=True,
+                        higher_is_better=False,
+                    )
+                ]
+                if together
+                else []
             ),
             Metric(name="chance", label="chance, %", higher_is_better=None, percent=True, digits=1, headline=True),
             Metric(name="dimensions", label="dimensions", higher_is_better=None, digits=0, headline=True),
@@ -255,19 +273,31 @@ def _truth(sequence: FrameSequence, config: PlacesConfig) -> _Truth:
     return _Truth(frames=frames, allowed=allowed, right=right)
 
 
-def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int) -> SetResult:
-    similarity = (descriptors @ descriptors.T).numpy()
+def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int, foreign: torch.Tensor | None = None) -> SetResult:
+    """Of the descriptors (F, G) of a sequence's frames, and (M, G) of frames of other sequences."""
+    own = len(descriptors)
+    collection = descriptors if foreign is None else torch.cat([descriptors, foreign])
+    similarity = (descriptors @ collection.T).numpy()
+    others = np.arange(own, len(collection))
+    allowed = np.pad(truth.allowed, ((0, 0), (0, len(others))), constant_values=True)
+    is_right = np.pad(truth.right, ((0, 0), (0, len(others))))
     rows: list[Row] = []
     chances = []
     for query in np.flatnonzero(truth.counts):
-        candidates = np.flatnonzero(truth.allowed[query])
+        candidates = np.flatnonzero(allowed[query])
         order = candidates[np.argsort(-similarity[query, candidates], kind="stable")]
-        hits = np.flatnonzero(truth.right[query, order])
+        hits = np.flatnonzero(is_right[query, order])
         rank = float(hits[0] + 1) if hits[0] < _CURVE else float("inf")
         right = int(truth.right[query].sum())
         chances.append(right / len(candidates))
         rows.append(
-            {"name": f"frame {truth.frames[query]}", "rank": rank, "right": right, "candidates": len(candidates)}
+            {
+                "name": f"frame {truth.frames[query]}",
+                "rank": rank,
+                "right": right,
+                "candidates": len(candidates),
+                "elsewhere": int(order[0] >= own),
+            }
         )
     ranks = np.array([row["rank"] for row in rows])
 
@@ -282,6 +312,7 @@ def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int) -> SetResult:
         metrics={
             **{f"recall@{k}": float(value) for k, value in zip(_RANKS, found, strict=True)},
             "chance": float(np.mean(chances)),
+            "elsewhere": float(np.mean([row["elsewhere"] for row in rows])),
             "dimensions": float(descriptors.shape[1]),
         },
         intervals={f"recall@{k}": (float(low), float(high)) for k, (low, high) in zip(_RANKS, intervals, strict=True)},
@@ -302,39 +333,8 @@ def _of_extractor(name: str, device: str, weights: Sequence[Path]) -> PlaceMetho
     return PlaceMethod(name=name, describe=describe, fingerprint=dict(getattr(extractor, "settings", {})))
 
 
-class _SharedFeatures:
-    """Features of a backbone; those of the image that it saw last are kept for the next method."""
-
-    def __init__(self, backbone: Backbone, bfloat16: bool) -> None:
-        self.backbone, self.bfloat16 = backbone.reduce() if bfloat16 else backbone, bfloat16
-        self._last: tuple[NDArray[np.uint8], BackboneFeatures] | None = None
-
-    def __call__(self, image: NDArray[np.uint8]) -> BackboneFeatures:
-        if self._last is None or self._last[0] is not image:
-            self._last = image, compute_features(self.backbone, image, bfloat16=self.bfloat16)
-        return self._last[1]
-
-
-def _over_backbone(name: str, kind: str, source: _SharedFeatures, words: VladVocabulary | None) -> PlaceMethod:
-    fingerprint: dict[str, Any] = {
-        **asdict(source.backbone.identity),
-        "descriptor": kind,
-        "precision": "bfloat16" if source.bfloat16 else "float32",
-    }
-    if words is not None:
-        fingerprint |= {"clusters": len(words.centers), "layer": words.layer}
-
-    def describe(image: NDArray[np.uint8]) -> torch.Tensor:
-        features = source(image)
-        if words is not None:
-            return words.describe(features, source.backbone.layers)[0].cpu()
-        return (class_descriptor(features) if kind == "cls" else gem_descriptor(features))[0].cpu()
-
-    return PlaceMethod(name=name, describe=describe, fingerprint=fingerprint)
-
-
 def _vocabulary(
-    source: _SharedFeatures, path: Path | None, images: Sequence[NDArray[np.uint8]], clusters: int, seed: int
+    source: SharedBackbone, path: Path | None, images: Sequence[NDArray[np.uint8]], clusters: int, seed: int
 ) -> VladVocabulary:
     if path is not None:
         return VladVocabulary.read(path, source.backbone)

@@ -10,6 +10,7 @@ from typing import Any
 from semkey.errors import ConfigError
 from semkey.evaluation.running.methods import PARTS, Method, create_method
 from semkey.evaluation.slam.cv2_odometry import NAME as CV2_ODOMETRY
+from semkey.extractors.places import name_with_places, split_places
 
 LINES_SUFFIX = "+lines"
 """``compact+lines`` is ``compact`` with line segments beside its keypoints."""
@@ -40,9 +41,28 @@ class SlamMethod:
         return self.name.removesuffix(LINES_SUFFIX)
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """Changes of :class:`semkey.slam.config.SlamConfig` that the features ask for."""
+        return ("loops.retrieval=joined",) if split_places(self.features)[1] else ()
+
+    @property
     def lines(self) -> bool:
         """Whether line segments are used."""
         return self.name.endswith(LINES_SUFFIX)
+
+
+def names_with_places(names: Sequence[str], places: Sequence[str]) -> list[str]:
+    """Every name as it is, then with each of some descriptors of places, which stand before ``+lines``.
+
+    Raises:
+        ConfigError: these are not descriptors of places.
+    """
+    result = list(names)
+    for name in names:
+        if name != CV2_ODOMETRY:
+            features = name.removesuffix(LINES_SUFFIX)
+            result += [f"{name_with_places(features, place)}{name[len(features) :]}" for place in places]
+    return result
 
 
 def create_slam_methods(
@@ -52,7 +72,8 @@ def create_slam_methods(
 
     Args:
         names: what :func:`semkey.extractors.create_extractor` takes, with ``+lines`` behind it for line segments as
-            well; or ``cv2-odometry``.
+            well; or ``cv2-odometry``. Features with descriptors of places (``compact@vit-tiny:gem``) also choose loop
+            candidates by these.
         keypoints: most keypoints of an image.
         device: where networks run.
         weights: folders where released weights are looked for first.

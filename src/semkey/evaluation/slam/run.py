@@ -206,7 +206,7 @@ class _Job:
             "seed": seed,
             "sensor": config.sensor,
             "realtime": config.realtime,
-            "settings": config.settings,
+            "settings": [*method.settings, *config.settings],
             "cache": None if cache is None else str(cache.resolve()),
             "read_cache": read_cache,
             "trajectory": str(trajectory_file(self.out, method.name, slam_set.name, seed).resolve()),

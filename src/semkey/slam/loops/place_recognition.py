@@ -96,7 +96,8 @@ class PlaceRecognition:
                 self._index.add(key, frame.descriptors, frame.features.global_descriptor.numpy())
 
     def _scores(self, frame: ObservedFrame, exclude: Collection[int]) -> dict[int, float]:
-        return self._index.scores(frame.descriptors, frame.features.global_descriptor.numpy(), exclude=exclude)
+        descriptor = frame.features.global_descriptor.numpy()
+        return self._index.scores(frame.descriptors, descriptor, exclude=exclude, by=self._config.retrieval)
 
     def _near(self, keyframe: Keyframe) -> set[int]:
         """Keyframes that a keyframe is connected to already, or follows too closely to have drifted from."""

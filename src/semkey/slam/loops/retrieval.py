@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.errors import InputError
+from semkey.slam.config import Retrieval
 
 Covisible = Callable[[int], Sequence[tuple[int, int]]]
 """``covisible(keyframe_id)``: ids of the keyframes that share landmarks with it and how many, most first."""
@@ -89,6 +90,7 @@ class PlaceIndex:
         global_descriptor: NDArray[np.float32],
         *,
         exclude: Collection[int] = (),
+        by: Retrieval = "votes",
     ) -> dict[int, float]:
         """How much each keyframe looks like an image: score >= 0 by id, most similar first, equal ones older first.
 
@@ -96,6 +98,8 @@ class PlaceIndex:
             descriptors: (N, D) of the image, strongest keypoint first.
             global_descriptor: (G,) of the image.
             exclude: ids that are not asked for.
+            by: "votes" of local descriptors; "global" similarity, what exceeds that of most keyframes; or "joined", the
+                sum of both, each as a share of its best. Without a global descriptor all are votes.
 
         Raises:
             InputError: the widths differ from those of the keyframes.
@@ -109,6 +113,16 @@ class PlaceIndex:
             cosine = self._global[rows] @ global_descriptor
             kept = np.sort(np.argsort(-cosine, kind="stable")[: self._prefilter])
             keys, rows = keys[kept], rows[kept]
+        votes = self._votes(descriptors, rows) if by != "global" or not len(global_descriptor) else None
+        if by != "votes" and len(global_descriptor):
+            seen = _uncommon(self._global[rows] @ global_descriptor)
+            votes = seen if votes is None else _share(votes) + _share(seen)
+        assert votes is not None
+        order = np.argsort(-votes, kind="stable")
+        return {int(keys[k]): float(votes[k]) for k in order}
+
+    def _votes(self, descriptors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(R,) votes of an image's local descriptors (N, D) for the keyframes in some rows."""
         query = np.ascontiguousarray(descriptors[: self._keypoints], dtype=np.float32)
         similarity = query @ self._local[rows].reshape(-1, query.shape[1]).T
         best = similarity.reshape(len(query), len(rows), self._keypoints).max(axis=2)
@@ -116,9 +130,7 @@ class PlaceIndex:
             common = np.quantile(best, _COMMON_QUANTILE, axis=1, keepdims=True)
         else:
             common = np.quantile(similarity[:, ::_UNRELATED_STRIDE], _COMMON_QUANTILE)
-        votes = np.maximum(best - common, 0.0).sum(axis=0)
-        order = np.argsort(-votes, kind="stable")
-        return {int(keys[k]): float(votes[k]) for k in order}
+        return np.maximum(best - common, 0.0).sum(axis=0)
 
     def _check_width(self, descriptors: NDArray[np.float32], global_descriptor: NDArray[np.float32]) -> None:
         widths = (descriptors.shape[-1], len(global_descriptor))
@@ -135,6 +147,17 @@ class PlaceIndex:
             local[:old], whole[:old] = self._local, self._global
         self._local, self._global = local, whole
         self._free = list(range(capacity - 1, old - 1, -1))
+
+
+def _uncommon(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What similarities exceed that of half the keyframes by; few keyframes have no such half, and all are possible."""
+    common = np.median(cosines) if len(cosines) >= _FEWEST_FOR_COMMON else -1.0
+    return np.maximum(cosines - common, 0.0)
+
+
+def _share(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores as shares of the highest."""
+    return scores / max(float(scores.max(initial=0.0)), 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,9 +157,12 @@ def check_features(session: Session, path: str | Path, name: str, settings: Mapp
     """Refuse features whose descriptors cannot be compared with those of a map.
 
     Raises:
-        ConfigError: another method, or other weights.
+        ConfigError: another method, other weights, or other global descriptors.
     """
     stored = session.result.features
+    for key, usual in (("places", None), ("place", "trained")):
+        if session.feature_settings.get(key, usual) != settings.get(key, usual):
+            raise ConfigError(f"{path}: the map was made with other global descriptors: give --features {stored}")
     old, new = session.feature_settings.get("weights_sha256"), settings.get("weights_sha256")
     if old is not None and old == new:
         # The same file may be called by another name.
