@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,15 +22,30 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """``/file`` knows ranges, ``/whole`` does not, ``/cut`` breaks off, ``/hub`` redirects to another host name."""
+    """``/file`` knows ranges, ``/whole`` does not, ``/cut`` breaks off, ``/hub`` redirects to another host name.
+
+    ``/shifted`` answers with another range than asked for, ``/endless`` says no length, ``/leave`` redirects to plain
+    http of another machine, ``/port`` to another port.
+    """
 
     requests: ClassVar[list[tuple[str, dict[str, str]]]] = []
+    other_port: ClassVar[int] = 0
 
     def do_GET(self) -> None:
         type(self).requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
-        if self.path == "/hub":
+        elsewhere = {
+            "/hub": f"http://localhost:{self.server.server_port}/file",  # ty: ignore
+            "/leave": "http://mirror.invalid/file",
+            "/port": f"http://127.0.0.1:{type(self).other_port}/file",
+        }
+        if self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENT)
+            return
+        if self.path in elsewhere:
             self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_port}/file")  # ty: ignore
+            self.send_header("Location", elsewhere[self.path])
             self.send_header("X-Linked-ETag", f'"{SHA256}"')
             self.send_header("X-Repo-Commit", "abc")
             self.end_headers()
@@ -44,6 +61,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
             self.send_response(206)
+            shift = 7 if self.path == "/shifted" else 0
+            self.send_header("Content-Range", f"bytes {start + shift}-{len(CONTENT) - 1}/{len(CONTENT)}")
         else:
             self.send_response(200)
         body = CONTENT[start:]
@@ -136,6 +155,78 @@ def test_progress_is_told_within_the_block_alone(server: str, tmp_path: Path, mo
     assert told == [(4096, 10240, "weights"), (8192, 10240, "weights"), (10240, 10240, "weights")]
     download(f"{server}/file", tmp_path / "other")
     assert len(told) == 3
+
+
+def test_what_is_left_of_an_earlier_attempt_is_only_continued_where_a_hash_can_tell(
+    server: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "weights"
+    for url, sha256 in (("/file", SHA256), ("/file", None), ("/shifted", SHA256), ("/shifted", None)):
+        (tmp_path / f".weights.{_digest(server + url)}.part").write_bytes(bytes(5120))  # blank, as after a crash
+        assert download(f"{server}{url}", target, sha256=sha256).path.read_bytes() == CONTENT
+        target.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_length_and_hash_is_not_fetched(server: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not say its length or its hash"):
+        download(f"{server}/endless", tmp_path / "weights")
+    assert download(f"{server}/endless", tmp_path / "known", sha256=SHA256).path.read_bytes() == CONTENT
+    with pytest.raises(CheckpointError, match="does not say its hash"):
+        download(f"{server}/file", tmp_path / "weights", needs_hash=True)
+    assert download(f"{server}/hub", tmp_path / "hub", needs_hash=True).sha256 == SHA256
+    assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize("path", ["/file", "/endless"])
+def test_a_file_that_is_too_long_is_refused(server: str, tmp_path: Path, path: str) -> None:
+    with pytest.raises(CheckpointError, match=r"has more than 0 MB"):
+        download(f"{server}{path}", tmp_path / "weights", sha256=SHA256, max_bytes=len(CONTENT) - 1)
+    assert not (tmp_path / "weights").exists()
+    assert all(file.stat().st_size == 0 for file in tmp_path.iterdir())
+
+
+def test_a_partial_file_that_is_a_link_or_no_file_is_refused(server: str, tmp_path: Path) -> None:
+    victim, partial = tmp_path / "victim", tmp_path / f".weights.{_digest(f'{server}/file')}.part"
+    victim.write_bytes(b"precious")
+    partial.symlink_to(victim)
+    with pytest.raises(CheckpointError, match="is a link"):
+        download(f"{server}/file", tmp_path / "weights", sha256=SHA256)
+    assert victim.read_bytes() == b"precious"
+    partial.unlink()
+    os.mkfifo(partial)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        download(f"{server}/file", tmp_path / "weights", sha256=SHA256)
+
+
+def test_credentials_stay_with_host_port_and_scheme(server: str, tmp_path: Path) -> None:
+    secret = {"Authorization": "Bearer secret"}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        _Handler.other_port = other.server_address[1]
+        got = download(f"{server}/port", tmp_path / "weights", sha256=SHA256, headers=secret)
+        other.shutdown()
+        thread.join()
+    assert got.sha256 == SHA256
+    (_, first), (_, second) = _Handler.requests
+    assert first["authorization"] == "Bearer secret"
+    assert "authorization" not in second
+    with pytest.raises(CheckpointError, match=r"leads to http://mirror\.invalid, which is not https: not followed"):
+        download(f"{server}/leave", tmp_path / "other", sha256=SHA256, headers=secret)
+
+
+def test_https_is_not_left_even_for_this_machine() -> None:
+    redirects = downloads._Redirects(downloads._Stated(), "https://hub.example/x")
+    request = urllib.request.Request("https://hub.example/x", headers={"Authorization": "Bearer secret"})
+    for place in ("http://hub.example/x", "http://127.0.0.1/x", "ftp://hub.example/x", "file:///etc/passwd"):
+        with pytest.raises(CheckpointError, match="not https"):
+            redirects.redirect_request(request, None, 302, "Found", {}, place)
+    same = redirects.redirect_request(request, None, 302, "Found", {}, "https://hub.example:443/y")
+    assert same.get_header("Authorization") == "Bearer secret"
+    for place in ("https://hub.example:8443/y", "https://cdn.example/y"):
+        other = redirects.redirect_request(request, None, 302, "Found", {}, place)
+        assert other.get_header("Authorization") is None
 
 
 def test_several_at_once_make_one_whole_file(server: str, tmp_path: Path) -> None:

@@ -6,17 +6,21 @@ renamed when it is whole and its SHA-256 is right. Programs show progress by :fu
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
 import logging
 import os
+import re
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -26,6 +30,8 @@ from semkey.errors import CheckpointError, ConfigError
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 60.0
+MAX_BYTES = 8_000_000_000
+"""Of a file whose size is not known beforehand."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BLOCK_BYTES = 1 << 20
 _LINKED_HASH = "x-linked-etag"  # the hub's name for the SHA-256 of a large file
@@ -106,35 +112,43 @@ def file_sha256(path: Path) -> str:
 
 
 def download(
-    url: str, target: Path, *, sha256: str | None = None, headers: Mapping[str, str] | None = None
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    max_bytes: int = MAX_BYTES,
+    needs_hash: bool = False,
 ) -> Download:
     """Fetch a file, or go on where an earlier attempt stopped; of several processes one fetches, the others wait.
 
     Args:
         url: https; plain http from this machine alone.
         target: where it goes; missing folders are made.
-        sha256: its expected hash, hex. Without it, a hash that the server states is what counts.
-        headers: of the request; they are not sent on to another host that the server redirects to.
+        sha256: its expected hash, hex: of everything that semkey itself names. Without it, a hash that the server
+            states is what counts, and without that the length it states, and nothing is continued.
+        headers: of the request. They go to the host of ``url`` alone, and not to another port or scheme of it either.
+        max_bytes: a longer file is refused.
+        needs_hash: refuse a file whose hash neither ``sha256`` nor the server states.
 
     Raises:
         DownloadError: the server cannot be reached, or the connection broke (what came is kept for the next attempt).
-        CheckpointError: the bytes are not those expected (they are not kept), or ``target`` cannot be written.
+        CheckpointError: the bytes are not those expected (they are not kept), are too many, or nothing says how many
+            they are; the server leads away from https; or ``target`` cannot be written.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+    if not _is_safe(url):
         raise CheckpointError(f"{url}: weights are fetched over https only")
     partial = target.with_name(f".{target.name}.{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}.part")
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab") as file:
+        with _open_partial(partial) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if target.is_file() and not partial.exists():  # another process has finished it meanwhile
                 return Download(path=target, sha256=file_sha256(target))
-            stated = _fetch(url, file, target.name, headers or {})
-            file.flush()
-            os.fsync(file.fileno())
-            found = file_sha256(partial)
+            stated, found = _fetch_whole(
+                _Request(url, headers or {}, max_bytes, sha256 is not None, needs_hash), file, target.name, sha256
+            )
             expected = sha256 or stated.stated_sha256
             if expected and found != expected:
                 partial.unlink()
@@ -152,6 +166,54 @@ def download(
     return Download(path=target, sha256=found, stated_sha256=stated.stated_sha256, commit=stated.commit)
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for."""
+
+    url: str
+    headers: Mapping[str, str]
+    max_bytes: int
+    has_hash: bool
+    needs_hash: bool
+
+
+def _is_safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+def _open_partial(path: Path) -> BufferedRandom:
+    """The partial file, made if missing; never what a link leads to, nor a pipe or a device."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise CheckpointError(f"{path}: is a link, and a download goes through none: remove it") from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise CheckpointError(f"{path}: is no regular file: remove it")
+    return os.fdopen(handle, "r+b")
+
+
+def _fetch_whole(request: _Request, file: BufferedRandom, name: str, sha256: str | None) -> tuple[_Stated, str]:
+    """The whole file, with its hash; what an earlier attempt left is trusted only where a hash can tell."""
+    for _ in range(2):
+        had = file.seek(0, os.SEEK_END)
+        stated = _fetch(request, file, name)
+        expected = sha256 or stated.stated_sha256
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not had or found == expected:
+            break
+        log.warning("%s: what an earlier attempt left of it is not usable, fetching all of it again", name)
+        file.truncate(0)
+    return stated, found
+
+
 @dataclass
 class _Stated:
     """What the server's answers said about the file."""
@@ -160,60 +222,98 @@ class _Stated:
     commit: str = ""
 
     def read(self, headers: Any) -> None:
-        linked = (headers.get(_LINKED_HASH) or "").strip('"')
-        if len(linked) == 64:
-            self.stated_sha256 = linked.lower()
+        linked = (headers.get(_LINKED_HASH) or "").strip('"').lower()
+        if re.fullmatch(r"[0-9a-f]{64}", linked):
+            self.stated_sha256 = linked
         self.commit = headers.get("x-repo-commit") or self.commit
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Reads what the first answer says, and keeps credentials from other hosts."""
+    """Reads what the first answer says, stays on https, and keeps credentials from everybody else."""
 
-    def __init__(self, stated: _Stated) -> None:
-        self._stated = stated
+    def __init__(self, stated: _Stated, origin: str) -> None:
+        self._stated, self._origin = stated, _origin(origin)
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         self._stated.read(headers)
+        leaves_tls = req.full_url.startswith("https:") and not newurl.startswith("https:")
+        if leaves_tls or not _is_safe(newurl):
+            raise CheckpointError(
+                f"{req.full_url}: leads to {urlsplit(newurl).scheme}://{urlsplit(newurl).hostname}, which is not https:"
+                " not followed"
+            )
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
+        if request is not None and _origin(newurl) != self._origin:
             request.headers = {key: value for key, value in request.headers.items() if key.lower() == "range"}
         return request
 
 
-def _fetch(url: str, file: IO[bytes], name: str, headers: Mapping[str, str]) -> _Stated:
-    """Append what ``file`` lacks of the file at ``url``."""
-    stated = _Stated()
-    opener = urllib.request.build_opener(_Redirects(stated))
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _fetch(asked: _Request, file: IO[bytes], name: str) -> _Stated:
+    """Append what ``file`` lacks of the file."""
+    stated, url = _Stated(), asked.url
+    opener = urllib.request.build_opener(_Redirects(stated, url))
     start = file.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={**headers, **({"Range": f"bytes={start}-"} if start else {})})
+    request = urllib.request.Request(url, headers={**asked.headers, **({"Range": f"bytes={start}-"} if start else {})})
     try:
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             stated.read(response.headers)
-            if start and response.status != 206:  # the server sends all of it again
-                start = 0
+            begins, total = _extent(response)
+            if start and begins != start:  # the server sends all of it again, or another part
                 file.truncate(0)
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdecimal() else 0
-            _copy(response, file, start, total, name)
+                if begins:
+                    return _fetch(asked, file, name)
+                start = 0
+            if total > asked.max_bytes:
+                raise _too_long(asked)
+            if not (stated.stated_sha256 or asked.has_hash or (total and not asked.needs_hash)):
+                unknown = "its hash" if asked.needs_hash else "its length or its hash"
+                raise CheckpointError(f"{url}: the server does not say {unknown}: not fetched")
+            _copy(response, file, start, total, name, asked)
             if total and file.tell() != total:
                 raise DownloadError(url, f"the connection broke after {file.tell()} of {total} bytes")
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # the partial file is longer than the file: begin anew
             file.truncate(0)
-            return _fetch(url, file, name, headers)
+            return _fetch(asked, file, name)
         raise DownloadError(url, f"HTTP {error.code} {error.reason}") from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise DownloadError(url, getattr(error, "reason", None) or error) from None
     return stated
 
 
-def _copy(response: IO[bytes], file: IO[bytes], start: int, total: int, name: str) -> None:
+def _extent(response: Any) -> tuple[int, int]:
+    """Where an answer begins in the file, and how long the file is; 0 where that is not said."""
+    length = response.headers.get("Content-Length") or ""
+    if response.status != 206:
+        return 0, int(length) if length.isdecimal() else 0
+    said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", (response.headers.get("Content-Range") or "").strip())
+    if said is None:
+        return -1, 0
+    begins = int(said[1])
+    return begins, int(said[2]) if said[2] != "*" else begins + (int(length) if length.isdecimal() else 0)
+
+
+def _too_long(asked: _Request) -> CheckpointError:
+    return CheckpointError(
+        f"{asked.url}: has more than {asked.max_bytes / 1e6:.0f} MB, which such a file does not have"
+    )
+
+
+def _copy(response: IO[bytes], file: IO[bytes], start: int, total: int, name: str, asked: _Request) -> None:
     progress, done, told = _reporter.get(), start, start
     if progress is None:
         log.info("downloading %s, %s", name, f"{total / 1e6:.0f} MB" if total else "size unknown")
     while block := response.read(_BLOCK_BYTES):
-        file.write(block)
         done += len(block)
+        if done > (total or asked.max_bytes):
+            file.truncate(0)
+            raise _too_long(asked)
+        file.write(block)
         if progress is not None:
             progress(done, total, name)
         elif total and done - told > total / 10:

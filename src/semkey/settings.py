@@ -19,7 +19,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
-from semkey.errors import ConfigError
+from semkey.errors import ConfigError, InputError
+from semkey.untrusted import YAML_LIMIT, parse_yaml, read_text, shown
 
 T = TypeVar("T")
 
@@ -73,21 +74,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file's mapping, empty for an empty file.
 
     Raises:
-        ConfigError: no such file, not UTF-8, no valid YAML (the message has the line), or not a mapping.
+        ConfigError: no such file, not UTF-8, no valid YAML (the message has the line), too large (aliases count as
+            what they stand for), or not a mapping.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{place}: is not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    loaded = parse_yaml(read_text(path, limit=YAML_LIMIT, error=ConfigError), path, error=ConfigError)
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -104,8 +95,6 @@ def override(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any
     Raises:
         ConfigError: a change without ``=`` or without a key, or one that goes through a value that is no mapping.
     """
-    import yaml
-
     result = _copy(values)
     for change in changes:
         path, equals, text = change.partition("=")
@@ -113,8 +102,8 @@ def override(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any
         if not equals or not all(keys):
             raise ConfigError(f"--set {change}: expected key=value, e.g. {_EXAMPLE}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text, "--set")
+        except InputError:
             value = text
         place = result
         for depth, key in enumerate(keys[:-1], start=1):
@@ -182,7 +171,7 @@ def _build(cls: type[T], values: Any, base: T | None, where: str) -> T:
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} is {values!r}, expected keys with values")
+        raise ConfigError(f"{where or 'the configuration'} is {shown(values)}, expected keys with values")
     known: dict[str, Field[Any]] = {field.name: field for field in fields(typing.cast("Any", cls)) if field.init}
     hints = typing.get_type_hints(cls)
     given: dict[str, Any] = {}
@@ -195,6 +184,8 @@ def _build(cls: type[T], values: Any, base: T | None, where: str) -> T:
         return cls(**given) if base is None else dataclasses.replace(typing.cast("Any", base), **given)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+    except OverflowError:  # a number beyond what a computation with it can hold
+        raise ConfigError(f"{where or 'the configuration'} holds a number that is too large") from None
     except TypeError as error:  # a field without a default is missing
         missing = [
             n for n, f in known.items() if n not in given and f.default is MISSING and f.default_factory is MISSING
@@ -227,13 +218,13 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
         return _build(kind, value, default if isinstance(default, kind) else None, where)
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"{where} is {value!r}, must be one of {', '.join(map(str, arguments))}")
+            raise ConfigError(f"{where} is {shown(value)}, must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
         return _tuple(arguments, value, where)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} is {value!r}, expected keys with values")
+            raise ConfigError(f"{where} is {shown(value)}, expected keys with values")
         items = {str(key): _convert(arguments[1], item, None, _join(where, key)) for key, item in value.items()}
         return {**(default or {}), **items}
     return _scalar(kind, value, where)
@@ -241,7 +232,7 @@ def _convert(kind: Any, value: Any, default: Any, where: str) -> Any:
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where} is {value!r}, expected a list")
+        raise ConfigError(f"{where} is {shown(value)}, expected a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_convert(arguments[0], item, None, f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(arguments):
@@ -267,14 +258,14 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "text"}
-    raise ConfigError(f"{where} is {value!r}, expected {names.get(kind, kind)}")
+    raise ConfigError(f"{where} is {shown(value)}, expected {names.get(kind, kind)}")
 
 
 def _number(value: Any) -> float | None:
     """The finite number that a value is or spells, else None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if abs(number) < float("inf") else None
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semkey.errors import DatasetError
+from semkey.untrusted import MEGABYTE, one_line, read_text
+
+_LIMIT = 128 * MEGABYTE  # two million rows of a trajectory
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -15,17 +18,11 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Columns are separated by white space or commas, as the tools of the TUM RGB-D benchmark accept them.
 
     Raises:
-        DatasetError: the file is missing, cannot be read or is not text.
+        DatasetError: the file is missing, cannot be read, is not text, or has more than 128 MB.
     """
-    try:
-        # utf-8-sig: a byte-order mark written by Windows editors is no part of the first number.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: file is missing") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is not a text file") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+    if not path.exists():
+        raise DatasetError(f"{path}: file is missing")
+    text = read_text(path, limit=_LIMIT, error=DatasetError)
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.replace(",", " ").split()
         if columns and not columns[0].startswith("#"):
@@ -41,7 +38,7 @@ def finite_number(text: str, path: Path, line: int) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise DatasetError(f"{path}:{line}: '{text}' is not a number") from None
+        raise DatasetError(f"{path}:{line}: '{one_line(text)}' is not a number") from None
     if not math.isfinite(value):
-        raise DatasetError(f"{path}:{line}: '{text}' is not a finite number")
+        raise DatasetError(f"{path}:{line}: '{one_line(text)}' is not a finite number")
     return value

@@ -27,14 +27,16 @@ from semkey.backbones.specs import (
     check_backbone_name,
     preset_hint,
 )
-from semkey.downloads import DownloadError, cache_folder, download, file_sha256
+from semkey.downloads import MAX_BYTES, DownloadError, cache_folder, download, file_sha256
 from semkey.errors import CheckpointError, ConfigError
+from semkey.untrusted import read_json
 
 log = logging.getLogger(__name__)
 
 ACCEPT_VARIABLE = "SEMKEY_ACCEPT_LICENSE"
 """Environment variable that lists, between commas, the licences that the user has accepted: ``dinov3``."""
 
+_JSON_BYTES = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class _Weights:
@@ -180,7 +182,14 @@ def _fetch(preset: BackbonePreset, accept_licence: bool) -> _Weights:
     target = cache_folder() / f"{preset.name}.safetensors"
     url = _hub_url(source.repository, source.revision, WEIGHTS_FILE)
     try:
-        got = download(url, target, sha256=source.sha256 or None, headers=_hub_headers())
+        got = download(
+            url,
+            target,
+            sha256=source.sha256 or None,
+            headers=_hub_headers(),
+            max_bytes=source.megabytes * 1_100_000,
+            needs_hash=True,
+        )
     except DownloadError as error:
         gated = ": its owner lets in only accounts that have asked for it, set HF_TOKEN" if _is_refused(error) else ""
         raise CheckpointError(
@@ -236,7 +245,8 @@ def _from_hub(repository: str, revision: str) -> tuple[Architecture, _Weights]:
         if target.is_file():
             continue
         try:
-            got = download(url, target, headers=_hub_headers())
+            largest = MAX_BYTES if name == WEIGHTS_FILE else _JSON_BYTES
+            got = download(url, target, headers=_hub_headers(), max_bytes=largest)
         except DownloadError as error:
             if name == "preprocessor_config.json" and "404" in error.reason:
                 continue  # the usual colours of that kind of network
@@ -288,10 +298,7 @@ def _read_note(path: Path) -> Mapping[str, Any]:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+    values = read_json(path, limit=_JSON_BYTES, error=CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds a {type(values).__name__}, expected keys with values")
     return values

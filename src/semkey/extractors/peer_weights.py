@@ -40,6 +40,8 @@ class Release:
         return None if self.url is None else self.url.rsplit("/", 1)[1]
 
 
+_LARGEST = 200_000_000  # bytes; the largest has 46 MB
+
 _ALIKED = "https://raw.githubusercontent.com/Shiaoming/ALIKED/683d7c65197395c0b3f01ebe76e1084a27e73a65/models"
 _DISK = "https://raw.githubusercontent.com/cvlab-epfl/disk/8dc6d4d65b47210f629e21ad1fbfb56944b11696"
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv"
@@ -171,7 +173,7 @@ def _download(file_name: str, release: Release) -> Path:
             f"$SEMKEY_WEIGHTS"
         )
     try:
-        return download(release.url, cache_folder() / file_name, sha256=release.sha256).path
+        return download(release.url, cache_folder() / file_name, sha256=release.sha256, max_bytes=_LARGEST).path
     except DownloadError as error:
         raise CheckpointError(
             f"weights {file_name} were not found and {error}: put that file into a "

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from semkey import __version__
 from semkey.errors import CheckpointError, ConfigError
 from semkey.model.config import ModelConfig
+from semkey.schema import check_type
 from semkey.training.config import TrainConfig
 from semkey.training.stage_config import STAGES, StageName
+from semkey.untrusted import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -92,19 +95,33 @@ class CheckpointFolder:
         files = self.files(stage)[::-1]
         for path in files:
             try:
-                state = torch.load(path, map_location=device, weights_only=True)
+                state = _read(path, device)
             except Exception as error:  # torch raises many kinds for a damaged file
                 log.warning("%s cannot be read (%s): trying the one before", path, " ".join(str(error).split())[:200])
                 continue
-            if not isinstance(state, dict) or state.get("format") != FORMAT:
+            if state["format"] != FORMAT:
                 raise CheckpointError(f"{path}: no checkpoint of this version of semkey ({FORMAT})")
-            _check_config(path, json.loads(state["config"]), config, stage)
+            _check_config(path, state["config"], config, stage)
             if state["code"]["semkey"] != __version__:
                 log.warning("%s was written by semkey %s, this is %s", path, state["code"]["semkey"], __version__)
             return state
         if files:
             raise CheckpointError(f"{self.folder}: none of the {len(files)} checkpoints can be read, start a new run")
         return None
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """What :meth:`CheckpointFolder.write` wrote, with its configuration as a mapping; raises anything otherwise."""
+    with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
+        if (damaged := archive.testzip()) is not None:
+            raise CheckpointError(f"{damaged} is damaged")
+    state = torch.load(path, map_location=device, weights_only=True)
+    check_type(state, Mapping[str, Any], "the checkpoint")
+    for name, kind in (("format", str), ("stage", str), ("step", int), ("code", Mapping[str, str])):
+        check_type(state[name], kind, name)
+    state["config"] = parse_json(state["config"], "its configuration")
+    check_type(state["config"], Mapping[str, Any], "its configuration")
+    return state
 
 
 def random_state() -> dict[str, Any]:

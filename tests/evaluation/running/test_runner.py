@@ -134,15 +134,23 @@ def test_a_line_cut_off_in_a_write_is_measured_again(orb: Method, tmp_path: Path
     assert rows.read_bytes() == whole
 
 
-def test_lines_behind_a_damaged_one_are_measured_again(orb: Method, tmp_path: Path) -> None:
-    run(CountingProtocol(), [make_set()], [orb], tmp_path)
+@pytest.mark.parametrize(
+    "damage", [(b"1.5", b"1.7"), (b'"name": "p1"', b'"name": "p3"'), (b"{", b"\x00\xff garbage {")]
+)
+def test_a_damaged_row_alone_is_measured_again(orb: Method, tmp_path: Path, damage: tuple[bytes, bytes]) -> None:
+    first = run(CountingProtocol(), [make_set()], [orb], tmp_path)
     (rows,) = tmp_path.rglob("*.jsonl")
     lines = rows.read_bytes().splitlines(keepends=True)
-    lines[2] = b"\x00\xff garbage\n"
-    rows.write_bytes(b"".join(lines))
+    changed = lines[2].replace(*damage)
+    assert changed != lines[2]
+    rows.write_bytes(b"".join([*lines[:2], changed, *lines[3:]]))
     again = CountingProtocol()
-    run(again, [make_set()], [orb], tmp_path)
-    assert again.measured == ["p1", "p2", "p3"]
+    second = run(again, [make_set()], [orb], tmp_path)
+    assert again.measured == ["p1"]
+    assert str(second.results["orb"]["set"].rows) == str(first.results["orb"]["set"].rows)
+    third = CountingProtocol()
+    run(third, [make_set()], [orb], tmp_path)
+    assert third.measured == []
 
 
 CHANGES: dict[str, Callable[[Method], tuple[Any, PairSet, Method]]] = {

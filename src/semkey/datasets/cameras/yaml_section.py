@@ -10,6 +10,7 @@ import yaml
 
 from semkey.errors import DatasetError
 from semkey.settings import did_you_mean
+from semkey.untrusted import YAML_LIMIT, one_line, read_text
 
 
 class YamlSection:
@@ -28,7 +29,7 @@ class YamlSection:
         for key, value in node.value:
             name = str(key.value)
             if name in self._values:
-                raise self._error(key, f"'{where}{name}' is given twice")
+                raise self._error(key, f"'{where}{one_line(str(name))}' is given twice")
             self._values[name] = value
 
     @classmethod
@@ -38,21 +39,16 @@ class YamlSection:
         Raises:
             DatasetError: the file is missing, no YAML text, or its top is no mapping.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise DatasetError(f"{path}: file is missing") from None
-        except UnicodeDecodeError:
-            raise DatasetError(f"{path}: is not a text file") from None
-        except OSError as error:
-            raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+        if not path.exists():
+            raise DatasetError(f"{path}: file is missing")
+        text = read_text(path, limit=YAML_LIMIT, error=DatasetError)
         if text.startswith("%YAML:"):
             text = "#" + text
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except RecursionError:
             raise DatasetError(f"{path}: no YAML (nested too deeply)") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             raise DatasetError(f"{path}{line}: no YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
@@ -96,7 +92,7 @@ class YamlSection:
         for key, _ in self._node.value:
             if key.value not in names:
                 hint = did_you_mean(key.value, names) or f"known are {', '.join(names)}"
-                raise self._error(key, f"'{self._where}{key.value}' is unknown; {hint}")
+                raise self._error(key, f"'{self._where}{one_line(str(key.value))}' is unknown; {hint}")
 
     def section(self, name: str) -> YamlSection:
         """The mapping called ``name``."""

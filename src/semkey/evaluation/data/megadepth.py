@@ -7,13 +7,16 @@ knows arrays, numbers, strings and containers and nothing else, and only for the
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from semkey.datasets.readers.folder import natural_key
 from semkey.errors import DatasetError
 from semkey.files import atomic_write_text
+from semkey.untrusted import MEGABYTE, one_line
 
 _NEEDED = ("image_paths", "intrinsics", "poses", "pair_infos")
 # What zipfile, numpy and pickle raise on bytes that are not what they should be.
@@ -36,7 +40,13 @@ _DAMAGE = (
     MemoryError,
     RecursionError,
     NotImplementedError,
+    OverflowError,
+    SyntaxError,
+    tokenize.TokenError,
+    RuntimeError,  # an encrypted archive
 )
+# LoFTR's scene files have a dozen arrays, a few megabytes of objects and a table of overlaps of at most 200 MB.
+_MOST_MEMBERS, _MOST_BYTES, _MOST_PICKLED, _MOST_VALUES = 100, 1024 * MEGABYTE, 32 * MEGABYTE, 20_000_000
 
 
 def convert_megadepth(npz_folder: str | Path, out: str | Path) -> int:
@@ -80,13 +90,20 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()}
+            members = archive.infolist()
+            if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_BYTES:
+                raise DatasetError(
+                    f"{path}: has {len(members)} arrays of {sum(m.file_size for m in members) / MEGABYTE:.0f} MB, more "
+                    f"than {_MOST_MEMBERS} or {_MOST_BYTES / MEGABYTE:.0f} MB: not a scene file of LoFTR"
+                )
+            return {member.filename.removesuffix(".npy"): _read_array(archive.read(member)) for member in members}
     except FileNotFoundError:
         raise DatasetError(f"{path}: file is missing") from None
     except pickle.UnpicklingError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        raise DatasetError(f"{path}: {one_line(str(error))}") from None
     except _DAMAGE as error:
-        raise DatasetError(f"{path}: is damaged or no .npz file ({error})") from None
+        reason = one_line(str(error) or type(error).__name__)
+        raise DatasetError(f"{path}: is damaged or no .npz file ({reason})") from None
 
 
 def _scene_lines(path: Path) -> Iterator[str]:
@@ -110,18 +127,44 @@ def _scene_lines(path: Path) -> Iterator[str]:
         yield " ".join([*names, "0", "0", *(repr(float(value)) for value in values)])
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = read_header(file)
-        if dtype.hasobject:
-            array = _plain(_ArrayUnpickler(file).load())
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name} holds no array")
-            return array
-    with archive.open(name) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+def _read_array(data: bytes) -> NDArray[Any]:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(file)
+    rest = data[file.tell() :]
+    if not dtype.hasobject:
+        return np.frombuffer(rest, dtype=dtype).reshape(shape, order="F" if is_fortran else "C")
+    _check_pickle(rest)
+    array = _plain(_ArrayUnpickler(io.BytesIO(rest)).load(), _Budget())
+    if not isinstance(array, np.ndarray):
+        raise ValueError("holds no array")
+    return array
+
+
+def _check_pickle(data: bytes) -> None:
+    """Refuse a pickle that would take far more memory than it has bytes.
+
+    A number under which something is remembered is an index into a table, which grows to it: four bytes ask for
+    gigabytes.
+    """
+    if len(data) > _MOST_PICKLED:
+        raise ValueError(f"holds objects of {len(data) / MEGABYTE:.0f} MB")
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= cast("int", argument) <= count + 256:
+            raise ValueError("is no pickle that numpy writes")
+
+
+class _Budget:
+    """How many values may still come: what is stored once may be named exponentially often."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_VALUES
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(f"holds more than {_MOST_VALUES} values")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -168,15 +211,16 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.state = state
 
-    def array(self) -> NDArray[Any]:
+    def array(self, budget: _Budget) -> NDArray[Any]:
         _, shape, stored, is_fortran, data = self.state
         dtype = stored.dtype
         if dtype.hasobject:
             flat = np.empty(len(data), dtype=object)
             for index, item in enumerate(data):
-                flat[index] = _plain(item)
+                flat[index] = _plain(item, budget)
         else:
             flat = np.frombuffer(_bytes(data), dtype=dtype).astype(dtype.newbyteorder("="))
+            budget.take(flat.size)
         return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -207,11 +251,12 @@ def _bytes(data: Any) -> bytes:
     return data.encode("latin1") if isinstance(data, str) else data
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, budget: _Budget) -> Any:
+    budget.take(1)
     if isinstance(value, _Array):
-        return value.array()
+        return value.array(budget)
     if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(_plain(item, budget) for item in value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, budget) for key, item in value.items()}
     return value

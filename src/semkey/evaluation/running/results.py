@@ -11,8 +11,11 @@ from typing import Any
 
 from semkey.errors import InputError
 from semkey.files import atomic_write_text
+from semkey.schema import check_type
+from semkey.untrusted import one_line, read_json
 
 FORMAT = "semkey-eval-1"
+_MOST_DIGITS = 12
 
 Row = dict[str, Any]
 """Measures of one pair (corner, round): names to numbers, strings or lists of numbers; a failure is ``inf``."""
@@ -28,7 +31,7 @@ class Metric:
         higher_is_better: None where neither is (a count).
         digits: decimals to print.
         percent: printed times 100.
-        headline: shown in the terminal's table too, not only in the report.
+        headline: one_line in the terminal's table too, not only in the report.
     """
 
     name: str
@@ -106,12 +109,7 @@ class Evaluation:
         Raises:
             InputError: the file is missing, or no evaluation of this format.
         """
-        try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+        stored = read_json(path)
         if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
             raise InputError(f"{path}: not an evaluation of format {FORMAT}")
         try:
@@ -122,9 +120,34 @@ class Evaluation:
                 for method, sets in stored["results"].items()
             }
             stored["curve_labels"] = {name: tuple(labels) for name, labels in stored["curve_labels"].items()}
-            return cls(**stored)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: damaged evaluation ({error})") from None
+            evaluation = cls(**stored)
+            _check(evaluation)
+        except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
+            raise InputError(f"{path}: damaged evaluation ({one_line(str(error))})") from None
+        return evaluation
+
+
+def _check(evaluation: Evaluation) -> None:
+    """Refuse what no evaluation writes.
+
+    Raises:
+        InputError: a value of another type, names that are not those of the results, or curves of unequal lengths.
+    """
+    check_type(evaluation, Evaluation, "the evaluation")
+    names = [metric.name for metric in evaluation.metrics]
+    if len(set(names)) < len(names) or any(not 0 <= metric.digits <= _MOST_DIGITS for metric in evaluation.metrics):
+        raise InputError("metrics have one name twice, or digits out of range")
+    if set(evaluation.methods) != set(evaluation.results):
+        raise InputError("methods and results have other names")
+    for method, sets in evaluation.results.items():
+        for name, result in sets.items():
+            if name not in evaluation.sets:
+                raise InputError(f"results of {method} are of a set '{name}' that is not there")
+            if not result.intervals.keys() <= result.metrics.keys():
+                raise InputError(f"results of {method} have an interval without its metric")
+            for curve_name, curve in result.curves.items():
+                if len(curve.x) != len(curve.y) or curve_name not in evaluation.curve_labels:
+                    raise InputError(f"curve '{curve_name}' has no labels, or x and y of unequal lengths")
 
 
 def _set_result(stored: Mapping[str, Any]) -> SetResult:

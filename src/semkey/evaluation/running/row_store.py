@@ -16,9 +16,13 @@ from semkey.errors import InputError
 from semkey.evaluation.data.pairs import HomographyTruth, PairSet, PoseTruth
 from semkey.evaluation.running.code import code_hash
 from semkey.evaluation.running.results import Row, plain, row_from_json
+from semkey.files import atomic_write_bytes
 
 _CODE = ("evaluation", "geometry", "images", "matching", "metrics")
 """Packages whose code decides what a row says; extraction is part of a method's fingerprint."""
+
+_CHECK = b'{"check": "'
+_CHECK_LENGTH = 16  # hexadecimal digits
 
 
 def run_key(fingerprint: Mapping[str, Any], kind: str, options: Mapping[str, Any], pair_set: PairSet) -> str:
@@ -53,8 +57,9 @@ def file_name(name: str) -> str:
 class RowStore:
     """The rows of one method on one set, by the name of their pair, in ``FOLDER/METHOD/SET.jsonl``.
 
-    The first line holds the key, every other one a row. A file with another key is started anew; a last line that was
-    cut off in the middle of a write is dropped.
+    The first line holds the key, every other one a row, each behind a checksum of its own. A file with another key is
+    started anew; a line that was cut off in the middle of a write, or changed since, is dropped: its pair is measured
+    again.
 
     Args:
         folder: made if missing.
@@ -71,11 +76,12 @@ class RowStore:
         self._rows: dict[str, Row] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            good_bytes = self._read(key)
-            self._file: IO[bytes] = self.path.open("r+b" if good_bytes else "wb")
-            self._file.truncate(good_bytes)
-            self._file.seek(good_bytes)
-            if not good_bytes:
+            stored = self.path.read_bytes() if self.path.is_file() else b""
+            good = self._read(stored, key)
+            if good != stored:
+                atomic_write_bytes(self.path, good)
+            self._file: IO[bytes] = self.path.open("ab")
+            if not good:
                 self._write({"key": key})
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
@@ -110,31 +116,33 @@ class RowStore:
         self._rows[str(row["name"])] = row_from_json(stored)
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, allow_nan=False).encode("utf-8") + b"\n")
+        self._file.write(_line(json.dumps(value, allow_nan=False).encode("utf-8")))
         self._file.flush()
 
-    def _read(self, key: str) -> int:
-        """Load the rows that can be used; returns how many bytes of the file they take with the line of the key."""
-        if not self.path.is_file():
-            return 0
-        good = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file):
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or not isinstance(value, dict):
-                    break
+    def _read(self, stored: bytes, key: str) -> bytes:
+        """Load the rows that can be used; returns the part of the file that they are, with the line of the key."""
+        good: list[bytes] = []
+        for number, line in enumerate(stored.splitlines(keepends=True)):
+            text = line[len(_CHECK) + _CHECK_LENGTH + 2 :].rstrip(b"\n")
+            if line != _line(b"{" + text):
                 if number == 0:
-                    if value.get("key") != key:
-                        return 0
-                elif isinstance(value.get("name"), str):
-                    self._rows[value["name"]] = row_from_json(value)
-                else:
-                    break
-                good += len(line)
-        return good
+                    return b""
+                continue
+            value = json.loads(b"{" + text)
+            if number == 0 and value.get("key") != key:
+                return b""
+            if number > 0 and "name" not in value:  # a second line of a key
+                continue
+            if number > 0:
+                self._rows[value["name"]] = row_from_json({k: v for k, v in value.items() if k != "check"})
+            good.append(line)
+        return b"".join(good)
+
+
+def _line(text: bytes) -> bytes:
+    """A JSON object as a line, with the checksum of its text as its first entry."""
+    check = hashlib.blake2b(text, digest_size=_CHECK_LENGTH // 2).hexdigest().encode()
+    return _CHECK + check + b'",' + text[1:] + b"\n"
 
 
 def _truth_values(truth: HomographyTruth | PoseTruth) -> list[Any]:

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
@@ -21,13 +20,13 @@ from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.keyframe_tree import RemovedKeyframe
 from semkey.slam.map.landmarks import LandmarkMap
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.output.map_checks import NONE as _NONE
+from semkey.slam.output.map_checks import check_map
 from semkey.slam.output.map_file import ArraySpec
 from semkey.slam.records import FrameRecord
 
 Arrays = dict[str, NDArray]
 Poses = NDArray[np.float64]
-
-_NONE = -1
 
 # Letters: K keyframes, P keypoints of all keyframes together, D descriptor, G global descriptor, L landmark rows,
 # R removed keyframes, E loops, F frames.
@@ -148,9 +147,9 @@ def restore_map(
         pixel_sigma: see :class:`SlamMap`.
 
     Raises:
-        InputError: numbers that refer to something else in the file do not.
+        InputError: numbers that refer to something else in the file do not, or that cannot be.
     """
-    _check_references(path, arrays)
+    check_map(path, arrays)
     counts = arrays["keyframes/keypoints"]
     ends = np.cumsum(counts)
     size = (camera.width, camera.height)
@@ -288,30 +287,6 @@ def _keyframe(
         scale=float(arrays["keyframes/scale"][number]),
         median_depth=float(arrays["keyframes/median_depth"][number]),
     )
-
-
-def _check_references(path: Path, arrays: Mapping[str, NDArray]) -> None:
-    """A checksum says that a file is as it was written; this says that what was written makes sense."""
-    ids, rows = arrays["keyframes/id"], len(arrays["landmarks/position"])
-    known = np.concatenate([ids, arrays["removed/id"]])
-    landmarks = arrays["keypoints/landmark"]
-    seen = landmarks[landmarks >= 0]
-    frames = arrays["frames/reference_keyframe"]
-    problems = {
-        "keyframes/id does not increase": (np.diff(ids) <= 0).any() or (ids < 0).any() or not len(ids),
-        "keyframes/keypoints does not add up": arrays["keyframes/keypoints"].sum() != len(landmarks)
-        or (arrays["keyframes/keypoints"] < 0).any(),
-        "keyframes/parent names no keyframe": not np.isin(arrays["keyframes/parent"], [_NONE, *ids]).all(),
-        "removed/parent names no keyframe": not np.isin(arrays["removed/parent"], known).all(),
-        "keypoints/landmark names no landmark": (seen >= rows).any() or not arrays["landmarks/alive"][seen].all(),
-        "landmarks/reference names no keyframe": not np.isin(
-            arrays["landmarks/reference"][arrays["landmarks/alive"]], ids
-        ).all(),
-        "frames/reference_keyframe names no keyframe": not np.isin(frames, [_NONE, *known]).all(),
-    }
-    for problem, is_there in problems.items():
-        if is_there:
-            raise InputError(f"{path}: the map contradicts itself: {problem}")
 
 
 def _ints(values: Any) -> NDArray[np.int64]:

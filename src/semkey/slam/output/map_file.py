@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 from semkey.files import atomic_write_bytes
+from semkey.untrusted import JSON_LIMIT, MEGABYTE, parse_json, read_bytes
 
 FORMAT_VERSION = 2
 """Highest version that is read. A file has the lowest one whose readers understand it: 2 where lines are in it."""
 
 _METADATA_KEY = "semkey_map"
+_FILE_LIMIT = 16 << 30  # bytes; a device, which has no end, is refused as such
 _NO_MAP = "is not a semkey map; give a file written by 'semkey slam --save-map'"
 
 
@@ -102,7 +104,7 @@ def read_map_file(path: str | Path, specs: Mapping[str, ArraySpec]) -> MapFile:
             missing or of another type or shape than ``specs`` says.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_bytes(path, limit=_FILE_LIMIT)
     metadata = _metadata(path, data)
     version = metadata.get("version")
     if not isinstance(version, int) or version < 1:
@@ -115,7 +117,9 @@ def read_map_file(path: str | Path, specs: Mapping[str, ArraySpec]) -> MapFile:
     header_text = metadata.get("header")
     if not isinstance(header_text, str) or metadata.get("sha256") != _checksum(header_text, arrays):
         raise InputError(f"{path}: the map is damaged (its checksum is wrong); use another copy")
-    header = json.loads(header_text)
+    header = parse_json(header_text, path)
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: {_NO_MAP}")
     check_arrays(path, arrays, specs)
     return MapFile(header=header, arrays=arrays, version=version)
 
@@ -147,15 +151,6 @@ def check_arrays(path: str | Path, arrays: Mapping[str, NDArray], specs: Mapping
     return lengths
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
 def _metadata(path: Path, data: bytes) -> dict[str, Any]:
     """The JSON entry of the safetensors header that only maps have."""
     # A safetensors file starts with the length of its JSON header (8 bytes, little endian) and that header.
@@ -164,10 +159,12 @@ def _metadata(path: Path, data: bytes) -> dict[str, Any]:
         raise InputError(f"{path}: {_NO_MAP}")
     if length > len(data) - 8:
         raise InputError(f"{path}: the file is cut off or {_NO_MAP}")
+    if length > JSON_LIMIT:
+        raise InputError(f"{path}: its header has {length / MEGABYTE:.0f} MB, which no map's has")
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         content = json.loads(metadata[_METADATA_KEY])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: {_NO_MAP}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: {_NO_MAP}")

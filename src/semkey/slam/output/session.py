@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from semkey import __version__
 from semkey.datasets import FrameSequence, Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
+from semkey.schema import check_type
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, SlamListener
 from semkey.slam.map.slam_map import SlamMap
@@ -26,8 +27,22 @@ from semkey.slam.output.map_arrays import SPECS, frame_arrays, map_arrays, resto
 from semkey.slam.output.map_file import MapFile, encode_map_file, read_map_file, write_encoded, write_map_file
 from semkey.slam.records import LoopRecord
 from semkey.slam.result import SlamResult
+from semkey.untrusted import one_line
 
 logger = logging.getLogger(__name__)
+
+_RUN: Mapping[str, Any] = {
+    "sequence": str,
+    "format": str,
+    "every": int,
+    "methods": Sequence[str],
+    "sensor": Literal["rgbd", "stereo", "mono"],
+    "dropped": int,
+    "problems": Sequence[str],
+    "seconds": float,
+    "stage_seconds": Mapping[str, float],
+    "stage_samples": Mapping[str, Sequence[float]],
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,8 +135,7 @@ def load_session(path: str | Path) -> Session:
         camera = PinholeCamera(**header["camera"])
         config = SlamConfig.from_mapping(header["config"])
         run, features = header["run"], header["features"]
-        if not isinstance(features["name"], str):
-            raise TypeError("the name of its features is no text")
+        _check_header(run, features, header["counters"])
         counters, pixel_sigma = header["counters"], float(header["pixel_sigma"])
         slam_map = restore_map(path, content.arrays, counters, camera, config.map, pixel_sigma)
         restore_lines(path, content.arrays, slam_map, config.lines, made=int(counters.get("lines_made", 0)))
@@ -149,8 +163,20 @@ def load_session(path: str | Path) -> Session:
             every=int(run["every"]),
             colors=content.arrays.get("landmarks/color"),
         )
-    except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
-        raise InputError(f"{path}: the map's header cannot be used ({error})") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ConfigError) as error:
+        raise InputError(f"{path}: the map's header cannot be used ({one_line(str(error))})") from None
+
+
+def _check_header(run: Any, features: Any, counters: Any) -> None:
+    """Refuse values of other types than :func:`session_content` writes; TypeError, as what they would lead to."""
+    try:
+        for name, kind in _RUN.items():
+            check_type(run[name], kind, f"run.{name}")
+        check_type(features["name"], str, "features.name")
+        check_type(features["settings"], Mapping[str, Any], "features.settings")
+        check_type(counters, Mapping[str, int], "counters")
+    except InputError as error:
+        raise TypeError(str(error)) from None
 
 
 def check_features(session: Session, path: str | Path, name: str, settings: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from semkey.datasets.cameras.lens import COEFFICIENTS, Calibration, Lens, lens_m
 from semkey.datasets.cameras.yaml_section import YamlSection
 from semkey.errors import ConfigError
 from semkey.geometry.transforms import make_transform
+from semkey.untrusted import one_line
 
 
 def own_calibration(top: YamlSection) -> Calibration:
@@ -44,7 +45,7 @@ def _read_lens(section: YamlSection, left: Lens | None) -> Lens:
     name = section.text("model") if "model" in section else (left.model if left is not None else "pinhole")
     model = lens_model(name)
     if model is None:
-        raise section.error("model", f"model '{name}' is unknown; choose one of {', '.join(COEFFICIENTS)}")
+        raise section.error("model", f"model '{one_line(name)}' is unknown; choose one of {', '.join(COEFFICIENTS)}")
     size = left.size if left is not None else section.size("size")
     fx, fy, cx, cy = section.numbers("intrinsics", (4,))
     distortion: tuple[float, ...] = ()
