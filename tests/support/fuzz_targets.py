@@ -314,7 +314,7 @@ def make_calibrations(folder: Path) -> list[Path]:
 
 def use_calibration(path: Path) -> object:
     from semkey.datasets.cameras.calibration import optics_for
-    from semkey.datasets.cameras.calibration_file import read_calibration
+    from semkey.datasets.cameras.formats.reading import read_calibration
 
     calibration = read_calibration(path)
     try:

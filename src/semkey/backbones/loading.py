@@ -38,6 +38,7 @@ ACCEPT_VARIABLE = "SEMKEY_ACCEPT_LICENSE"
 
 _JSON_BYTES = 1_000_000
 
+
 @dataclass(frozen=True, kw_only=True)
 class _Weights:
     """A file of weights and what is known of it."""
