@@ -21,6 +21,7 @@ from semkey.cli.options import configured
 if TYPE_CHECKING:
     import numpy as np
 
+    from semkey.extractors import Detector
     from semkey.matching import Matches
     from semkey.matching.robust import RobustEstimate
     from semkey.model.features import Features
@@ -56,6 +57,11 @@ def match(
         False, "--refine", help="Move matched keypoints to where the two images agree, to a fraction of a pixel."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
+    guide: str | None = typer.Option(
+        None,
+        metavar="BACKBONE",
+        help="Look for nearest neighbours only among what this backbone (vit-tiny, ...) finds alike.",
+    ),
     features: FeatureOptions,
     mask: MaskOptions,
 ) -> None:
@@ -102,7 +108,7 @@ def match(
     if failed:
         raise typer.Exit(2)
 
-    extractor = features.create()
+    extractor = _extractor(features, matcher, guide)
     chosen = matcher.create(features)
     start = time.perf_counter()
     features0, features1 = map(extractor.extract, images, usable)
@@ -144,6 +150,15 @@ def match(
     print_table(["", "count", "ms"], rows, to_stderr=is_stdout(json_file))
     if out is not None:
         typer.echo(f"drawing in {out}", err=is_stdout(json_file))
+
+
+def _extractor(features: FeatureOptions, matcher: MatcherOptions, guide: str | None) -> Detector:
+    from semkey.errors import ConfigError
+    from semkey.extractors.registry import with_guide
+
+    if guide is not None and matcher.matcher not in ("mnn", "ratio"):
+        raise ConfigError(f"--guide is for nearest neighbours, not for --matcher {matcher.matcher}")
+    return with_guide(features.create(), guide)
 
 
 def _estimate(

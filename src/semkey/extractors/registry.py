@@ -11,6 +11,7 @@ import torch
 from semkey.errors import CheckpointError, ConfigError
 from semkey.extractors.classical import ClassicalExtractor, OrbExtractor, RootSiftExtractor
 from semkey.extractors.detector import Detector, Extractor
+from semkey.extractors.guided import GuidedDetector
 from semkey.extractors.peers import PEERS
 from semkey.extractors.places import split_places, with_places
 from semkey.extractors.plugins import create_from_entry_point, create_from_function, entry_point_names
@@ -101,6 +102,7 @@ def load(
     max_keypoints: int = 1024,
     device: str | torch.device = "auto",
     weights: Sequence[str | Path] = (),
+    guide: str | None = None,
     **extraction: Any,
 ) -> Detector:
     """A detector by name, ready to extract.
@@ -113,6 +115,8 @@ def load(
         max_keypoints: at most this many keypoints per image.
         device: "auto" (the GPU where there is one, and the features compute on it), "cpu", "cuda", "cuda:1", ...
         weights: folders where the weights of peers and backbones are looked for first.
+        guide: a backbone (``vit-tiny``, ``dinov2-small``, ...) whose view of each keypoint restricts what nearest
+            neighbours are looked for among (``docs/matching.md``); costs its pass over every image.
         **extraction: for semkey's own, other fields of :class:`semkey.model.config.ExtractionConfig`, e.g.
             ``min_score=0.5``.
 
@@ -134,9 +138,20 @@ def load(
     if isinstance(name, Path) and not name.is_file():
         raise CheckpointError(f"{name}: no such checkpoint")
     folders = [Path(folder) for folder in weights]
-    return create_extractor(
+    detector = create_extractor(
         str(name), max_keypoints=max_keypoints, device=str(device), weights=folders, extraction=extraction
     )
+    return with_guide(detector, guide, folders)
+
+
+def with_guide(detector: Detector, guide: str | None, weights: Sequence[Path] = ()) -> Detector:
+    """A detector with what a backbone sees at its keypoints; without a name, the detector as it is.
+
+    Raises:
+        ConfigError: unknown backbone, or transformers is not installed.
+        CheckpointError: its weights cannot be had.
+    """
+    return detector if guide is None else GuidedDetector(detector, guide, weights)
 
 
 def as_detector(detector: Extractor | str | Path) -> Extractor:

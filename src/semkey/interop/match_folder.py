@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PARTS_FOLDER = ".parts"
 _PAIRS_PER_PART = 64
 _IMAGES_IN_MEMORY = 256
-_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "covariances")
+_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "covariances", "semantics")
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``."""

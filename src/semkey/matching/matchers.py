@@ -17,7 +17,8 @@ from semkey.extractors.peer_weights import find_weights, load_weights_file
 from semkey.matching.dual_softmax import TEMPERATURE, THRESHOLD, match_dual_softmax
 from semkey.matching.lightglue import LightGlueMatcher
 from semkey.matching.lightglue.trained import TrainedLightGlue
-from semkey.matching.mutual import Matches, check_finite, check_pair, check_thresholds, match_mutual
+from semkey.matching.mutual import Matches, check_finite, check_pair, check_thresholds
+from semkey.matching.semantic import match_by_guide
 from semkey.model.features import Features
 from semkey.settings import did_you_mean
 
@@ -90,7 +91,7 @@ def create_matcher(
         used = DEFAULT_RATIO if text == "ratio" and ratio is None else ratio
         return PairMatcher(
             name=text,
-            find=partial(match_mutual, min_similarity=min_similarity, ratio=used),
+            find=partial(match_by_guide, min_similarity=min_similarity, ratio=used),
             settings={"matcher": "mutual nearest neighbours", "min_similarity": min_similarity, "ratio": used},
         )
     is_file = isinstance(name, Path) or text.endswith(_SUFFIX)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semkey.errors import InputError
 
-_PER_KEYPOINT = ("keypoints", "scores", "reliability", "descriptors", "covariances")
+_PER_KEYPOINT = ("keypoints", "scores", "reliability", "descriptors", "covariances", "semantics")
 _UNIT_NORM_TOLERANCE = 1e-3
 
 
@@ -31,6 +31,7 @@ class Features:
         image_size: (width, height) of the original image in pixels.
         covariances: (N, 2, 2) float32, of the keypoints' positions, px^2; None where a method predicts none.
         method: name of the features, as ``semkey.load`` was given it; empty where it is not known.
+        semantics: (N, C) float32 unit norm, what a backbone sees at the keypoints; None without a ``guide``.
 
     Raises:
         InputError: shapes do not belong together.
@@ -55,6 +56,7 @@ class Features:
     image_size: tuple[int, int]
     covariances: torch.Tensor | None = None
     method: str = ""
+    semantics: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         count = self.keypoints.shape[0]
@@ -66,6 +68,8 @@ class Features:
             raise InputError(f"descriptors have shape {tuple(self.descriptors.shape)}, expected ({count}, D)")
         if self.covariances is not None and self.covariances.shape != (count, 2, 2):
             raise InputError(f"covariances have shape {tuple(self.covariances.shape)}, expected ({count}, 2, 2)")
+        if self.semantics is not None and (self.semantics.ndim != 2 or self.semantics.shape[0] != count):
+            raise InputError(f"semantics have shape {tuple(self.semantics.shape)}, expected ({count}, C)")
 
     def __len__(self) -> int:
         return self.keypoints.shape[0]
@@ -160,6 +164,7 @@ class FeatureArrays:
     image_size: tuple[int, int]
     covariances: NDArray[np.float32] | None = None
     method: str = ""
+    semantics: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -43,7 +43,8 @@ class MethodOptions(Settings):
         methods: compact, sift, orb, aliked-t16, aliked-n16, aliked-n16rot, aliked-n32, xfeat, disk,
             clidd-n64, clidd-s64, clidd-m64, clidd-l64, a checkpoint (.safetensors), or your own: module:function or an
             entry point. Behind any of them +ratio, +dual-softmax, +lightglue (aliked-n16, disk) or +FILE of
-            semkey train-matcher instead of nearest neighbours, and +refine to align the matches in the images.
+            semkey train-matcher instead of nearest neighbours, +guided to look for these among what vit-tiny finds
+            alike, and +refine to align the matches in the images.
         keypoints: largest number of keypoints per image.
         weights: where released weights of peers are looked for first; may be repeated.
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.

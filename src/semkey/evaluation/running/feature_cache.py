@@ -21,7 +21,7 @@ from semkey.model.features import Features
 
 IMAGES_IN_MEMORY = 32
 _HEADER = "semkey"
-_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "covariances")
+_TENSORS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "covariances", "semantics")
 
 
 class FeatureCache:

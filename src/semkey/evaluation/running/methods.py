@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
 from semkey.extractors.detector import Extractor
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor, with_guide
 from semkey.matching import AlignmentConfig, Matches, create_matcher, refine
 from semkey.matching.matchers import MATCHERS
 from semkey.matching.mutual import match_mutual
 from semkey.model.features import Features
 from semkey.runtime import select_device
 
-REFINE = "refine"
-PARTS = (*MATCHERS, REFINE)
-"""What may follow the features in a method's name, each after a ``+``: at most one matcher, then ``refine``."""
+GUIDED, REFINE = "guided", "refine"
+PARTS = (*MATCHERS, GUIDED, REFINE)
+"""What may follow the features in a method's name, each after a ``+``, in this order; at most one is a matcher."""
+GUIDE = "vit-tiny"
+"""The backbone of ``+guided``."""
 
 SOURCES = ("extractors", "geometry", "images", "model/features.py", "model/gate.py", "model/preprocess.py")
 """Files and folders of semkey that every extractor's features depend on."""
@@ -121,7 +123,8 @@ def create_method(
     Args:
         name: what :func:`semkey.extractors.create_extractor` takes, then what is to be done with it: ``+mnn`` (mutual
             nearest neighbours, as without it), ``+ratio``, ``+dual-softmax``, ``+lightglue`` or a ``+FILE.safetensors``
-            of ``semkey train-matcher``, and ``+refine`` to align the matches in the images.
+            of ``semkey train-matcher``, ``+guided`` for nearest neighbours among what ``vit-tiny`` finds alike, and
+            ``+refine`` to align the matches in the images.
         keypoints: largest number of keypoints per image, >= 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: folders where released weights are looked for first.
@@ -138,10 +141,13 @@ def create_method(
         raise ConfigError(f"min_similarity is a cosine in [-1, 1], got {min_similarity}")
     if ratio is not None and not 0 < ratio <= 1:
         raise ConfigError(f"ratio lies in (0, 1], got {ratio}")
-    base, matcher_name, is_refined = _split(name)
+    base, matcher_name, is_guided, is_refined = _split(name)
     extractor = create_extractor(
         base, max_keypoints=keypoints, device=device, weights=weights, random_weights=random_weights
     )
+    if is_guided and matcher_name not in ("mnn", "ratio"):
+        raise ConfigError(f"'{name}': the guide is for nearest neighbours, not for {matcher_name}")
+    extractor = with_guide(extractor, GUIDE if is_guided else None, weights)
     settings = dict(getattr(extractor, "settings", {}))
     extraction = {
         **settings,
@@ -168,13 +174,16 @@ def create_method(
     )
 
 
-def _split(name: str) -> tuple[str, str, bool]:
-    """The features' part of a name, the matcher, and whether matches are refined."""
-    rest, is_refined = (name.removesuffix(f"+{REFINE}"), True) if name.endswith(f"+{REFINE}") else (name, False)
+def _split(name: str) -> tuple[str, str, bool, bool]:
+    """The features' part of a name, the matcher, whether matches are guided, and whether they are refined."""
+    rest = name.removesuffix(f"+{REFINE}")
+    is_refined = rest != name
+    is_guided = rest.endswith(f"+{GUIDED}")
+    rest = rest.removesuffix(f"+{GUIDED}")
     base, plus, matcher = rest.rpartition("+")
     is_file = plus and matcher.endswith(CHECKPOINT_SUFFIX)
     if not plus or (is_file and (Path(rest).is_file() or not Path(matcher).is_file())):
-        return rest, "mnn", is_refined  # a checkpoint may have a plus in its name
+        return rest, "mnn", is_guided, is_refined  # a checkpoint may have a plus in its name
     if matcher not in MATCHERS and not is_file:
         raise ConfigError(
             f"unknown matcher '{matcher}' in '{name}': after the features come {', '.join(f'+{one}' for one in PARTS)} "
@@ -182,7 +191,7 @@ def _split(name: str) -> tuple[str, str, bool]:
         )
     if not base:
         raise ConfigError(f"'{name}' names no features: write them before the +")
-    return base, matcher, is_refined
+    return base, matcher, is_guided, is_refined
 
 
 def _device_name(settings: Mapping[str, Any], device: str) -> str:
