@@ -26,7 +26,7 @@ from semkey.cli import (
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export.commands import app as export_app
-from semkey.cli.messages import messages, take_verbosity
+from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
