@@ -32,6 +32,8 @@ ORDER = (
     {"metrics", "images"},
     {"backbones"},
     {"model"},
+    {"export"},
+    {"runtimes"},
     {"extractors"},
     {"matching"},
     {"losses", "datasets", "rendering", "visualization", "surfaces"},

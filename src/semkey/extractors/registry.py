@@ -40,6 +40,7 @@ def create_extractor(
     weights: Sequence[Path] = (),
     random_weights: bool = False,
     extraction: dict[str, Any] | None = None,
+    runtime: str = "torch",
 ) -> Detector:
     """Create a detector.
 
@@ -58,6 +59,7 @@ def create_extractor(
             :func:`semkey.extractors.peer_weights.find_weights`, :func:`semkey.backbones.loading.load_backbone`).
         random_weights: presets of semkey get random weights: enough to measure their speed.
         extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, for semkey's own.
+        runtime: what computes the network of semkey's own: ``torch``, ``onnxruntime``, ``openvino`` or ``auto``.
 
     Returns:
         The detector.
@@ -84,10 +86,11 @@ def create_extractor(
         weights=weights,
         random_weights=random_weights,
         extraction=extraction or {},
+        runtime=runtime,
     )
     if shipped is not None:
         return shipped
-    _refuse_extraction(name, extraction or {})
+    _refuse_extraction(name, extraction or {}, runtime)
     if ":" in name:
         return create_from_function(name, max_keypoints=max_keypoints, device=str(select_device(device)))
     registered = create_from_entry_point(name, max_keypoints=max_keypoints, device=str(select_device(device)))
@@ -103,6 +106,7 @@ def load(
     device: str | torch.device = "auto",
     weights: Sequence[str | Path] = (),
     guide: str | None = None,
+    runtime: str = "torch",
     **extraction: Any,
 ) -> Detector:
     """A detector by name, ready to extract.
@@ -117,6 +121,9 @@ def load(
         weights: folders where the weights of peers and backbones are looked for first.
         guide: a backbone (``vit-tiny``, ``dinov2-small``, ...) whose view of each keypoint restricts what nearest
             neighbours are looked for among (``docs/matching.md``); costs its pass over every image.
+        runtime: what computes the network of semkey's own, on a CPU: ``torch``; ``onnxruntime`` (extra ``onnx``) or
+            ``openvino`` (extra ``openvino``), with the same features but for rounding; ``auto``, the one of these that
+            was measured to be fastest (``detector.runtime`` says which).
         **extraction: for semkey's own, other fields of :class:`semkey.model.config.ExtractionConfig`, e.g.
             ``min_score=0.5``.
 
@@ -139,7 +146,12 @@ def load(
         raise CheckpointError(f"{name}: no such checkpoint")
     folders = [Path(folder) for folder in weights]
     detector = create_extractor(
-        str(name), max_keypoints=max_keypoints, device=str(device), weights=folders, extraction=extraction
+        str(name),
+        max_keypoints=max_keypoints,
+        device=str(device),
+        weights=folders,
+        extraction=extraction,
+        runtime=runtime,
     )
     return with_guide(detector, guide, folders)
 
@@ -216,17 +228,18 @@ def _create_shipped(
     weights: Sequence[Path],
     random_weights: bool,
     extraction: dict[str, Any],
+    runtime: str = "torch",
 ) -> Detector | None:
     """What semkey itself has under a name, or a checkpoint; None for anything else. Runs no foreign code."""
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
     if name in CLASSICAL:
-        _refuse_extraction(name, extraction)
+        _refuse_extraction(name, extraction, runtime)
         # Their results are made on the CPU, and a copy to the GPU pays only where it is asked for.
         target = select_device("cpu" if device == "auto" else device)
         return CLASSICAL[name](max_keypoints=max_keypoints, device=target)
     if name in PEERS:
-        _refuse_extraction(name, extraction)
+        _refuse_extraction(name, extraction, runtime)
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
     if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file() or is_backbone(name):
         return SemanticExtractor(
@@ -236,11 +249,14 @@ def _create_shipped(
             weights=weights,
             random_weights=random_weights and name in preset_names(),
             extraction=extraction,
+            runtime=runtime,
         )
     return None
 
 
-def _refuse_extraction(name: str, extraction: dict[str, Any]) -> None:
+def _refuse_extraction(name: str, extraction: dict[str, Any], runtime: str) -> None:
+    if runtime not in ("torch", "auto"):
+        raise ConfigError(f"features '{name}' have no runtime '{runtime}': only semkey's own detectors have")
     if extraction:
         raise ConfigError(
             f"features '{name}' have no setting '{next(iter(extraction))}': only semkey's own detectors have more than "

@@ -22,6 +22,7 @@ from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, image_size, load_pixels
 from semkey.model.presets import HALF, load_detector, load_random, presets
 from semkey.model.starting import is_backbone
+from semkey.runtimes.choosing import choose_runtime, use_runtime
 
 
 class SemanticExtractor(Detector):
@@ -34,6 +35,10 @@ class SemanticExtractor(Detector):
         weights: folders where the weights of a backbone are looked for first.
         random_weights: random ones instead of trained ones.
         extraction: other fields of :class:`semkey.model.config.ExtractionConfig`.
+        runtime: what computes the network, see :func:`semkey.runtimes.choosing.choose_runtime`.
+
+    Attributes:
+        runtime: what computes the network: ``torch``, ``onnxruntime`` or ``openvino``.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class SemanticExtractor(Detector):
         weights: Sequence[Path] = (),
         random_weights: bool = False,
         extraction: dict[str, Any] | None = None,
+        runtime: str = "torch",
     ) -> None:
         self.name, self.max_keypoints = name, max_keypoints
         if random_weights:
@@ -55,6 +61,8 @@ class SemanticExtractor(Detector):
             )
         self.device = self._detector.device
         settings, backbone = self._detector.extraction, self._detector.backbone
+        self.runtime = choose_runtime(runtime, self.device, has_backbone=backbone is not None)
+        use_runtime(self._detector, self.runtime)
         reduced = uses_bfloat16(settings.precision, self.device)
         self.settings: dict[str, Any] = {
             "kind": "semkey",
@@ -62,6 +70,8 @@ class SemanticExtractor(Detector):
             **asdict(settings),
             "precision": "bfloat16" if reduced else "float32",
         }
+        if self.runtime != "torch":
+            self.settings["runtime"] = self.runtime
         if random_weights:
             self.settings |= {"weights": "random", "weights_bytes": 4 * self.settings["parameters"]}
         else:
@@ -73,6 +83,10 @@ class SemanticExtractor(Detector):
             self.settings["backbone"] = asdict(backbone.identity)
             self.settings["parameters"] += backbone.parameter_count
             self.settings["weights_bytes"] += backbone.weight_bytes
+
+    def __repr__(self) -> str:
+        by = "" if self.runtime == "torch" else f", by {self.runtime}"
+        return f"{super().__repr__()[:-1]}{by})"
 
     @property
     def network(self) -> nn.Module:

@@ -120,7 +120,7 @@ def soft_argmax(windows: torch.Tensor, temperature: float) -> torch.Tensor:
     Returns:
         (..., 2) shift x y from the window's centre, pixels.
     """
-    side = round(windows.shape[-1] ** 0.5)
+    side = round(float(windows.shape[-1]) ** 0.5)
     steps = torch.arange(side, dtype=windows.dtype, device=windows.device) - side // 2
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)
     return torch.softmax(windows / temperature, dim=-1) @ grid

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semkey.model.layers import ConvBlock, cells_to_image, sample_map
+from semkey.model.layers import ConvBlock, cells_to_image, is_traced, sample_map
 from semkey.model.stem import GRID_STRIDE
 
 
@@ -78,14 +78,22 @@ class SDDH(nn.Module):
             (B, N, D) float32, unit norm.
         """
         batch, count, _ = keypoints.shape
-        reach = max(fine.shape[-2:]) * self.stride / 4.0
+        reach = _longer_side(fine) * self.stride / 4.0
         patch = sample_map(fine, keypoints[:, :, None] + self.patch, self.stride)
         offsets = self.offsets(patch.flatten(2)) * self.stride
-        offsets = offsets.float().clamp(-reach, reach).reshape(batch, count, self.positions, 2)
+        offsets = offsets.float().clamp(min=-reach).clamp(max=reach).reshape(batch, count, self.positions, 2)
         samples = sample_map(fine, keypoints[:, :, None] + offsets, self.stride)
         samples = F.selu(samples, inplace=not samples.requires_grad)
         descriptors = self.aggregate(samples.flatten(2))
         return F.normalize(descriptors.float(), dim=-1, eps=1e-6)
+
+
+def _longer_side(maps: torch.Tensor) -> float | torch.Tensor:
+    """Of maps (..., H, W); a tensor where a graph is recorded, so that it stays that of the image at hand."""
+    height, width = maps.shape[-2:]
+    if not is_traced():
+        return max(height, width)
+    return torch.maximum(torch.as_tensor(height), torch.as_tensor(width)).float()
 
 
 class OffsetHead(nn.Module):

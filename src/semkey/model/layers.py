@@ -98,9 +98,14 @@ def merge_cells(cells: torch.Tensor, side: int, larger: int) -> torch.Tensor:
     return merged.reshape(batch, rows, columns, larger**2).permute(0, 3, 1, 2)
 
 
+def is_traced() -> bool:
+    """Whether operations are being recorded into a graph, which takes plain ones only, rather than computed."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def _run_type(values: torch.Tensor, side: int) -> torch.dtype | None:
     """The type that holds ``side`` contiguous values as one, or None where they have to stay what they are."""
-    if values.requires_grad or values.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if values.requires_grad or values.device.type != "cpu" or is_traced():
         return None
     return _RUNS.get(values.element_size() * side)
 
@@ -119,10 +124,13 @@ def sample_map(feature_map: torch.Tensor, points: torch.Tensor, stride: int) -> 
     Returns:
         (B, ..., C) in the dtype of the map.
     """
-    if not torch.is_grad_enabled() and points.device.type == "cpu":
+    if not torch.is_grad_enabled() and points.device.type == "cpu" and not is_traced():
         return _sample_rows(feature_map, points, stride)
     height, width = feature_map.shape[-2:]
-    size = torch.tensor([width * stride, height * stride], dtype=points.dtype, device=points.device)
+    if is_traced():  # sizes are tensors there, which must not become the numbers that they are at the moment
+        size = torch.stack([torch.as_tensor(width), torch.as_tensor(height)]).to(points.dtype) * stride
+    else:
+        size = torch.tensor([width * stride, height * stride], dtype=points.dtype, device=points.device)
     grid = (2.0 * points + 1.0) / size - 1.0
     batch = points.shape[0]
     sampled = F.grid_sample(

@@ -128,5 +128,6 @@ def window_sum(values: torch.Tensor, side: int = WINDOW) -> torch.Tensor:
         ]
         return torch.from_numpy(np.stack(rows))[:, None]
     reach = side // 2
-    across = F.avg_pool2d(values, (1, side), stride=1, padding=(0, reach), divisor_override=1)
-    return F.avg_pool2d(across, (side, 1), stride=1, padding=(reach, 0), divisor_override=1)
+    # means times their number: ONNX has no divisor of one's own, and its exporter forgets that one was given
+    across = F.avg_pool2d(values, (1, side), stride=1, padding=(0, reach)) * side
+    return F.avg_pool2d(across, (side, 1), stride=1, padding=(reach, 0)) * side

@@ -149,6 +149,8 @@ class SemanticKeypointDetector(nn.Module):
         if self.config.covariance and isinstance(self.reliability, KeypointReliabilityHead):
             self.covariance = CovarianceHead(self.reliability.width)
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
+        # What computes the dense maps of extraction instead of torch, see semkey.runtimes.
+        self.computed_by: Callable[[torch.Tensor], DenseMaps] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -397,6 +399,8 @@ class SemanticKeypointDetector(nn.Module):
                 for image, item in zip(pixels, prepared, strict=True)
             ]
             colors = torch.cat(views)
+        if self.computed_by is not None:
+            return self.computed_by(batch)
         reduced = uses_bfloat16(self.extraction.precision, self.device)
         with self._reduced():
             maps = self(batch.bfloat16() if reduced else batch, colors)

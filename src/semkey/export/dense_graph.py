@@ -1,0 +1,81 @@
+"""The network without the choice of keypoints, as a graph with named maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from semkey.errors import ConfigError
+from semkey.model.reliability import GridReliabilityHead
+from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+
+
+def refuse_backbone(detector: SemanticKeypointDetector) -> None:
+    """Raise a ConfigError for a network over a backbone: traced, its grid of tokens keeps the size that it had then."""
+    if detector.backbone is not None:
+        raise ConfigError(
+            f"a network over the backbone '{detector.config.backbone}' cannot be a graph for images of any size: "
+            "take compact, nano or another network without a backbone, or runtime='torch'"
+        )
+
+
+class DenseGraph(nn.Module):
+    """Dense maps of a detector, without those that have no channels.
+
+    Args:
+        detector: in evaluation mode, without a backbone.
+        with_place: give the global descriptor; else the coarse maps that it is made of.
+        only_needed: leave out what extraction does not read.
+
+    Raises:
+        ConfigError: the network reads a backbone.
+    """
+
+    def __init__(
+        self, detector: SemanticKeypointDetector, *, with_place: bool = True, only_needed: bool = False
+    ) -> None:
+        super().__init__()
+        refuse_backbone(detector)
+        self.detector = detector
+        self._with_place = with_place
+        by_grid = isinstance(detector.reliability, GridReliabilityHead)
+        self._maps = [
+            name
+            for name, there in (
+                ("log_probability", True),
+                ("grid", by_grid or not only_needed),
+                ("fine", True),
+                ("detail", detector.config.detector == "cells"),
+            )
+            if there
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs, in order."""
+        coarse = len(self.detector.config.context_channels)
+        last = ["global_descriptor"] if self._with_place else [f"coarse{number}" for number in range(coarse)]
+        return [*self._maps, *last]
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Dense maps, as :class:`DenseMaps` and :attr:`names` say.
+
+        Args:
+            images: (B, 1, H, W) float32 grey of zero mean and unit variance, H and W multiples of 32.
+        """
+        maps = self.detector(images)
+        found = [getattr(maps, name) for name in self._maps]
+        return (*found, self.detector.place(maps.coarse)) if self._with_place else (*found, *maps.coarse)
+
+    def maps(self, outputs: dict[str, torch.Tensor]) -> DenseMaps:
+        """The outputs by name as :class:`DenseMaps`; what the graph left out has no channels."""
+        first = outputs["log_probability"]
+        nothing = first.new_zeros(len(first), 0, 1, 1)
+        coarse = [tensor for name, tensor in sorted(outputs.items()) if name.startswith("coarse")]
+        return DenseMaps(
+            log_probability=first,
+            grid=outputs.get("grid", nothing),
+            fine=outputs["fine"],
+            detail=outputs.get("detail", nothing),
+            coarse=tuple(coarse),
+        )

@@ -1,0 +1,72 @@
+"""Which runtime computes the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Literal, get_args
+
+import torch
+
+from semkey.errors import ConfigError
+from semkey.model.precision import cpu_has_bfloat16
+from semkey.model.semantic_detector import SemanticKeypointDetector
+
+logger = logging.getLogger(__name__)
+
+Runtime = Literal["torch", "onnxruntime", "openvino", "auto"]
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+
+
+def choose_runtime(runtime: str, device: torch.device, *, has_backbone: bool = False) -> str:
+    """The runtime that stands behind a name, ``auto`` among them.
+
+    ``auto`` goes by what was measured (docs/interop.md) rather than by a measurement of its own, so that one machine
+    gives the same results every time: torch on a GPU, for backbones and where the processor has bfloat16, since
+    OpenVINO gains nothing there; else OpenVINO where it is installed.
+
+    Raises:
+        ConfigError: unknown, not installed, or not for this device.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"unknown runtime '{runtime}': choose one of {', '.join(RUNTIMES)}")
+    if runtime == "auto":
+        plain = device.type != "cpu" or has_backbone or cpu_has_bfloat16() or not _is_installed("openvino")
+        chosen = "torch" if plain else "openvino"
+        logger.info("runtime auto: %s", chosen)
+        return chosen
+    if runtime != "torch":
+        if device.type != "cpu":
+            raise ConfigError(f"runtime '{runtime}' computes on the CPU: pass device='cpu', or runtime='torch'")
+        if not _is_installed(runtime):
+            extra = "onnx" if runtime == "onnxruntime" else runtime
+            raise ConfigError(f"runtime '{runtime}' is not installed: pip install 'semkey[{extra}]'")
+    return runtime
+
+
+def use_runtime(detector: SemanticKeypointDetector, runtime: str) -> None:
+    """Let a runtime compute the dense maps of a detector from now on.
+
+    Args:
+        detector: ready to extract.
+        runtime: from :func:`choose_runtime`.
+
+    Raises:
+        ConfigError: a precision that the runtime does not have.
+    """
+    precision = detector.extraction.precision
+    if runtime == "onnxruntime":
+        if precision == "bfloat16":
+            raise ConfigError("runtime 'onnxruntime' computes in float32: leave precision out, or take openvino")
+        from semkey.runtimes.with_onnxruntime import OnnxruntimeMaps
+
+        detector.computed_by = OnnxruntimeMaps(detector)
+    elif runtime == "openvino":
+        from semkey.runtimes.with_openvino import OpenvinoMaps
+
+        reduced = precision == "bfloat16" or (precision == "auto" and cpu_has_bfloat16())
+        detector.computed_by = OpenvinoMaps(detector, reduced=reduced)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

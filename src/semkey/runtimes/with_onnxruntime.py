@@ -1,0 +1,38 @@
+"""Dense maps by onnxruntime."""
+
+from __future__ import annotations
+
+import torch
+
+from semkey.export.dense_graph import DenseGraph
+from semkey.export.onnx_file import onnx_bytes
+from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+
+
+class OnnxruntimeMaps:
+    """Dense maps of a detector, computed by onnxruntime on the CPU in float32.
+
+    Args:
+        detector: in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: onnx or onnxruntime is not installed, or the network reads a backbone.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, detector: SemanticKeypointDetector) -> None:
+        self._graph = DenseGraph(detector, with_place=False, only_needed=True).eval()
+        data = onnx_bytes(self._graph, torch.zeros(2, 1, 96, 128), "images", self._graph.names)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait must not keep a core from those that work (see semkey.runtime).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: torch.Tensor) -> DenseMaps:
+        """Dense maps, float32, of images (B, 1, H, W) float32."""
+        found = self._session.run(None, {"images": images.numpy()})
+        return self._graph.maps(dict(zip(self._graph.names, map(torch.from_numpy, found), strict=True)))

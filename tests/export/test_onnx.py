@@ -1,0 +1,196 @@
+"""Exported graphs in onnxruntime against extraction in torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage import data
+
+from command_line import Run
+from semkey.errors import ConfigError, InputError
+from semkey.export.dense_graph import DenseGraph
+from semkey.export.gate_graph import StructureGate
+from semkey.export.onnx_file import OPSET, export_onnx
+from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.features import Features
+from semkey.model.gate import contrast_to_noise
+from semkey.model.preprocess import prepare, to_gray
+from semkey.model.presets import load_detector
+from semkey.model.semantic_detector import SemanticKeypointDetector
+
+onnx = pytest.importorskip("onnx", reason="comes with the extra onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra onnx")
+
+# Width and height: a multiple of 32, an odd portrait, and one larger than the graph was traced with.
+SIZES = ((160, 128), (111, 183), (257, 194))
+KINDS = {
+    "cells": ModelConfig(covariance=True),
+    "pixels": ModelConfig(detector="pixels", covariance=True),
+    "pixels of two layers": ModelConfig(detector="pixels", pixel_layers=2, gated=False),
+    "grid": ModelConfig(reliability="grid", stem_channels=(16, 32), detail_stride=4, descriptor_stride=8),
+}
+
+
+def random_network(config: ModelConfig) -> SemanticKeypointDetector:
+    torch.manual_seed(0)
+    network = SemanticKeypointDetector(config, ExtractionConfig(max_keypoints=300, precision="float32"))
+    with torch.no_grad():
+        for parameter in network.parameters():  # heads that start at zero would say nothing
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network.optimize()
+
+
+def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
+    return cv2.resize(data.astronaut(), size, interpolation=cv2.INTER_AREA)
+
+
+def as_features(session, images: list[NDArray[np.uint8]]) -> list[dict[str, NDArray]]:
+    """What a user of the file writes: grey in [0, 1] in, valid rows out."""
+    gray = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[None] for image in images]).astype(np.float32) / 255
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(None, {"image": gray}), strict=True))
+    rows = []
+    for number in range(len(images)):
+        valid = outputs["valid"][number]
+        one = {name: value[number] for name, value in outputs.items()}
+        rows.append({name: value if name == "global_descriptor" else value[valid] for name, value in one.items()})
+    return rows
+
+
+def assert_same(found: dict[str, NDArray], expected: Features) -> None:
+    """Keypoints within 0.01 px for 99 %, and the rest of each alike."""
+    ours = expected.keypoints.numpy()
+    assert len(ours) > 40
+    assert abs(len(found["keypoints"]) - len(ours)) <= 0.01 * len(ours)
+    distance = np.linalg.norm(ours[:, None] - found["keypoints"][None], axis=2)
+    nearest = distance.argmin(axis=1)
+    same = distance.min(axis=1) < 0.01
+    assert same.mean() >= 0.99
+    pairs = nearest[same]
+    cosines = (expected.descriptors.numpy()[same] * found["descriptors"][pairs]).sum(axis=1)
+    assert np.quantile(cosines, 0.01) > 0.9999
+    for name, limit in (("scores", 1e-4), ("reliability", 1e-3)):
+        theirs = getattr(expected, name).numpy()[same]
+        assert np.quantile(np.abs(theirs - found[name][pairs]), 0.99) < limit
+    assert float(expected.global_descriptor.numpy() @ found["global_descriptor"]) > 0.9999
+    if expected.covariances is not None:
+        differences = np.abs(expected.covariances.numpy()[same] - found["covariances"][pairs])
+        assert np.quantile(differences, 0.99) < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_extracts_what_torch_does_in_any_size_and_batch(kind: str, tmp_path: Path) -> None:
+    network = random_network(KINDS[kind])
+    export_onnx(tmp_path / "net.onnx", network, {"preset": "random"})
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for size in SIZES:
+        image = picture(size)
+        (found,) = as_features(session, [image])
+        assert_same(found, network.extract(image))
+    batch = [picture(SIZES[0]), np.ascontiguousarray(picture(SIZES[0])[::-1])]
+    for found, image in zip(as_features(session, batch), batch, strict=True):
+        assert_same(found, network.extract(image))
+
+
+@pytest.mark.parametrize("name", ["nano", "compact"])
+def test_shipped_weights_give_the_same_on_the_command_line(name: str, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "net.onnx"
+    outcome = run("export", "onnx", name, "--out", out, "--max-keypoints", "400")
+    assert outcome.code == 0, outcome.err
+    session = onnxruntime.InferenceSession(out)
+    network = load_detector(name, max_keypoints=400, device="cpu", precision="float32")
+    for size in SIZES:
+        image = picture(size)
+        (found,) = as_features(session, [image])
+        assert_same(found, network.extract(image))
+
+
+def test_metadata_say_what_is_in_the_file(run: Run, tmp_path: Path) -> None:
+    from semkey import __version__
+    from semkey.model.presets import presets
+
+    out = tmp_path / "net.onnx"
+    assert run("export", "onnx", "nano", "--out", out, "--max-keypoints", "77", "--min-score", "0.25").code == 0
+    model = onnx.load(out)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert said["license"] == "Apache-2.0"
+    assert said["preset"] == "nano"
+    assert said["semkey_version"] == __version__
+    assert said["weights_sha256"] == presets()["nano"].sha256
+    assert json.loads(said["extraction"])["max_keypoints"] == 77
+    assert json.loads(said["extraction"])["min_score"] == 0.25
+    assert int(json.loads(said["opset"])) == OPSET == model.opset_import[0].version
+    session = onnxruntime.InferenceSession(out)
+    assert session.get_inputs()[0].shape == ["batch", 1, "height", "width"]
+    (found,) = as_features(session, [picture((320, 240))])
+    assert len(found["scores"]) <= 77
+    assert found["scores"].min() > 0.25
+
+
+def test_blank_and_noisy_images_have_no_valid_rows(tmp_path: Path) -> None:
+    network = load_detector("nano", max_keypoints=300, device="cpu", precision="float32")
+    export_onnx(tmp_path / "net.onnx", network, {})
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    noise = np.random.default_rng(0).normal(128, 8, (160, 224, 1)).round().clip(0, 255).astype(np.uint8).repeat(3, 2)
+    for image in (np.zeros((160, 224, 3), np.uint8), noise):
+        (found,) = as_features(session, [image])
+        assert len(found["scores"]) == len(network.extract(image).scores) == 0
+
+
+@pytest.mark.parametrize("kind", ["cells", "pixels"])
+def test_dense_maps_are_those_of_torch(kind: str, tmp_path: Path) -> None:
+    network = random_network(KINDS[kind])
+    export_onnx(tmp_path / "net.onnx", network, {}, dense=True)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    names = [output.name for output in session.get_outputs()]
+    assert names == DenseGraph(network).names
+    assert ("detail" in names) == (kind == "cells"), "by pixels that map has no channels"
+    for size in ((128, 96), (160, 256)):
+        prepared = prepare(to_gray(picture(size)), 1600).tensor
+        with torch.inference_mode():
+            expected = DenseGraph(network)(prepared)
+        for tensor, array in zip(expected, session.run(None, {"images": prepared.numpy()}), strict=True):
+            np.testing.assert_allclose(array, tensor.numpy(), atol=2e-4)
+
+
+def test_the_gate_as_a_graph_asks_what_opencv_asks() -> None:
+    rng = np.random.default_rng(0)
+    for image in (picture((160, 120)), rng.normal(100, 12, (96, 128)).clip(0, 255).astype(np.uint8)):
+        gray = (image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+        points = rng.uniform(0, [gray.shape[1] - 1, gray.shape[0] - 1], (200, 2)).astype(np.float32)
+        found = StructureGate()(torch.from_numpy(gray)[None, None], torch.from_numpy(points)[None])[0].numpy()
+        np.testing.assert_allclose(found, contrast_to_noise(gray, points), rtol=2e-3, atol=1e-3)
+
+
+def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semkey.export import onnx_file
+
+    whole = onnx_file.onnx_bytes
+
+    def moved(graph, *arguments):
+        written = whole(graph, *arguments)
+        with torch.no_grad():
+            graph.detector.place.project.bias.add_(0.5)
+        return written
+
+    monkeypatch.setattr(onnx_file, "onnx_bytes", moved)
+    with pytest.raises(InputError, match="computes something else"):
+        export_onnx(tmp_path / "net.onnx", random_network(KINDS["grid"]), asdict(ExtractionConfig()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_over_a_backbone_is_refused() -> None:
+    from semkey.export.extraction_graph import ExtractionGraph
+    from semkey.model.building import random_detector
+
+    network = random_detector(ModelConfig(backbone="vit-tiny"), ExtractionConfig())
+    for graph in (ExtractionGraph, DenseGraph):
+        with pytest.raises(ConfigError, match="backbone 'vit-tiny' cannot be a graph"):
+            graph(network)
