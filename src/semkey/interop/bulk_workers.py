@@ -1,0 +1,276 @@
+"""Who extracts: this process, processes of this machine, or a Ray cluster. A worker that dies loses nothing.
+
+The unit of work is a chunk of images. Whichever way, every chunk's result is handed over exactly once. A chunk whose
+worker died is tried again image by image, each in a worker of its own; an image that ends its worker again is broken.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semkey.errors import ConfigError, InputError
+from semkey.settings import Settings
+
+if TYPE_CHECKING:
+    from semkey.extractors import Detector
+    from semkey.interop.bulk_file import Arrays
+
+_KILLED = "ended its worker (out of memory?)"
+# A chunk and then its images are given to a worker of a cluster so often: a machine may go without fault of the image.
+_TRIES = 3
+# Chunks that wait for each worker, so that none is idle while a result is written.
+_QUEUED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionJob(Settings):
+    """What is done to every image.
+
+    Attributes:
+        features: as :func:`semkey.load` takes them.
+        max_keypoints: largest number of keypoints per image.
+        device: where networks run.
+    """
+
+    features: str = "compact"
+    max_keypoints: int = 1024
+    device: str = "auto"
+
+    def detector(self) -> Detector:
+        """A detector for this job.
+
+        Raises:
+            ConfigError: unknown features or device.
+            CheckpointError: weights are missing or broken.
+        """
+        from semkey.extractors import create_extractor
+
+        return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+
+
+@dataclass(kw_only=True)
+class ChunkResult:
+    """What came of a chunk.
+
+    Attributes:
+        found: names and arrays (:func:`semkey.interop.bulk_file.feature_arrays`).
+        broken: names of images that cannot be used, and why.
+    """
+
+    found: list[tuple[str, Arrays]] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+
+Chunk = Sequence[tuple[str, Path]]
+
+_detectors: dict[ExtractionJob, Any] = {}
+
+
+def detector_of(job: ExtractionJob) -> Detector:
+    """The detector of a job, made once in each process; errors as :meth:`ExtractionJob.detector`."""
+    if job not in _detectors:
+        _detectors[job] = job.detector()
+    return _detectors[job]
+
+
+def extract_chunk(job: ExtractionJob, chunk: Chunk) -> ChunkResult:
+    """Extract the images of a chunk, with a detector that this process keeps."""
+    from semkey.interop.bulk_file import feature_arrays
+
+    detector = detector_of(job)
+    result = ChunkResult()
+    for name, path in chunk:
+        try:
+            result.found.append((name, feature_arrays(detector.extract(_image(path)))))
+        except InputError as error:
+            result.broken.append((name, str(error)))
+    return result
+
+
+def _image(path: Path) -> Any:
+    """Pixels as they are stored: COLMAP and hloc do not turn images by their EXIF block either."""
+    from semkey.images import read_image
+
+    return read_image(path, orientation=1)
+
+
+def run_here(job: ExtractionJob, chunks: Sequence[Chunk]) -> Iterator[ChunkResult]:
+    """One chunk after the other in this process."""
+    for chunk in chunks:
+        yield extract_chunk(job, chunk)
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+
+
+def run_in_processes(job: ExtractionJob, chunks: Sequence[Chunk], workers: int) -> Iterator[ChunkResult]:
+    """Chunks in ``workers`` processes of one thread each, as they are done."""
+    waiting = list(reversed(chunks))
+    while waiting:
+        running: dict[Future[ChunkResult], Chunk] = {}
+        pool = _pool(workers)
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers * _QUEUED:
+                    chunk = waiting.pop()
+                    running[pool.submit(extract_chunk, job, chunk)] = chunk
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    del running[future]
+                    yield result
+        except BrokenProcessPool:
+            # Results that were ready when the worker died are handed over, the others are suspects.
+            suspects = []
+            for future, chunk in running.items():
+                if future.done() and future.exception() is None:
+                    yield future.result()
+                else:
+                    suspects.append(chunk)
+            yield from _one_by_one(job, [item for chunk in suspects for item in chunk])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
+
+
+def one_thread() -> None:
+    """Make this process use one core: the others have workers of their own."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from semkey.runtime import tune_process
+
+    tune_process()
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _one_by_one(job: ExtractionJob, items: list[tuple[str, Path]]) -> Iterator[ChunkResult]:
+    """Images one after the other in a process beside this one, so that who ends it is known."""
+    pool = _pool(1)
+    try:
+        for item in items:
+            try:
+                yield pool.submit(extract_chunk, job, [item]).result()
+            except BrokenProcessPool:
+                yield ChunkResult(broken=[(item[0], f"{item[1]} {_KILLED}")])
+                pool.shutdown(wait=False)
+                pool = _pool(1)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+# -- Ray -----------------------------------------------------------------------------------------------------------
+
+
+def extract_sent(job: ExtractionJob, images: Sequence[tuple[str, str, bytes | str]]) -> ChunkResult:
+    """Extract images whose bytes were sent: a worker of a cluster need not see the folder.
+
+    Args:
+        job: what to do.
+        images: name, file name, and the file's bytes, or what is wrong with it.
+    """
+    one_thread()
+    broken = [(name, data) for name, _, data in images if isinstance(data, str)]
+    with tempfile.TemporaryDirectory(prefix="semkey-") as folder:
+        chunk, origin = [], {}
+        for number, (name, path, data) in enumerate(images):
+            if isinstance(data, str):
+                continue
+            file = Path(folder) / f"{number}{Path(path).suffix}"
+            file.write_bytes(data)
+            chunk.append((name, file))
+            origin[name] = (str(file), path)
+        result = extract_chunk(job, chunk)
+    result.broken = broken + [(name, text.replace(*origin[name])) for name, text in result.broken]
+    return result
+
+
+def run_on_ray(job: ExtractionJob, chunks: Sequence[Chunk], address: str, workers: int) -> Iterator[ChunkResult]:
+    """Chunks on a Ray cluster, as they are done.
+
+    Args:
+        job: what is done; with ``device="cuda"`` each task asks Ray for a GPU.
+        chunks: images, read here and sent.
+        address: of the cluster, ``auto``, or ``local`` for ``workers`` processes of this machine under Ray.
+        workers: see ``address``.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = _connect(address, workers)
+    try:
+        gpus = 1 if job.device.startswith("cuda") else 0
+        # Repeated here and not by Ray: image by image, so that one that kills its worker costs no other one.
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(extract_sent)
+        slots = max(1, int(ray.cluster_resources().get("CPU", 1))) * _QUEUED
+        waiting = [(chunk, _TRIES) for chunk in reversed(chunks)]
+        running: dict[Any, tuple[Chunk, int]] = {}
+        while waiting or running:
+            while waiting and len(running) < slots:
+                chunk, tries = waiting.pop()
+                running[task.remote(job, _sent(chunk))] = (chunk, tries)
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                chunk, tries = running.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except (
+                    ray.exceptions.WorkerCrashedError,
+                    ray.exceptions.OutOfMemoryError,
+                    ray.exceptions.NodeDiedError,
+                ):
+                    if tries > 1:
+                        waiting += [([item], tries - 1) for item in chunk]
+                    else:
+                        yield ChunkResult(broken=[(name, f"{path} {_KILLED}") for name, path in chunk])
+    finally:
+        ray.shutdown()
+
+
+def _sent(chunk: Chunk) -> list[tuple[str, str, bytes | str]]:
+    images: list[tuple[str, str, bytes | str]] = []
+    for name, path in chunk:
+        try:
+            images.append((name, str(path), path.read_bytes()))
+        except OSError as error:
+            images.append((name, str(path), f"cannot read {path}: {error.strerror}"))
+    return images
+
+
+def _connect(address: str, workers: int) -> Any:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install 'semkey[ray]'") from None
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    if address == "local":
+        options |= {"num_cpus": workers, "include_dashboard": False}
+    try:
+        try:
+            ray.init(address=address, **options)
+        except Exception:  # a node that is slow to start raises the bare class
+            if address != "local":
+                raise
+            # Ray waits for its own processes for some seconds only, which a busy machine may need longer for.
+            ray.shutdown()
+            ray.init(address=address, **options)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"--ray '{address}': no Ray cluster there ({reason}); give HOST:6379, auto or local"
+        ) from None
+    return ray
