@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from semkey import __version__
+from semkey.cli import map_files
 from semkey.cli.console import print_table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def info(
     path: Path | None = typer.Argument(
-        None, metavar="[INPUT]", help="A bag, sequence, video or folder of images; without it, the installation."
+        None, metavar="[INPUT]", help="A bag, sequence, video, folder of images or map; without it, the installation."
     ),
 ) -> None:
     """Show what an input holds: the topics of a bag, or frames, camera and sensor of a sequence.
@@ -33,6 +34,8 @@ def info(
     """
     if path is None:
         _installation()
+    elif path.suffix == ".semkey":
+        map_files.info(path)
     elif _is_bag(path):
         _topics(path)
     else:

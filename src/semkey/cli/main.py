@@ -13,9 +13,10 @@ from semkey.cli import (
     data,
     demo,
     detect,
-    doctor,
+    extract,
     info,
     localize,
+    map_files,
     match,
     match_all,
     match_train,
@@ -26,7 +27,6 @@ from semkey.cli import (
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export.commands import app as export_app
-from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
@@ -41,8 +41,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/]. "
-    "What to do when something goes wrong: [bold]semkey doctor[/], docs/troubleshooting.md.",
+    epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/].",
 )
 
 
@@ -55,9 +54,6 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def _semkey(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Results and errors only; may stand behind any command."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say what the library logs."),
-    log: str | None = typer.Option(None, "--log", metavar="FILE", help="Append all that is logged to a file."),
 ) -> None:
     """Semantic keypoints for visual SLAM: detect and describe keypoints, match images, track a camera.
 
@@ -71,7 +67,9 @@ app.command("detect")(detect.detect)
 app.command("match")(match.match)
 app.command("match-all")(match_all.match_all)
 app.command("slam")(slam.slam)
+app.command("extract")(extract.extract)
 app.command("localize")(localize.localize)
+app.add_typer(map_files.app, name="map")
 app.add_typer(eval_commands.app, name="eval")
 app.add_typer(export_app, name="export")
 app.add_typer(data.app, name="data")
@@ -82,7 +80,6 @@ app.command("cache-features")(backbones.cache_features)
 app.command("vocabulary")(backbones.vocabulary)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
-app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,9 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tune_process()
     typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        verbosity, rest = take_verbosity(typed)
-        with messages(verbosity, typed), report_downloads(DownloadBar()):
-            _run(rest)
+        with report_downloads(DownloadBar()):
+            _run(typed)
     except SemkeyError as error:
         print_error(error)
         sys.exit(EXIT_BAD_INPUT)

@@ -53,6 +53,7 @@ class SessionOptions(Settings):
         out: where the results go; made if missing.
         save_map: write the map, for semkey localize and --load-map (room.semkey).
         load_map: continue this map: the camera is found in it first.
+        localize_only: only find the frames in the map of --load-map, which stays as it is.
         resume: go on where a crashed or interrupted run stopped, from DIR's automatic save.
         autosave: save the run so far every so often; 0 for never.
         viewer: show the run live in Rerun (needs the extra ``viewer``).
@@ -63,6 +64,7 @@ class SessionOptions(Settings):
     out: Path = option(MISSING, "--out", "-o", metavar="DIR")
     save_map: Path | None = option(None, metavar="FILE")
     load_map: Path | None = option(None, metavar="FILE")
+    localize_only: bool = option(False, "--localize-only")
     resume: bool = option(False, "--resume")
     autosave: float = option(30.0, metavar="SECONDS")
     viewer: bool = option(False, "--viewer")
@@ -92,6 +94,10 @@ class SessionOptions(Settings):
                 check_output_file(path)
         if self.resume and self.load_map is not None:
             raise ConfigError("--resume and --load-map exclude each other: an automatic save has the whole map")
+        if self.localize_only and self.load_map is None:
+            raise ConfigError("--localize-only needs a map to find the frames in: give --load-map FILE")
+        if self.localize_only and (self.save_map is not None or self.ply is not None):
+            raise ConfigError("--localize-only leaves the map as it is: nothing is there for --save-map and --ply")
         if self.resume and not self.autosave_path.is_file():
             raise InputError(f"{self.autosave_path}: no automatic save to resume from; run without --resume")
 
@@ -193,7 +199,7 @@ def prepare_session(
 
         known = None if loaded is None else loaded.colors
         listeners.append(RerunListener(record=options.record, live=options.viewer, colors=known))
-    if options.autosave > 0:
+    if options.autosave > 0 and not options.localize_only:
         listeners.append(
             Autosave(
                 options.autosave_path,

@@ -49,6 +49,7 @@ def run_slam(
     resume: SlamResult | None = None,
     overlap: bool = True,
     realtime: bool = False,
+    localize_only: bool = False,
 ) -> SlamResult:
     """Track a camera through a sequence and map what it sees.
 
@@ -78,6 +79,7 @@ def run_slam(
             returned result covers both parts; the given one stays as it is.
         overlap: read and extract frames, in threads, while earlier ones are tracked. The poses are the same without.
         realtime: play the sequence by its timestamps, and drop frames that would come too late.
+        localize_only: find the frames in ``slam_map``, which stays as it is.
 
     Raises:
         DatasetError: the sequence cannot be opened, or has not what ``sensor`` needs.
@@ -120,7 +122,9 @@ def run_slam(
     indices = [index for index in range(0, len(frames), every)[:max_frames] if index > done]
     pictures = None if out is None else _lost_frame_pictures()
     group = ListenerGroup([*listeners, *([] if pictures is None else [pictures])])
-    slam = Slam(camera, extractor, chosen, frames.baseline, result=result, realtime=realtime)
+    slam = Slam(
+        camera, extractor, chosen, frames.baseline, result=result, realtime=realtime, localize_only=localize_only
+    )
     ahead = _FRAMES_AHEAD if overlap else 0
     pipeline = FramePipeline(
         frames, lambda frame, timer: slam.observe(frame, timer=timer), indices, ahead=ahead, realtime=realtime

@@ -65,12 +65,13 @@ class Slam:
         result: a run to go on with: its frames, its map, in which the camera is found first if there are no frames,
             and its settings instead of ``config``. Both grow here.
         realtime: take over what is computed in the background as soon as it is there; runs do not repeat then.
+        localize_only: find the camera in the map of ``result``, which stays as it is: no keyframes, no new submaps.
 
     Attributes:
         result: the run so far.
 
     Raises:
-        ConfigError: an unknown detector or sensor, or a stereo pair without baseline.
+        ConfigError: an unknown detector or sensor, a stereo pair without baseline, or nothing to localise in.
 
     Example:
         >>> import semkey
@@ -91,6 +92,7 @@ class Slam:
         *,
         result: SlamResult | None = None,
         realtime: bool = False,
+        localize_only: bool = False,
     ) -> None:
         if not isinstance(camera, PinholeCamera):
             raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
@@ -112,6 +114,9 @@ class Slam:
             pixel_sigma = config.tracking.pixel_sigma * image_scale(camera)
             self.result.slam_map = SlamMap(camera, config.map, pixel_sigma=pixel_sigma)
         self._map = self.result.slam_map
+        if localize_only and not self._map.keyframes:
+            raise ConfigError("there is no map to localise in: load one")
+        self._map.is_fixed = localize_only
         self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
         with_scale = not self._sensor.is_metric
         self._places = PlaceRecognition(
@@ -217,7 +222,7 @@ class Slam:
 
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None
-        if tracker.wants_keyframe(frame, location):
+        if not self._map.is_fixed and tracker.wants_keyframe(frame, location):
             mapping.before_keyframe()
             pose = tracker.place_again(frame, location)
             parent = tracker.last_reference
@@ -323,7 +328,8 @@ class Slam:
 
     def finish(self) -> None:
         """Adjust the whole map once more, as :func:`semkey.slam.run_slam` does at its end; takes up to seconds."""
-        self._mapping.finish()
+        if not self._map.is_fixed:
+            self._mapping.finish()
 
     def close(self) -> None:
         """End the process for bundle adjustment; what is known stays, and no frame can be tracked any more."""
@@ -379,7 +385,7 @@ class Slam:
     def _lose(self, frame: ObservedFrame) -> TrackedFrame:
         """Go on without a pose, or with a new submap where the camera was last seen if that lasts too long."""
         self._tracker.lose(frame.timestamp)
-        if self._tracker.gives_up(frame.timestamp):
+        if not self._map.is_fixed and self._tracker.gives_up(frame.timestamp):
             return self._start(frame, self._tracker.last_pose, self._map.next_submap)
         return self._return_lost(frame)
 

@@ -39,6 +39,7 @@ class SlamMap(CovisibilityGraph):
         keyframes: by id, in the order in which they were made; removed ones are gone.
         loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
         lines: the lines that the keyframes hold; None where lines are not used.
+        is_fixed: frames are placed in the map without leaving a trace in it: views are not counted, nothing is dropped.
     """
 
     def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
@@ -46,6 +47,7 @@ class SlamMap(CovisibilityGraph):
         self.loop_links: list[tuple[int, int, int]] = []
         self.pixel_sigma = pixel_sigma
         self.lines: LineMap | None = None
+        self.is_fixed = False
         self._next_id = 0
         self._next_submap = 0
 
@@ -168,7 +170,8 @@ class SlamMap(CovisibilityGraph):
 
     def count_views(self, visible: Indices, found: Indices) -> None:
         """Keep count of which landmarks were in view and which were found there, and drop those rarely found."""
-        self.remove_landmarks(self.landmarks.count_views(visible, found))
+        if not self.is_fixed:
+            self.remove_landmarks(self.landmarks.count_views(visible, found))
 
     # -- moving --------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class FrameLocator:
         elif placement is None or self._has_rival(frame, associations, placement, rules):
             return None
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
-        if self._lines is not None and placement.lines is not None:
+        if self._lines is not None and placement.lines is not None and not self._map.is_fixed:
             self._lines.count_views(placement.lines)
         return placement
 

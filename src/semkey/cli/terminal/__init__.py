@@ -1,1 +1,0 @@
-"""What is said besides results: progress, notes, warnings, logs."""
