@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from semkey import __version__
-from semkey.cli import map_files
 from semkey.cli.console import print_table
+from semkey.cli.interop import map_files
 
 if TYPE_CHECKING:
     from semkey.datasets import FrameSequence

@@ -13,10 +13,8 @@ from semkey.cli import (
     data,
     demo,
     detect,
-    extract,
     info,
     localize,
-    map_files,
     match,
     match_all,
     match_train,
@@ -27,6 +25,7 @@ from semkey.cli import (
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export.commands import app as export_app
+from semkey.cli.interop import extract, map_files
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
