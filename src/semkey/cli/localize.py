@@ -101,6 +101,9 @@ def localize(
     atomic_write_bytes(out / "map.png", _map_picture(session, paths, found))
     rows = [_row(path, result) for path, result in zip(paths, found, strict=True)]
     print_table(["image", "found", "landmarks", "x, m", "y, m", "z, m"], rows)
+    for path, result in zip(paths, found, strict=True):
+        if result.remark is not None:
+            typer.echo(f"{path}: {result.remark} (--camera fx,fy,cx,cy)")
     count = sum(result.T_world_cam is not None for result in found)
     typer.echo(f"{count} of {len(found)} found; written to {out}: {', '.join(_FILES)}")
 
@@ -145,6 +148,7 @@ def _to_json(path: Path, result: Localization) -> dict[str, Any]:
         "keyframe": result.keyframe_id,
         "matches": result.matches,
         "landmarks": result.inliers,
+        "remark": result.remark,
         "camera": asdict(result.camera),
     }
 

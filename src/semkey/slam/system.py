@@ -42,6 +42,9 @@ from semkey.slam.tracking.tracker import Location, Tracker
 
 Array = NDArray[np.float64]
 
+# In a frame in which something contradicts the map, only so near to what agrees with it do new landmarks begin.
+_UNCONTESTED_PX = 30.0
+
 
 class Slam:
     """Tracks a camera frame by frame, from anybody's own loop, and maps what it sees.
@@ -219,6 +222,10 @@ class Slam:
         if factor is not None:
             self._doubt_depth(frame.index, f"is {factor:.2f} times what the map says: it is not used")
             frame = frame.without_depth()
+        if location.placement.is_contested:
+            # What fills much of the view and contradicts the established landmarks gives no landmarks.
+            agreeing = location.placement.inlier_associations.keypoint_indices
+            frame = frame.with_depth_near(agreeing, _UNCONTESTED_PX * image_scale(self._camera))
 
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None

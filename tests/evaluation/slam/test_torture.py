@@ -184,6 +184,13 @@ def test_a_pose_is_right_or_the_camera_is_lost(case: str, room: FrameSequence) -
         assert not result.remarks
 
 
+@pytest.mark.slow
+def test_after_a_loss_the_period_of_a_wallpaper_is_not_guessed(room: FrameSequence) -> None:
+    (result,) = run_torture(["nano"], cases=["wallpaper with 1 s black"], room=room)
+    assert result.verdict.count("wrong") == 0, result.to_json()
+    assert result.verdict.tracked >= 15
+
+
 def test_a_run_that_is_lost_says_why_and_exits_with_3(run: Run, room: FrameSequence, tmp_path: Path) -> None:
     for k in range(6):
         write_image(tmp_path / "black" / f"{k}.png", np.zeros((240, 320, 3), np.uint8))

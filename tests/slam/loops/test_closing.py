@@ -421,6 +421,11 @@ def test_a_place_is_measured_exactly_without_noise() -> None:
     found = Loops(slam_map, replace(EAGER, min_supporters=0)).places.find_loop(wrong)
     assert found is not None
     np.testing.assert_allclose(found.S_place_query.T, old[1].T_world_cam, atol=2e-3)
+    # All lies at the same pixels: a camera that stands where it stood, or, where part of the view disagrees, a picture
+    # before the lens.
+    places = Loops(slam_map, EAGER).places
+    assert not places._is_fixed_to_image(match)
+    assert places._is_fixed_to_image(replace(match, coverage=0.5))
 
 
 def test_neighbours_support_a_place_only_from_where_they_should_be() -> None:

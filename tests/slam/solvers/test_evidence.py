@@ -17,6 +17,7 @@ from semkey.slam.solvers.evidence import (
     log10_nfa,
     log10_sample_nfa,
     log10_samples,
+    needed_log10_nfa,
     similarity_tail,
 )
 
@@ -159,3 +160,20 @@ def test_it_is_the_definition_spelt_out() -> None:
             if hits > 3:
                 best = min(best, log10_binomial_tail(float(hits) - 3, 200 - 3, float(p)))
     assert log10_nfa(share, tail, candidates, pixels, image_size=SIZE) == pytest.approx(best + math.log10(45))
+
+
+def test_where_little_of_what_should_be_seen_is_found_more_evidence_is_needed() -> None:
+    assert needed_log10_nfa(60, 200) == needed_log10_nfa(20, 200) == needed_log10_nfa(0, 0) == MAX_LOG10_NFA
+    assert needed_log10_nfa(10, 200) == pytest.approx(4 * MAX_LOG10_NFA)
+    # Bricks upside down, and a room through 10 % of white pixels.
+    assert needed_log10_nfa(53, 1844) < -10 - 30
+    assert needed_log10_nfa(166, 3131) > -253 + 200
+
+
+def test_without_a_prediction_matches_must_be_as_good_as_true_ones() -> None:
+    # Rendered rooms upside down and an unrelated photo, then a distant true view and weak and strong ones.
+    for found, visible, false in ((86, 762, -30.2), (89, 714, -39.9), (62, 574, -28.3), (165, 1553, -5.7)):
+        assert false > needed_log10_nfa(found, visible, is_expected=False)
+    for found, visible, true in ((317, 1089, -148), (174, 480, -231.8), (30, 90, -30.0)):
+        assert true < needed_log10_nfa(found, visible, is_expected=False)
+    assert needed_log10_nfa(900, 1000, is_expected=False) == -60

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from semkey.errors import ConfigError
 from semkey.geometry.pixels import resize_keypoints
@@ -86,3 +89,38 @@ def test_a_map_of_nothing_tracked_has_no_session() -> None:
     result = run_slam(world, PointExtractor(world))
     with pytest.raises(Exception, match="no frame was tracked"):
         session_content(Session(result=result))
+
+
+@pytest.mark.parametrize("zoom", [0.71, 1.0, 1.4])
+def test_an_image_of_another_lens_is_said_to_be_one(slam_map: SlamMap, zoom: float) -> None:
+    """Its middle enlarged, as a longer lens takes it, or all of it smaller: the pose would be far from the truth."""
+    pose = walk(20)[8]
+    world = PointWorld([pose], pixel_noise=0.5)
+    features = features_of(world, 0)
+    centre = np.array([CAMERA.cx, CAMERA.cy])
+    zoomed = (features.keypoints.numpy() - centre) * zoom + centre
+    inside = CAMERA.contains(zoomed)
+    features = features.select(torch.from_numpy(np.flatnonzero(inside)))
+    features = replace(features, keypoints=torch.from_numpy(zoomed[inside].astype(np.float32)))
+    localizer = Localizer(slam_map, SlamConfig())
+    found = localizer.localize(features, CAMERA)
+    if zoom == 1.0:
+        assert found.T_world_cam is not None
+        assert (found.focal_factor, found.remark) == (1.0, None)
+        return
+    assert found.T_world_cam is None
+    assert found.focal_factor == pytest.approx(zoom, rel=0.02)
+    assert found.remark is not None
+    assert f"about {found.focal_factor:.2f} times" in found.remark
+    own = replace(CAMERA, fx=zoom * CAMERA.fx, fy=zoom * CAMERA.fy)
+    right = localizer.localize(features, own)
+    assert right.T_world_cam is not None
+    assert np.linalg.norm((inverse(pose) @ right.T_world_cam)[:3, 3]) < 0.02
+
+
+def test_a_place_that_is_there_twice_is_not_found() -> None:
+    """A photo of one of two rooms that are the same: nothing tells which."""
+    made = run_slam(twice := PointWorld(walk(6), copies=(0.0, 0.7)), PointExtractor(twice)).slam_map
+    assert made is not None
+    found = Localizer(made, SlamConfig()).localize(features_of(PointWorld(walk(6)), 3), CAMERA)
+    assert found.T_world_cam is None

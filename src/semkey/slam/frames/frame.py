@@ -55,6 +55,14 @@ class ObservedFrame:
         nothing = np.zeros(len(self))
         return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
 
+    def with_depth_near(self, indices: NDArray[np.int64], radius_px: float) -> ObservedFrame:
+        """The same frame as if depth had been measured only within ``radius_px`` of its keypoints ``indices`` (M,)."""
+        depth = np.zeros(len(self))
+        if len(indices):
+            near = KDTree(self.keypoints[indices]).query(self.keypoints)[0] <= radius_px
+            depth = np.where(near, self.depth, 0.0)
+        return replace(self, depth=depth)
+
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""
         return camera.backproject(self.keypoints[indices], self.depth[indices])

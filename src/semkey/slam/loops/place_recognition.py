@@ -5,16 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 
-from semkey.slam.config import LoopConfig, TrackingConfig
+import numpy as np
+
+from semkey.slam.config import LoopConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.plausibility import is_plausible
 from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceIndex, place_groups
 from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place
+from semkey.slam.map.association import pixels_moved
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.placing import accept
 from semkey.slam.map.slam_map import SlamMap
 
 logger = logging.getLogger(__name__)
+
+# What is fixed to the image lies at the same pixel of both, to within so much, for more than this share of a match, and
+# leaves out part of the view: where this share of its cells agrees, the camera stands.
+_FIXED_PX = 1.0
+_FIXED_SHARE = 0.7
+_WHOLE_VIEW = 0.8
 
 
 class PlaceRecognition:
@@ -125,7 +134,21 @@ class PlaceRecognition:
             return False
         if not is_plausible(self._map, match, config, with_scale=self._with_scale):
             return False
+        if self._is_fixed_to_image(match):
+            return False
         supporters = count_supporters(
             self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers
         )
         return supporters >= config.min_supporters
+
+    def _is_fixed_to_image(self, match: PlaceMatch) -> bool:
+        """Whether two submaps agree in what lies at the same pixels of both images only, as a picture before the lens.
+
+        A camera that stands where it stood sees the same in the rest of the image too.
+        """
+        query, matched = self._map.keyframes[match.query], self._map.keyframes[match.matched]
+        if query.submap == matched.submap or match.coverage >= _WHOLE_VIEW:
+            return False
+        moved = pixels_moved(query.frame, match.associations, matched)
+        pixel = image_scale(self._map.camera)
+        return bool(len(moved) and np.mean(moved < _FIXED_PX * pixel) > _FIXED_SHARE)

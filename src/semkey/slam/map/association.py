@@ -102,6 +102,16 @@ def merge_associations(parts: Sequence[Associations]) -> Associations:
     return Associations(landmark_ids=ids[chosen], keypoint_indices=keypoints[chosen], similarity=similarity[chosen])
 
 
+def pixels_moved(frame: ObservedFrame, found: Associations, keyframe: Keyframe) -> NDArray[np.float64]:
+    """How far landmarks lie in a frame from where a keyframe saw them, pixels, (M,), of those that it saw."""
+    ordered = np.argsort(keyframe.landmark_ids, kind="stable")
+    rows = np.searchsorted(keyframe.landmark_ids, found.landmark_ids, sorter=ordered)
+    rows = ordered[np.minimum(rows, len(ordered) - 1)]
+    known = keyframe.landmark_ids[rows] == found.landmark_ids
+    here, there = frame.keypoints[found.keypoint_indices[known]], keyframe.frame.keypoints[rows[known]]
+    return np.linalg.norm(here - there, axis=1)
+
+
 def _no_associations() -> Associations:
     nothing = np.zeros(0, dtype=np.int64)
     return Associations(landmark_ids=nothing, keypoint_indices=nothing, similarity=np.zeros(0))

@@ -25,7 +25,7 @@ from semkey.slam.map.image_cells import coverage
 from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.map.support import evidence_of_pose
-from semkey.slam.solvers.evidence import MAX_LOG10_NFA, Evidence, log10_sample_nfa, log10_samples
+from semkey.slam.solvers.evidence import Evidence, log10_sample_nfa, log10_samples, needed_log10_nfa
 from semkey.slam.solvers.pose import PoseObservations, PosePrior, pose_covariance, refine_pose
 from semkey.slam.timing import StageTimer
 
@@ -335,8 +335,9 @@ def accept(
 ) -> bool:
     """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
 
-    Chance must not explain it: the number of false alarms is at most ``10^-4``, see
-    :mod:`semkey.slam.solvers.evidence`. The fewest inliers are a floor for what a pose can be computed from.
+    Chance must not explain it: the number of false alarms is at most ``10^-4``, and less where hardly anything of what
+    should be seen is found, see :func:`semkey.slam.solvers.evidence.needed_log10_nfa`. The fewest inliers are a floor
+    for what a pose can be computed from.
 
     Args:
         placement: of the frame.
@@ -347,7 +348,12 @@ def accept(
         min_coverage: where both the place has landmarks and the frame has keypoints, inliers must be found in at least
             this share of the image cells: two rooms with the same poster agree in the poster's cells only.
     """
-    if placement.inlier_count < min_inliers or placement.log10_nfa > MAX_LOG10_NFA:
+    evidence = placement.evidence
+    found, visible = (0, 0) if evidence is None else (evidence.found, evidence.visible)
+    if placement.lines is not None and placement.lines.inlier_count:
+        found, visible = 0, 0  # where there are few points lines speak for the pose, and none is counted as missing
+    needed = needed_log10_nfa(found, visible, is_expected=expected is None)
+    if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
         return False
     if expected is None:
         return True

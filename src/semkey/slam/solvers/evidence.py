@@ -31,8 +31,19 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 MAX_LOG10_NFA = -4.0
-"""A pose with a higher logarithm of the number of false alarms is not believed: the numbers are in
-``docs/slam.md``."""
+"""A pose with a higher logarithm of the number of false alarms is not believed, and one by a small part of what should
+be seen needs less, see :func:`needed_log10_nfa`: the numbers are in ``docs/slam.md``."""
+
+# A pattern that repeats in itself, such as bricks upside down, breaks the independence that chance is computed by: some
+# matches agree wherever the camera is. What should be seen besides is then missing. Where a smaller share than this of
+# the landmarks that should be in view is found, the threshold falls with the inverse square of the share: the false
+# poses of a wall of bricks have 3 % and 10 decades, 10 % of white pixels leave 5 % and 250 decades to true ones.
+_USUAL_SHARE = 0.1
+# Where no prediction backs a pose, what agrees with it must be as near and as similar as true matches are: so many
+# decades each, up to so many altogether. True poses have 0.8 (the median), and beyond 100 altogether less; those of
+# unrelated photos up to 0.2, those of a rendered room upside down up to 0.46.
+_DECADES_EACH = 0.6
+_DECADES_ENOUGH = 60.0
 
 # Cells across and down the image, and the most landmarks found in one that count: a poster full of keypoints is one
 # thing that can be mistaken for another, and not two hundred.
@@ -67,6 +78,19 @@ class Evidence:
     def found_share(self) -> float:
         """Of the visible landmarks, the share that was found; 0 where none should be seen."""
         return self.found / self.visible if self.visible else 0.0
+
+
+def needed_log10_nfa(found: int, visible: int, *, is_expected: bool = True) -> float:
+    """The highest logarithm of the number of false alarms of a pose that is believed.
+
+    Args:
+        found: landmarks that agree with the pose.
+        visible: landmarks that should be in view.
+        is_expected: a prediction, or keyframes just seen, back the pose; not after a loss, at loops and for photos.
+    """
+    share = found / visible if visible else 1.0
+    needed = MAX_LOG10_NFA * max(1.0, _USUAL_SHARE / max(share, 1e-6)) ** 2
+    return needed if is_expected else min(needed, -min(_DECADES_EACH * found, _DECADES_ENOUGH))
 
 
 def similarity_tail(background: Array, similarity: Array) -> Array:

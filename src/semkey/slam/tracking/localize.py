@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.loops.verification import place_pixels
-from semkey.slam.map.association import match_keyframe, merge_associations
+from semkey.slam.map.association import Associations, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame
+from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, sample_pose
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.timing import StageTimer
+from semkey.slam.tracking.doubts import Doubts
 
 Array = NDArray[np.float64]
 
@@ -29,6 +31,10 @@ _MATCHED_MEMBERS = 4
 _SEARCH_RADII_PX = (8.0, 5.0)
 # Images whose shape differs by more than this were cropped, and the map's camera is not theirs.
 _ASPECT_TOLERANCE = 0.01
+# Focal lengths that are tried, as multiples of the camera's, a sixth apart. Another than the camera's is believed where
+# so many times as many matches agree within RANSAC's threshold.
+_FOCAL_FACTORS = (0.5, 0.6, 0.71, 0.84, 1.19, 1.41, 1.68, 2.0)
+_BETTER_BY = 1.25
 _NO_DEPTH = np.zeros((1, 1), dtype=np.float32)
 
 
@@ -47,6 +53,9 @@ class Localization:
         camera: of the image.
         covariance: (6, 6) of the pose in the map, see :mod:`semkey.geometry.pose_covariance`; None where not found.
         quality: of the landmarks that should be in view, the share that was seen where it should be, in [0, 1].
+        focal_factor: about by how much the focal length of ``camera`` would have to be multiplied for the image to fit
+            the map better; 1 where it is right. With another one the image counts as not found: a pose by a wrong focal
+            length is metres off.
     """
 
     T_world_cam: Array | None
@@ -59,6 +68,17 @@ class Localization:
     camera: PinholeCamera
     covariance: Array | None = None
     quality: float = 0.0
+    focal_factor: float = 1.0
+
+    @property
+    def remark(self) -> str | None:
+        """What is the matter with the image, in a sentence; None for nothing that is known."""
+        if self.focal_factor == 1.0:
+            return None
+        return (
+            f"fits the map better with a focal length of about {self.focal_factor:.2f} times that of the camera "
+            f"({self.camera.fx:.0f} px): was it cropped, or taken with another lens? Give its own camera"
+        )
 
     @property
     def inliers(self) -> int:
@@ -128,8 +148,10 @@ class Localizer:
             return best
         for place in self._places.places_like(frame):
             found = self._locate(frame, camera, place)
-            if (found.inliers, found.matches) > (best.inliers, best.matches):
+            if (found.inliers, found.matches) > (best.inliers, best.matches) or found.focal_factor != 1.0:
                 best = found
+            if found.focal_factor != 1.0:
+                break
         return best
 
     def _locate(self, frame: ObservedFrame, camera: PinholeCamera, place: list[Keyframe]) -> Localization:
@@ -152,7 +174,13 @@ class Localizer:
             expected=place_pixels(self._map, place, placement.T_world_cam, camera),
             min_coverage=self._least_coverage,
         ):
-            return _not_found(camera, matches=len(matched))
+            return _not_found(
+                camera, matches=len(matched), focal_factor=self._focal_factor(frame, matched, camera, rules)
+            )
+        focal_factor = self._focal_factor(frame, matched, camera, rules)
+        doubts = Doubts(self._map, pixel=scale, seed=self._seed, timer=StageTimer(), camera=camera)
+        if focal_factor != 1.0 or doubts.repeats(frame, place[:_MATCHED_MEMBERS], placement, rules):
+            return _not_found(camera, matches=len(matched), focal_factor=focal_factor)
         pose, inliers = placement.T_world_cam, placement.inlier_associations
         points = self._map.landmarks.positions[inliers.landmark_ids]
         return Localization(
@@ -168,11 +196,26 @@ class Localizer:
             quality=placement.quality,
         )
 
+    def _focal_factor(
+        self, frame: ObservedFrame, matched: Associations, camera: PinholeCamera, rules: PlacingRules
+    ) -> float:
+        """The factor of the focal length with which most matches agree on a pose; 1 if none is clearly better."""
+
+        def agreeing(factor: float) -> int:
+            other = replace(camera, fx=factor * camera.fx, fy=factor * camera.fy)
+            sampled = sample_pose(self._map, frame, matched, rules, other, self._seed)
+            return 0 if sampled is None else sampled.inlier_count
+
+        counts = {factor: agreeing(factor) for factor in _FOCAL_FACTORS}
+        best = max(counts, key=counts.__getitem__)
+        least = max(2 * self._config.min_relocalisation_inliers, _BETTER_BY * agreeing(1.0))
+        return best if counts[best] >= least else 1.0
+
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.local_landmarks(placement.inlier_associations.landmark_ids)
 
 
-def _not_found(camera: PinholeCamera, *, matches: int = 0) -> Localization:
+def _not_found(camera: PinholeCamera, *, matches: int = 0, focal_factor: float = 1.0) -> Localization:
     return Localization(
         T_world_cam=None,
         submap=None,
@@ -182,4 +225,5 @@ def _not_found(camera: PinholeCamera, *, matches: int = 0) -> Localization:
         keypoints=np.zeros((0, 2)),
         projected=np.zeros((0, 2)),
         camera=camera,
+        focal_factor=focal_factor,
     )

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.geometry.transforms import inverse, transform_points
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.line_association import SeenLines
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement, sample_pose
+from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
+from semkey.slam.tracking.doubts import Doubts
 from semkey.slam.tracking.lines import LineTracker
 from semkey.slam.tracking.motion import Prediction
 
@@ -34,11 +34,9 @@ _HELD_SHARE = 0.9
 # A pose contradicts the established landmarks where fewer than this share of those that agree with each other agree
 # with it too. Right poses may miss 10 to 20 % by mismatches alone; a thing that fills the view leaves hardly any.
 _CONTRADICTED_SHARE = 0.5
-# Another pose is looked for where so many matches disagree, as a share of those that agree; it is a rival where it has
-# this share of the decades of evidence.
-_RIVAL_SHARE = 0.5
-_RIVAL_EVIDENCE = 0.7
-_RIVAL_DISTANCE_PX = 30.0
+# Once established landmarks have decided against the rest, a pose by all is believed again where they are this share of
+# what agrees with it.
+_BACKING_SHARE = 0.25
 
 
 class FrameLocator:
@@ -81,6 +79,8 @@ class FrameLocator:
         self._seed = seed
         self._lines = lines
         self._timer = timer
+        self._doubts = Doubts(slam_map, pixel=pixel, seed=seed, timer=timer)
+        self._was_contested = False
 
     def by_prediction(
         self, frame: ObservedFrame, prediction: Prediction, last_ids: NDArray[np.int64]
@@ -114,7 +114,11 @@ class FrameLocator:
         with self._timer.stage("match"):
             matched = [match_keyframe(frame, keyframe, self._map.landmarks) for keyframe in keyframes]
             associations = merge_associations(matched)
-        return self._place(frame, associations, min_inliers, prior=prior)
+        return self._place(frame, associations, min_inliers, prior=prior, place=keyframes)
+
+    def begin(self) -> None:
+        """A map begins: nothing in it is contested, and nothing established."""
+        self._was_contested = False
 
     def refine(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Placement:
         """The pose that associations agree on best, from ``T_world_cam`` (4, 4) on."""
@@ -130,21 +134,44 @@ class FrameLocator:
         prior: PosePrior | None,
         lines: SeenLines | None = None,
         is_guided: bool = False,
+        place: list[Keyframe] | None = None,
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
         placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided)
         held = None
-        if is_guided and self._established_first:
+        if self._established_first and (is_guided or self._was_contested):
             held = self._place_by_established(frame, associations, rules, prior, placement)
         if held is not None:
             placement = held
-        elif placement is None or self._has_rival(frame, associations, placement, rules):
+        elif placement is None or self._is_doubtful(frame, associations, placement, rules, place):
             return None
+        self._was_contested = placement.is_contested
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None and not self._map.is_fixed:
             self._lines.count_views(placement.lines)
         return placement
+
+    def _is_doubtful(
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        placement: Placement,
+        rules: PlacingRules,
+        place: list[Keyframe] | None,
+    ) -> bool:
+        """Whether something else explains the frame as well as a pose by all landmarks does."""
+        if self._was_contested:
+            # What was held off so far must not win the moment that the established landmarks are out of view.
+            backing = self._count_established(placement)
+            if backing < max(rules.min_matches, _BACKING_SHARE * np.count_nonzero(placement.inliers)):
+                return True
+        if self._doubts.has_rival(frame, associations, placement, rules):
+            return True
+        if self._established_first and self._doubts.is_fixed_to_image(frame, associations, placement, rules):
+            return True
+        is_relocalised = place is not None and rules.min_matches > self._config.min_inliers
+        return is_relocalised and self._doubts.repeats(frame, place, placement, rules)
 
     def _place_by_established(
         self,
@@ -232,40 +259,6 @@ class FrameLocator:
         if placement is None or not accept(placement, frame, self._camera, min_inliers=rules.min_matches):
             return None
         return placement
-
-    def _has_rival(
-        self, frame: ObservedFrame, associations: Associations, placement: Placement, rules: PlacingRules
-    ) -> bool:
-        """Whether the matches that disagree with a pose agree with each other on another one, and nearly as well.
-
-        A pattern that repeats, such as wallpaper: nothing tells which of the
-        two the world is.
-        """
-        off = self._distances(frame, associations, placement.T_world_cam)
-        rest = associations.select(~(off <= placement.radius_px))
-        if len(rest) < max(rules.min_matches, _RIVAL_SHARE * np.count_nonzero(placement.inliers)):
-            return False
-        # Most often nothing agrees, or the same pose again, by duplicates of landmarks or by matches that slid along
-        # edges: RANSAC alone tells that, in a third of the time.
-        sampled = sample_pose(self._map, frame, rest, rules, self._camera, self._seed)
-        if sampled is None or not self._is_elsewhere(frame, sampled, placement):
-            return False
-        rival = place_frame(self._map, frame, rest, self._nearby, rules, seed=self._seed, timer=self._timer)
-        if rival is None or not accept(rival, frame, self._camera, min_inliers=rules.min_matches):
-            return False
-        if not self._is_elsewhere(frame, rival, placement):
-            return False
-        return rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
-
-    def _is_elsewhere(self, frame: ObservedFrame, other: Placement, placement: Placement) -> bool:
-        """Whether what agrees with another pose lies far from where a pose puts it."""
-        apart = self._distances(frame, other.inlier_associations, placement.T_world_cam)
-        return bool(np.median(apart) > _RIVAL_DISTANCE_PX * self._pixel)
-
-    def _distances(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Array:
-        """How far each keypoint lies from where a pose puts its landmark, pixels; NaN behind the camera."""
-        points = transform_points(inverse(T_world_cam), self._map.landmarks.positions[associations.landmark_ids])
-        return np.linalg.norm(self._camera.project(points) - frame.keypoints[associations.keypoint_indices], axis=1)
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)

@@ -234,6 +234,7 @@ class Tracker:
         if len(keyframes) == 1:
             self._keep_lines(keyframes[0], None)
         self._motion.lose()
+        self._locator.begin()
         for keyframe in keyframes:
             self._motion.update(keyframe.frame.timestamp, keyframe.T_world_cam)
         self._anchor = (keyframes[-1].id, np.eye(4))

@@ -1,0 +1,156 @@
+"""Poses that are well supported and wrong: what stands still in the image, and what is there twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from semkey.geometry.transforms import compose, inverse, se3_exp
+from semkey.matching.keypoint_noise import isotropic_covariances
+from semkey.slam.config import MapConfig, TrackingConfig, image_scale
+from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.map.association import Associations, pixels_moved
+from semkey.slam.map.placing import Placement
+from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.timing import StageTimer
+from semkey.slam.tracking.locating import FrameLocator
+from semkey.slam.tracking.motion import Prediction
+from synthetic_world import CAMERA, PointExtractor, PointWorld
+
+Array = NDArray[np.float64]
+CONFIG = TrackingConfig()
+START = np.eye(4)
+# Two degrees and two centimetres: a step of a hand-held camera at 15 Hz.
+STEP = se3_exp([0.02, 0.0, 0.01, 0.0, 0.035, 0.0])
+
+
+def frame_of(world: PointWorld, index: int) -> ObservedFrame:
+    taken = world[index]
+    assert taken.depth is not None
+    features = PointExtractor(world).extract(taken.image)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
+
+
+def select(frame: ObservedFrame, keep: NDArray[np.bool_]) -> ObservedFrame:
+    return replace(
+        frame,
+        features=frame.features.select(torch.from_numpy(np.flatnonzero(keep))),
+        keypoints=frame.keypoints[keep],
+        covariances=frame.covariances[keep],
+        descriptors=frame.descriptors[keep],
+        weights=frame.weights[keep],
+        depth=frame.depth[keep],
+        depth_sigma=frame.depth_sigma[keep],
+        tree=KDTree(frame.keypoints[keep]),
+    )
+
+
+def joined(left: ObservedFrame, right: ObservedFrame) -> ObservedFrame:
+    """A frame with the keypoints of two."""
+    names = ("keypoints", "covariances", "descriptors", "weights", "depth", "depth_sigma")
+    arrays = {name: np.concatenate([getattr(left, name), getattr(right, name)]) for name in names}
+    return replace(right, tree=KDTree(arrays["keypoints"]), **arrays)
+
+
+def locator(slam_map: SlamMap) -> FrameLocator:
+    return FrameLocator(slam_map, CONFIG, pixel=image_scale(CAMERA), seed=0, lines=None, timer=StageTimer())
+
+
+def mapped(frame: ObservedFrame, pose: Array = START) -> SlamMap:
+    slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=CONFIG.pixel_sigma * image_scale(CAMERA))
+    slam_map.add_keyframe(frame, pose, None, 0)
+    return slam_map
+
+
+def tracked(slam_map: SlamMap, frame: ObservedFrame) -> Placement | None:
+    prediction = Prediction(T_world_cam=START, translation_sigma=0.03, rotation_sigma=0.04)
+    return locator(slam_map).by_prediction(frame, prediction, slam_map.newest.landmark_ids)
+
+
+@pytest.mark.parametrize("covered", [0.0, 0.65, 1.0])
+def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float) -> None:
+    """It covers the left of the view, with the depth of the world behind it, and is seen where it was."""
+    world = PointWorld([START, STEP], points=12000)
+    first, second = frame_of(world, 0), frame_of(world, 1)
+    border = covered * CAMERA.width
+    mixed = joined(select(first, first.keypoints[:, 0] < border), select(second, second.keypoints[:, 0] >= border))
+    placement = tracked(mapped(first), mixed)
+    if covered == 0.65:
+        assert placement is None
+        return
+    # Alone, either is what the camera sees: the world, or a camera that stands.
+    assert placement is not None
+    truth = STEP if covered == 0.0 else START
+    assert np.linalg.norm((inverse(truth) @ placement.T_world_cam)[:3, 3]) < 2e-3
+
+
+def test_a_camera_that_stands_is_not_lost_by_mismatches() -> None:
+    """A third of the keypoints carry descriptors of others, and agree on nothing."""
+    world = PointWorld([START, START], points=12000, outlier_share=0.33)
+    placement = tracked(mapped(frame_of(world, 0)), frame_of(world, 1))
+    assert placement is not None
+    assert np.linalg.norm(placement.T_world_cam[:3, 3]) < 2e-3
+
+
+@pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])
+def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[float, ...]) -> None:
+    """The keyframe has seen both copies, and a frame sees one: which one, nothing tells."""
+    slam_map = mapped(frame_of(PointWorld([START], copies=copies), 0))
+    frame = frame_of(PointWorld([STEP]), 0)
+    found = locator(slam_map).by_keyframes(frame, [slam_map.newest], CONFIG.min_relocalisation_inliers)
+    assert (found is None) == (len(copies) > 1)
+
+
+def test_pixels_moved_are_those_of_landmarks_that_the_keyframe_saw() -> None:
+    world = PointWorld([START, STEP])
+    slam_map, frame = mapped(frame_of(world, 0)), frame_of(world, 1)
+    keyframe = slam_map.newest
+    seen = np.flatnonzero(keyframe.landmark_ids >= 0)[:3]
+    ids = np.concatenate([keyframe.landmark_ids[seen], [keyframe.landmark_ids.max() + 5]])
+    found = Associations(landmark_ids=ids, keypoint_indices=np.array([4, 5, 6, 7]), similarity=np.ones(4))
+    expected = np.linalg.norm(frame.keypoints[[4, 5, 6]] - keyframe.frame.keypoints[seen], axis=1)
+    np.testing.assert_allclose(pixels_moved(frame, found, keyframe), expected)
+
+
+def contested_map() -> tuple[SlamMap, FrameLocator, PointWorld]:
+    """The room is established; then a thing that covers most of the view begins to move with its own landmarks."""
+    world = PointWorld([START, STEP, compose(STEP, STEP)], points=12000)
+    slam_map = mapped(frame_of(world, 0))
+    return slam_map, locator(slam_map), world
+
+
+def test_what_was_held_off_does_not_win_when_the_established_are_out_of_view() -> None:
+    slam_map, placer, world = contested_map()
+    landmarks = slam_map.landmarks
+    keyframe = slam_map.newest
+    right = keyframe.frame.keypoints[:, 0] >= 0.7 * CAMERA.width
+    room = keyframe.landmark_ids[right & (keyframe.landmark_ids >= 0)]
+    for _ in range(6):
+        landmarks.count_views(room, room)
+    first, second = frame_of(world, 0), frame_of(world, 1)
+    # The thing stands where it stood in the image, 0.3 m nearer than it was: it has moved with the camera.
+    thing = select(first, first.keypoints[:, 0] < 0.7 * CAMERA.width)
+    view = joined(thing, select(second, second.keypoints[:, 0] >= 0.7 * CAMERA.width))
+    prediction = Prediction(T_world_cam=START, translation_sigma=0.03, rotation_sigma=0.04)
+    held = placer.by_prediction(view, prediction, keyframe.landmark_ids)
+    assert held is not None
+    assert held.is_contested
+    assert np.linalg.norm((inverse(STEP) @ held.T_world_cam)[:3, 3]) < 5e-3
+    assert placer.by_prediction(thing, prediction, keyframe.landmark_ids) is None
+    placer.begin()
+    assert placer.by_prediction(thing, prediction, keyframe.landmark_ids) is not None
+
+
+def test_landmarks_begin_only_near_what_agrees() -> None:
+    frame = frame_of(PointWorld([START]), 0)
+    near = frame.with_depth_near(np.array([0, 3]), 25.0)
+    apart = np.linalg.norm(frame.keypoints[:, None] - frame.keypoints[[0, 3]], axis=2).min(axis=1)
+    np.testing.assert_array_equal(near.depth, np.where(apart <= 25.0, frame.depth, 0.0))
+    assert 2 <= np.count_nonzero(near.depth) < len(frame)
+    assert not frame.with_depth_near(np.zeros(0, dtype=np.int64), 25.0).depth.any()
