@@ -69,6 +69,7 @@ def test_a_change_invalidates_exactly_its_own(backbone: Backbone, folders: list[
         BackboneCache(tmp_path, load_backbone(str(folders[1]), (2, 4)), bfloat16=False),
         BackboneCache(tmp_path, load_backbone(str(folders[0]), (3, 4)), bfloat16=False),
         BackboneCache(tmp_path, backbone, bfloat16=True),
+        BackboneCache(tmp_path, backbone.upsampled("resolution"), bfloat16=False),
     ]
     for other in others:
         assert other.folder != cache.folder

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from semkey.backbones.geometry import grid_size, pad_to_patches
+from semkey.backbones.geometry import grid_size, moved, pad_to_patches, resample
 from semkey.backbones.specs import Architecture
+from semkey.errors import ConfigError
+
+Upsampling = Literal["bilinear", "shift-average", "resolution"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,13 @@ class Backbone(nn.Module):
         architecture: its shape.
         layers: which ones give maps, counted from 1, in order; empty for four at equal distances.
         identity: which weights these are.
+        upsampling: "bilinear" gives the tokens as they are. The others give maps of cells half as wide, for four times
+            the time: "shift-average" the mean of the tokens of the image and of three copies moved by half a patch,
+            each read at its true places (FeatUp's idea without its training, Fu et al. 2024); "resolution" the tokens
+            of the image at twice its size.
 
     Raises:
-        ConfigError: a layer does not exist.
+        ConfigError: a layer does not exist, or patches cannot be halved.
     """
 
     mean: torch.Tensor
@@ -75,9 +83,12 @@ class Backbone(nn.Module):
         *,
         layers: tuple[int, ...] = (),
         identity: BackboneIdentity,
+        upsampling: Upsampling = "bilinear",
     ) -> None:
         super().__init__()
-        self.architecture, self.identity = architecture, identity
+        self.architecture, self.identity, self.upsampling = architecture, identity, upsampling
+        if upsampling != "bilinear" and architecture.patch % 2:
+            raise ConfigError(f"upsampling '{upsampling}' halves patches, those of '{identity.name}' are odd")
         self.layers = architecture.check_layers(tuple(layers), identity.name)
         self.is_reduced = False
         self._holder = [network.eval().requires_grad_(False)]  # in a list, so that it is not registered as a part
@@ -91,8 +102,8 @@ class Backbone(nn.Module):
 
     @property
     def patch(self) -> int:
-        """Side of a token's square, pixels."""
-        return self.architecture.patch
+        """Side of a cell of the maps, pixels: that of a token, or half of it."""
+        return self.architecture.patch // (1 if self.upsampling == "bilinear" else 2)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -113,6 +124,20 @@ class Backbone(nn.Module):
         """Rows and columns of the maps of an image."""
         return grid_size(height, width, self.patch)
 
+    def upsampled(self, upsampling: Upsampling) -> Backbone:
+        """The same network, which it shares, with another upsampling.
+
+        Raises:
+            ConfigError: patches cannot be halved.
+        """
+        if upsampling == self.upsampling:
+            return self
+        copy = Backbone(
+            self.network, self.architecture, layers=self.layers, identity=self.identity, upsampling=upsampling
+        )
+        copy.is_reduced = self.is_reduced
+        return copy.to(self.mean.device)
+
     def reduce(self) -> Self:
         """Keep the matrices in bfloat16, and compute in it: what autocast would make of them for every image.
 
@@ -130,20 +155,39 @@ class Backbone(nn.Module):
         kind = images.device.type
         reduced = self.is_reduced or torch.is_autocast_enabled(kind)
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=reduced):
-            padded = pad_to_patches((images - self.mean) / self.std, self.patch)
-            rows, columns = self.grid(images.shape[-2], images.shape[-1])
-            options = {"interpolate_pos_encoding": True} if self.architecture.family == "vit" else {}
-            outputs: Any = self.network(padded, output_hidden_states=True, **options)
-            last: torch.Tensor = outputs.last_hidden_state
-            norm: Any = getattr(self.network, "norm", None) or self.network.layernorm
-            # hidden_states[0] are the embeddings, and whether the last entry is normalised differs between networks
-            states = [
-                last if layer == self.architecture.layers else norm(outputs.hidden_states[layer])
-                for layer in self.layers
-            ]
-            first = last.shape[1] - rows * columns  # class and register tokens come first
-            maps = tuple(state[:, first:].transpose(1, 2).reshape(len(images), -1, rows, columns) for state in states)
-            return BackboneFeatures(maps=maps, class_token=last[:, 0], patch=self.patch)
+            colors = (images - self.mean) / self.std
+            if self.upsampling == "shift-average":
+                return self._shift_average(colors)
+            if self.upsampling == "resolution":
+                colors = F.interpolate(colors, scale_factor=2, mode="bilinear", align_corners=False)
+            return replace(self._tokens(colors), patch=self.patch)
+
+    def _shift_average(self, colors: torch.Tensor) -> BackboneFeatures:
+        """The mean of the tokens of normalised images at four places of the patch grid."""
+        size, half = self.grid(colors.shape[-2], colors.shape[-1]), self.patch
+        found = self._tokens(colors)
+        sums = [resample(m, found.patch, half, size) for m in found.maps]
+        for down, right in ((0, half), (half, 0), (half, half)):
+            shifted = self._tokens(moved(colors, down, right))
+            read = [resample(m, shifted.patch, half, size, (down, right)) for m in shifted.maps]
+            sums = [total + one for total, one in zip(sums, read, strict=True)]
+        return replace(found, maps=tuple(total / 4.0 for total in sums), patch=half)
+
+    def _tokens(self, colors: torch.Tensor) -> BackboneFeatures:
+        """What the network makes of normalised images (B, 3, H, W): its tokens as they are."""
+        padded = pad_to_patches(colors, self.architecture.patch)
+        rows, columns = grid_size(colors.shape[-2], colors.shape[-1], self.architecture.patch)
+        options = {"interpolate_pos_encoding": True} if self.architecture.family == "vit" else {}
+        outputs: Any = self.network(padded, output_hidden_states=True, **options)
+        last: torch.Tensor = outputs.last_hidden_state
+        norm: Any = getattr(self.network, "norm", None) or self.network.layernorm
+        # hidden_states[0] are the embeddings, and whether the last entry is normalised differs between networks
+        states = [
+            last if layer == self.architecture.layers else norm(outputs.hidden_states[layer]) for layer in self.layers
+        ]
+        first = last.shape[1] - rows * columns  # class and register tokens come first
+        maps = tuple(state[:, first:].transpose(1, 2).reshape(len(colors), -1, rows, columns) for state in states)
+        return BackboneFeatures(maps=maps, class_token=last[:, 0], patch=self.architecture.patch)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode."""
@@ -155,7 +199,9 @@ class Backbone(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         """A copy shares the network: it never changes, and it is large."""
-        copy = Backbone(self.network, self.architecture, layers=self.layers, identity=self.identity)
+        copy = Backbone(
+            self.network, self.architecture, layers=self.layers, identity=self.identity, upsampling=self.upsampling
+        )
         copy.is_reduced = self.is_reduced
         copy.to(self.mean.device)
         memo[id(self)] = copy

@@ -54,6 +54,8 @@ class BackboneCache:
             "layers": backbone.layers,
             "precision": "bfloat16" if bfloat16 else "float32",
         }
+        if backbone.upsampling != "bilinear":
+            state["upsampling"] = backbone.upsampling
         digest = hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=6).hexdigest()
         name = "".join(c if c.isalnum() or c in "-." else "-" for c in Path(identity.name).name)
         self.folder = folder / f"{name}-{digest}"

@@ -24,7 +24,15 @@ def pad_to_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
-def resample(tokens: torch.Tensor, patch: int, stride: int, size: tuple[int, int]) -> torch.Tensor:
+def moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Images (B, C, H, W) whose first pixel is that at row ``down``, column ``right``; continued as they are padded."""
+    continued = F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
+    return continued[..., down:, right:]
+
+
+def resample(
+    tokens: torch.Tensor, patch: int, stride: int, size: tuple[int, int], origin: tuple[int, int] = (0, 0)
+) -> torch.Tensor:
     """Read a map of tokens bilinearly at the centres of another grid over the same image.
 
     Args:
@@ -32,18 +40,23 @@ def resample(tokens: torch.Tensor, patch: int, stride: int, size: tuple[int, int
         patch: their side, pixels.
         stride: side of the cells of the other grid, pixels.
         size: rows and columns of the other grid.
+        origin: row and column of the first token's first pixel, in the image that the other grid covers.
 
     Returns:
         (B, C, *size): at each cell's centre; beyond the outermost tokens' centres their value.
     """
     height, width = tokens.shape[-2:]
-    if height * patch == size[0] * stride and width * patch == size[1] * stride:
+    if origin == (0, 0) and height * patch == size[0] * stride and width * patch == size[1] * stride:
         return F.interpolate(tokens, size=size, mode="bilinear", align_corners=False)
     x, y = (
-        2.0 * (torch.arange(count, device=tokens.device, dtype=torch.float32) + 0.5) * stride / (cells * patch) - 1.0
-        for count, cells in ((size[1], width), (size[0], height))
+        2.0 * ((_steps(count, tokens) + 0.5) * stride - first) / (cells * patch) - 1.0
+        for count, cells, first in ((size[1], width, origin[1]), (size[0], height, origin[0]))
     )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(tokens.dtype)
     return F.grid_sample(
         tokens, grid.expand(len(tokens), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False
     )
+
+
+def _steps(count: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.arange(count, device=like.device, dtype=torch.float32)

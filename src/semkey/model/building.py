@@ -37,7 +37,7 @@ def load_backbone_of(config: ModelConfig, *, weights: Sequence[Path] = ()) -> Ba
     """
     if not config.uses_backbone:
         return None
-    return load_backbone(config.backbone, config.backbone_layers, weights=weights)
+    return load_backbone(config.backbone, config.backbone_layers, weights=weights).upsampled(config.upsampling)
 
 
 def build_detector(
@@ -58,7 +58,9 @@ def random_detector(config: ModelConfig, extraction: ExtractionConfig | None = N
     Raises:
         ConfigError: the backbone is no preset, or transformers is not installed.
     """
-    backbone = random_backbone(config.backbone, config.backbone_layers) if config.uses_backbone else None
+    backbone = None
+    if config.uses_backbone:
+        backbone = random_backbone(config.backbone, config.backbone_layers).upsampled(config.upsampling)
     return SemanticKeypointDetector(config, extraction, backbone=backbone)
 
 

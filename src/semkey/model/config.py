@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from semkey.backbones.backbone import Upsampling
 from semkey.backbones.specs import check_backbone_name
 from semkey.errors import ConfigError
 from semkey.settings import Settings, require, require_choice, require_within
@@ -25,6 +26,8 @@ class ModelConfig(Settings):
         backbone: frozen backbone: a preset (``vit-tiny``, ``dinov2-base-reg``, ...), ``owner/name`` of a ViT on the hub
             or a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
         backbone_layers: which of its layers feed the pyramid, counted from 1; empty for four at equal distances.
+        upsampling: how the backbone's tokens become finer than they are: "bilinear"; "shift-average" or "resolution",
+            for four times the time, see :class:`semkey.backbones.backbone.Backbone`.
         branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
             network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
@@ -52,6 +55,7 @@ class ModelConfig(Settings):
 
     backbone: str = "none"
     backbone_layers: tuple[int, ...] = ()
+    upsampling: Upsampling = "bilinear"
     branches: Branches = "hybrid"
     stem_channels: tuple[int, ...] = (16, 32, 64)
     detector: Detector = "cells"
@@ -77,9 +81,10 @@ class ModelConfig(Settings):
         return cls.from_mapping({"reliability": "grid", "detector": "cells", "covariance": False, **values})
 
     def __post_init__(self) -> None:
-        require_choice(self, "branches", "reliability", "detector")
-        if self.backbone == "none" and (self.backbone_layers or self.branches == "semantic"):
-            raise ConfigError("backbone_layers and branches 'semantic' need a backbone, it is none")
+        require_choice(self, "upsampling", "branches", "reliability", "detector")
+        needs_one = self.backbone_layers or self.branches == "semantic" or self.upsampling != "bilinear"
+        if self.backbone == "none" and needs_one:
+            raise ConfigError("backbone_layers, upsampling and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
         widths = (self.pixel_channels, self.mixed_channels, *self.stem_channels, self.detail_channels)
@@ -108,7 +113,7 @@ class ModelConfig(Settings):
         """The same network, without the name of a backbone that it does not read."""
         if self.uses_backbone:
             return self
-        return replace(self, backbone="none", backbone_layers=(), branches="hybrid")
+        return replace(self, backbone="none", backbone_layers=(), upsampling="bilinear", branches="hybrid")
 
     @property
     def uses_convolutions(self) -> bool:

@@ -447,6 +447,8 @@ def _matching_backbone(config: ModelConfig, backbone: Backbone | None) -> Backbo
         return None
     if backbone is None:
         raise ConfigError(f"a network over '{config.backbone}' needs that backbone: make it with build_detector")
+    if config.upsampling != backbone.upsampling:
+        raise ConfigError(f"the backbone's upsampling is '{backbone.upsampling}', the network's '{config.upsampling}'")
     if config.backbone_layers and config.backbone_layers != backbone.layers:
         raise ConfigError(f"the backbone gives layers {backbone.layers}, the network reads {config.backbone_layers}")
     return backbone
