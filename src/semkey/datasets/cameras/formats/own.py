@@ -55,3 +55,16 @@ def _read_lens(section: YamlSection, left: Lens | None) -> Lens:
         return Lens(model=model, intrinsics=(fx, fy, cx, cy), distortion=distortion, size=size)
     except ConfigError as error:
         raise section.error("intrinsics", str(error)) from None
+
+
+def calibration_text(lens: Lens, comment: str) -> str:
+    """A calibration file of one camera; :func:`semkey.datasets.read_calibration` reads it back."""
+
+    def row(values: tuple[float, ...]) -> str:
+        return "[" + ", ".join(f"{value:.10g}" for value in values) + "]"
+
+    lines = [f"# {comment}", f"model: {lens.model}", f"size: [{lens.size[0]}, {lens.size[1]}]"]
+    lines.append(f"intrinsics: {row(lens.intrinsics)}  # fx, fy, cx, cy in pixels, pixel centres at integers")
+    if lens.distortion:
+        lines.append(f"distortion: {row(lens.distortion)}")
+    return "\n".join(lines) + "\n"
