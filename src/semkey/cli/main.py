@@ -24,6 +24,7 @@ from semkey.cli import (
 )
 from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
+from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files
 from semkey.downloads import report_downloads
@@ -65,6 +66,7 @@ app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("match")(match.match)
 app.command("match-all")(match_all.match_all)
+app.command("colmap")(colmap.colmap)
 app.command("slam")(slam.slam)
 app.command("calibrate")(calibrate.calibrate)
 app.command("extract")(extract.extract)

@@ -57,7 +57,7 @@ def match_all(
     """
     from semkey.interop.match_folder import match_folder
 
-    choose = _choice(pairs, retrieve, exhaustive, sequential)
+    choose = pair_choice(pairs, retrieve, exhaustive, sequential)
     extractor = features.create()
     chosen = matcher.create(features)
     try:
@@ -72,7 +72,7 @@ def match_all(
     typer.echo(f"written: {result.features_file}, {result.matches_file}")
 
 
-def _choice(
+def pair_choice(
     pairs: Path | None, retrieve: int | None, exhaustive: bool, sequential: int | None
 ) -> Callable[[Sequence[str], Callable[[], np.ndarray]], list[IndexPair]]:
     """How pairs are chosen.
