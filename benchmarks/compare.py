@@ -124,6 +124,10 @@ def _column(found: Found, folder: str, set_name: str, metric: Metric, methods: S
 
 def decide(found: Found, new: str, old: str) -> None:
     """Every number of two methods with a verdict, and how many there are of each."""
+    methods = dict.fromkeys(method for rows in found.values() for method in rows)
+    for name in (new, old):
+        if name not in methods:
+            raise SystemExit(f"error: '{name}' was not measured here; there are {', '.join(methods)}")
     verdicts = {"better": 0, "equal": 0, "worse": 0}
     for heading, (folders, metrics) in TABLES.items():
         for folder in (folder for folder in folders if folder in found):

@@ -33,7 +33,10 @@ from semkey.images.reading import read_image
 from semkey.losses.detection import pixel_cross_entropy
 from semkey.model.checkpoint import load_checkpoint, save_checkpoint
 from semkey.model.config import ModelConfig
+from semkey.model.layers import cells_to_image
+from semkey.model.pixels import window_log_probability
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.model.stem import GRID_STRIDE, DetailStem
 from semkey.training.data.augment import relight
 from semkey.training.data.config import LightConfig
 from semkey.training.data.pair import normalize
@@ -52,6 +55,20 @@ NEGATIVES = 0.05
 WARPED_SHARE = 0.4
 """Weight of the map over warps; the one over shifts, whose peaks no interpolation widens, has the rest."""
 SAVE_EVERY = 500
+FOLLOWING = 0.03
+"""Weight of the squared difference to the averaged detail stem, at first."""
+VIDEO = LightConfig(
+    gamma=0.4,
+    contrast=(0.25, 1.1),
+    blur=0.4,
+    blur_px=(0.5, 2.2),
+    motion_blur=0.3,
+    motion_px=(2.0, 9.0),
+    noise_level=0.02,
+    jpeg=0.3,
+    jpeg_quality=(60, 95),
+)
+"""What a moving camera does to a picture; the teacher sees the same."""
 
 
 def main() -> None:
@@ -64,7 +81,7 @@ def main() -> None:
     crops.add_argument("cache", type=Path)
     crops.add_argument("--count", type=int, default=3000)
     crops.add_argument("--seed", type=int, default=1)
-    crops.add_argument("--zoom", action="store_true", help="enlarged by 1.1 to 2.4 instead: blurred, as video often is")
+    crops.add_argument("--video", action="store_true", help="as a moving camera sees: enlarged, blurred, noisy, dull")
     learn = commands.add_parser("train")
     learn.add_argument("trunk", type=Path)
     learn.add_argument("out", type=Path)
@@ -75,17 +92,27 @@ def main() -> None:
     learn.add_argument("--batch", type=int, default=8)
     learn.add_argument("--rate", type=float, default=4e-3)
     learn.add_argument("--seed", type=int, default=0)
+    judge = commands.add_parser("divergence")
+    judge.add_argument("detector", type=Path)
+    judge.add_argument("caches", type=Path, nargs="+", metavar="CACHE")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.command == "crops":
-        make_crops(args.teacher, args.photos, args.cache, args.count, args.seed, zoom=args.zoom)
+        make_crops(args.teacher, args.photos, args.cache, args.count, args.seed, video=args.video)
+    elif args.command == "divergence":
+        model = load_checkpoint(args.detector).optimize()
+        for cache in args.caches:
+            print(f"{cache.name}: {divergence(model, cache):.4f}")
     else:
         torch.manual_seed(args.seed)
         model = load_checkpoint(args.init) if args.init else with_pixels(args.trunk, json.loads(args.model))
-        train(model, args.caches, args.out, steps=args.steps, batch=args.batch, rate=args.rate, seed=args.seed)
+        cells = load_checkpoint(args.trunk).optimize().detail
+        if not isinstance(cells, DetailStem):
+            raise SystemExit(f"{args.trunk}: needs a detector by cells")
+        train(model, cells, args.caches, args.out, steps=args.steps, batch=args.batch, rate=args.rate, seed=args.seed)
 
 
-def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int, *, zoom: bool) -> None:
+def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int, *, video: bool) -> None:
     """Write ``gray.npy`` (N, 280, 280) uint8 and ``shifted.npy``, ``warped.npy`` (N, 280, 280) float16."""
     model = load_checkpoint(teacher).optimize()
     files = sorted(path for path in photos.iterdir() if path.is_file())
@@ -97,7 +124,9 @@ def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int, 
     maps = {n: np.lib.format.open_memmap(cache / f"{n}.npy", "w+", np.float16, shape) for n in ("shifted", "warped")}
     inner = slice(PHASES, PHASES + KEPT)
     for index in range(count):
-        crop = random_crop(rng, read_image(files[order[index % len(files)]]), (1.1, 2.4) if zoom else (0.5, 1.1))
+        crop = random_crop(rng, read_image(files[order[index % len(files)]]), (0.7, 2.4) if video else (0.5, 1.1))
+        if video:
+            crop = relight(rng, crop, VIDEO)
         shifted = over_shifts(model, crop)[inner, inner]
         warped, seen = over_warps(rng, model, crop)
         gray[index], maps["shifted"][index] = crop[inner, inner], shifted
@@ -186,7 +215,7 @@ class Views(torch.utils.data.IterableDataset):
                 chance = rng.random()
                 if chance < NEGATIVES:
                     image, target = negative(rng, image), np.zeros_like(target)
-                elif chance < 0.85:
+                elif chance < 0.6:
                     image = relight(rng, image, light)
                 images.append(normalize(image))
                 targets.append(torch.from_numpy(target))
@@ -214,8 +243,13 @@ def negative(rng: np.random.Generator, image: Gray) -> Gray:
         x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
         across, down, curve = *rng.uniform(-80, 80, 2), rng.uniform(-60, 60)
         view = 128 + across * x + down * y + curve * (x * x + y * y if rng.random() < 0.5 else x * y)
-    else:
+    elif rng.random() < 0.5:
         view = cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(7, 16))
+    else:  # a lens out of focus: every point becomes a disc
+        radius = int(rng.integers(10, 22))
+        y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+        disc = (x * x + y * y <= radius * radius).astype(np.float32)
+        view = cv2.filter2D(image.astype(np.float32), -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT_101)
     level = rng.choice([0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]) * rng.uniform(0.5, 1.0)
     noise = rng.normal(size=(height, width)).astype(np.float32)
     if rng.random() < 0.3:
@@ -227,17 +261,18 @@ def negative(rng: np.random.Generator, image: Gray) -> Gray:
 def with_pixels(trunk: Path, shapes: dict) -> SemanticKeypointDetector:
     """The network of a checkpoint with a new detector by pixels; all else is copied."""
     source = load_checkpoint(trunk)
-    config = replace(source.config, detector="pixels", detector_channels=32, covariance=False)
+    config = replace(source.config, detector="pixels", covariance=False)
     model = SemanticKeypointDetector(ModelConfig.from_mapping({**config.to_mapping(), **shapes}))
     known, own = source.state_dict(), model.state_dict()
     for name, value in own.items():
-        if not name.startswith(("detail.", "detector.", "offset.")) and known[name].shape == value.shape:
+        if name in known and known[name].shape == value.shape:
             value.copy_(known[name])
     return model
 
 
 def train(
     model: SemanticKeypointDetector,
+    cells: DetailStem,
     caches: Sequence[Path],
     out: Path,
     *,
@@ -249,10 +284,16 @@ def train(
     """Fit the detail stem and the detector; the rest computes as it does in extraction."""
     trunk = copy.deepcopy(model).optimize()
     model.eval().requires_grad_(False)
-    for part in (model.detail, model.detector):
+    assert model.smoothing is not None
+    for part in (model.detail, model.detector, model.smoothing):
         part.train().requires_grad_(True)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned, rate, weight_decay=1e-4)
+    # what comes from the detector by cells is good already
+    groups = [
+        {"params": [*model.detail.parameters()], "share": 1.0},
+        {"params": [*model.detector.parameters(), *model.smoothing.parameters()], "share": 0.25},
+    ]
+    optimizer = torch.optim.AdamW(groups, rate, weight_decay=1e-4)
     average = MovingAverage(model, 0.998)
     state_file, first = out.with_name(out.name + ".state"), 0
     if state_file.is_file():
@@ -266,22 +307,32 @@ def train(
     for step in range(first, steps):
         sample = next(views)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 200) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+            group["lr"] = (
+                group["share"]
+                * rate
+                * min(1.0, (step + 1) / 200)
+                * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+            )
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 stem = trunk.stem(sample["image"].bfloat16())
                 grid, _ = trunk.pyramid(stem, trunk.context(stem))
-            evidence = model.detail(sample["image"].contiguous(memory_format=torch.channels_last))
-            found = model.detector(grid, evidence)[:, 0]
+            evidence = model.detail(sample["image"]).float()
+            found = window_log_probability(model.smoothing(model.detector.logits(grid)) + evidence)[:, 0]
         valid = torch.zeros_like(sample["target"], dtype=torch.bool)
         valid[:, PHASES:-PHASES, PHASES:-PHASES] = True
-        loss = pixel_cross_entropy(found.float(), sample["target"], valid)
+        loss = pixel_cross_entropy(found, sample["target"], valid)
+        difference = loss.detach() - entropy(sample["target"], valid)
+        follow = FOLLOWING * max(0.0, 1.0 - step / (0.5 * steps))
+        if follow > 0.0:
+            wanted = over_phases(cells, sample["image"])
+            loss = loss + follow * ((evidence - wanted)[:, 0][valid] ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 5.0)
         optimizer.step()
         average.update(model, step)
-        losses.append(float(loss.detach()) - entropy(sample["target"], valid))
+        losses.append(float(difference))
         if (step + 1) % 50 == 0:
             passed = time.monotonic() - started
             print(f"step {step + 1}: divergence {np.mean(losses[-50:]):.4f}, {passed:.0f} s", flush=True)
@@ -289,6 +340,36 @@ def train(
             save_checkpoint(average.model, out)
             parts = {"model": model.state_dict(), "average": average.model.state_dict()}
             torch.save({**parts, "optimizer": optimizer.state_dict(), "step": step + 1}, state_file)
+
+
+@torch.no_grad()
+def over_phases(cells: DetailStem, images: torch.Tensor) -> torch.Tensor:
+    """What a detail stem says of every pixel (B, 1, H, W), averaged over all places of its cells."""
+    total = torch.zeros(images.shape)
+    places = [(x, y) for x in range(cells.stride) for y in range(cells.stride)]
+    for x, y in places:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = cells(torch.roll(images, (-y, -x), (2, 3)).bfloat16())[1]
+        total += torch.roll(cells_to_image(logits.float(), GRID_STRIDE), (y, x), (2, 3)) / len(places)
+    return total
+
+
+@torch.inference_mode()
+def divergence(model: SemanticKeypointDetector, cache: Path) -> float:
+    """Mean divergence of a detector, of either kind, from the targets of all crops of a cache, as they are."""
+    crops, shifted, warped = (np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("gray", "shifted", "warped"))
+    side, found = KEPT // 32 * 32, []
+    valid = torch.zeros(1, side, side, dtype=torch.bool)
+    valid[:, 2 * PHASES : -2 * PHASES, 2 * PHASES : -2 * PHASES] = True
+    for index, crop in enumerate(crops):
+        part = (slice((index % 8) * 3, (index % 8) * 3 + side), slice((index % 8), (index % 8) + side))
+        target = (1 - WARPED_SHARE) * shifted[index][part].astype(np.float32)
+        target += WARPED_SHARE * warped[index][part].astype(np.float32)
+        goal = torch.from_numpy(target)[None]
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = model(normalize(np.ascontiguousarray(crop[part]))[None].bfloat16()).log_probability[:, 0].float()
+        found.append(float(pixel_cross_entropy(maps, goal, valid)) - entropy(goal, valid))
+    return float(np.mean(found))
 
 
 def entropy(target: torch.Tensor, valid: torch.Tensor) -> float:

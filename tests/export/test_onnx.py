@@ -33,7 +33,7 @@ SIZES = ((160, 128), (111, 183), (257, 194))
 KINDS = {
     "cells": ModelConfig(covariance=True),
     "pixels": ModelConfig(detector="pixels", covariance=True),
-    "pixels of two layers": ModelConfig(detector="pixels", pixel_layers=2, gated=False),
+    "pixels of two layers": ModelConfig(detector="pixels", pixel_layers=2, pixel_channels=4),
     "grid": ModelConfig(reliability="grid", stem_channels=(16, 32), detail_stride=4, descriptor_stride=8),
 }
 

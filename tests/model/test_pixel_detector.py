@@ -9,8 +9,8 @@ import torch
 
 from semkey.losses.detection import pixel_cross_entropy
 from semkey.model.config import ModelConfig
-from semkey.model.heads import QuadraticOffset, score_from_log_probability
-from semkey.model.pixels import LARGEST_LOGIT, PixelDetector, PixelStem, window_log_probability, window_sum
+from semkey.model.heads import QuadraticOffset, WindowOffset, score_from_log_probability
+from semkey.model.pixels import LARGEST_LOGIT, CellSmoothing, PixelStem, window_log_probability, window_sum
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
@@ -56,21 +56,19 @@ def test_windows_follow_every_shift() -> None:
     torch.testing.assert_close(moved[..., 4:-4, 4:-4], whole[..., 9:-4, 7:-4])
 
 
-def test_context_is_interpolated_not_repeated() -> None:
-    detector = PixelDetector(8, 8, 3).requires_grad_(False)
-    wide = detector._doubled(torch.arange(12.0).repeat(3, 10, 1)[None])
-    assert wide.shape == (1, 3, 20, 24)
-    inner = wide[..., 4:-4, 4:-4]
-    steps = inner[..., 1:] - inner[..., :-1]
-    torch.testing.assert_close(steps, torch.full_like(steps, 0.5))
-
-
 @pytest.mark.parametrize("shift", [(1, 0), (0, 1), (3, 2), (7, 5)])
 def test_evidence_follows_every_shift_exactly(shift: tuple[int, int]) -> None:
-    stem = PixelStem(4, 3).eval().requires_grad_(False)
+    stem = PixelStem(4).eval().requires_grad_(False)
     image, (x, y) = torch.randn(1, 1, 48, 48), shift
     whole, moved = stem(image), stem(image[..., y:, x:])
-    torch.testing.assert_close(moved[..., 5:-5, 5:-5], whole[..., 5 + y : -5, 5 + x : -5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moved[..., 7:-7, 7:-7], whole[..., 7 + y : -7, 7 + x : -7], rtol=1e-4, atol=1e-5)
+
+
+def test_smoothing_with_and_without_gradients_agrees() -> None:
+    smoothing, logits = CellSmoothing(), torch.randn(2, 1, 17, 30)
+    with_gradients = smoothing(logits)
+    torch.testing.assert_close(smoothing.requires_grad_(False)(logits), with_gradients.detach())
+    assert float(smoothing(torch.ones(1, 1, 9, 9))[0, 0, 4, 4]) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
@@ -95,6 +93,22 @@ def test_no_window_moves_a_keypoint_far_or_nowhere() -> None:
     assert bool(torch.isfinite(shifts).all())
     assert float(shifts.abs().max()) <= QuadraticOffset.largest_shift
     assert QuadraticOffset()(torch.zeros(0, 25)).shape == (0, 2)
+
+
+def test_an_untrained_correction_adds_nothing_and_a_trained_one_at_most_a_pixel() -> None:
+    torch.manual_seed(5)
+    windows, offset = torch.rand(50, 25), WindowOffset()
+    torch.testing.assert_close(offset(windows), QuadraticOffset()(windows))
+    torch.nn.init.constant_(offset.layers[-1].bias, 100.0)
+    torch.testing.assert_close(offset(windows), QuadraticOffset()(windows) + 1.0)
+
+
+def test_a_correction_does_not_depend_on_the_height_of_a_peak() -> None:
+    torch.manual_seed(6)
+    windows, offset = torch.rand(20, 25), WindowOffset()
+    torch.nn.init.normal_(offset.layers[-1].weight)
+    torch.testing.assert_close(offset.correction(windows + 0.3), offset.correction(windows), rtol=1e-4, atol=1e-5)
+    assert float(offset.correction(windows).detach().abs().max()) > 0.1
 
 
 def test_gradients_of_the_offset() -> None:
@@ -136,7 +150,9 @@ def test_a_decoupled_detector_teaches_its_own_parts_alone() -> None:
     model = SemanticKeypointDetector(ModelConfig(detector="pixels", detector_channels=8)).train()
     image = torch.randn(2, 1, 64, 64)
     model(image, decoupled=True).log_probability.mean().backward()
-    assert all(parameter.grad is not None for parameter in model.detail.parameters())
+    for part in (model.detail, model.detector, model.smoothing):
+        assert part is not None
+        assert all(parameter.grad is not None for parameter in part.parameters())
     assert all(parameter.grad is None for parameter in model.pyramid.parameters())
     model(image).log_probability.mean().backward()
     assert all(parameter.grad is not None for parameter in model.pyramid.fuse.parameters())

@@ -35,9 +35,7 @@ class ModelConfig(Settings):
             that is moved; "cells" a softmax inside fixed 8 x 8 cells, the detector of 0.1.0; files without this key
             have the latter.
         pixel_channels: of "pixels": channels of the convolutions at full resolution.
-        pixel_layers: of "pixels": convolutions at full resolution before the logit's, 3 or 2 (faster).
-        mixed_channels: of "pixels": channels of what they find.
-        gated: of "pixels": context is added to what they find, before a nonlinearity; else to the logit (faster).
+        pixel_layers: of "pixels": how many there are, 3 or 2 (faster).
         detail_channels: of "cells": channels of the detail stem, which positions are read from.
         detail_stride: of "cells": its stride, 2 or 4 (faster).
         context_channels: channels at strides 16 and 32 of the convolutions.
@@ -61,8 +59,6 @@ class ModelConfig(Settings):
     detector: Detector = "cells"
     pixel_channels: int = 8
     pixel_layers: int = 3
-    mixed_channels: int = 4
-    gated: bool = True
     detail_channels: int = 16
     detail_stride: int = 2
     context_channels: tuple[int, int] = (96, 96)
@@ -87,7 +83,7 @@ class ModelConfig(Settings):
             raise ConfigError("backbone_layers, upsampling and branches 'semantic' need a backbone, it is none")
         if self.backbone != "none":
             check_backbone_name(self.backbone)
-        widths = (self.pixel_channels, self.mixed_channels, *self.stem_channels, self.detail_channels)
+        widths = (self.pixel_channels, *self.stem_channels, self.detail_channels)
         widths = (*widths, *self.context_channels, self.grid_channels)
         widths = (*widths, self.detector_channels, self.descriptor_dim, self.descriptor_positions, self.global_dim)
         if len(self.stem_channels) not in (2, 3) or len(self.context_channels) != 2:

@@ -31,6 +31,10 @@ class ScoreHead(nn.Module):
         # log(1 + sum exp) is the softplus of the log-sum-exp
         return cells_to_image(logits - F.softplus(torch.logsumexp(logits, dim=1, keepdim=True)), GRID_STRIDE)
 
+    def logits(self, grid: torch.Tensor) -> torch.Tensor:
+        """The grid's own logits in their places: (B, C, h, w) -> (B, 1, 8 h, 8 w), float32."""
+        return cells_to_image(self.layers(grid).float(), GRID_STRIDE)
+
 
 def score_from_log_probability(log_probability: torch.Tensor) -> torch.Tensor:
     """Score in [0, 1] of a log-probability: 1 + log(p) / 10, so 1 is certain and 0 is p = 4.5e-5 or less.
@@ -174,6 +178,34 @@ class QuadraticOffset(nn.Module):
         determinant = xx * yy - xy * xy
         shift = torch.stack([xy * slope_y - yy * slope_x, xy * slope_x - xx * slope_y], dim=1) / determinant[:, None]
         return shift.clamp(-self.largest_shift, self.largest_shift)
+
+
+class WindowOffset(QuadraticOffset):
+    """:class:`QuadraticOffset` and what a perceptron on the same 5 x 5 scores adds to it, at most a pixel.
+
+    Peaks are no Gaussians: beside edges and other peaks their tops lie elsewhere than the quadratic's. Untrained it
+    adds nothing; ``scripts/fit_offset.py`` fits it to views through known homographies.
+    """
+
+    largest_correction = 1.0
+    contrast = 4.0
+    """Scores below the maximum are multiplied by this for the perceptron: a window spans a few tenths."""
+
+    def __init__(self, window: int = 5, hidden: int = 48) -> None:
+        super().__init__(window)
+        last = nn.Linear(hidden, 2)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(window**2, hidden), nn.ReLU(inplace=True), last)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows (N, k * k) of scores around maxima, row by row -> shifts (N, 2) x y from their middle, pixels."""
+        return super().forward(windows) + self.correction(windows)
+
+    def correction(self, windows: torch.Tensor) -> torch.Tensor:
+        """What the perceptron adds: (N, k * k) -> (N, 2), pixels."""
+        relative = windows.float() - windows[:, self.window**2 // 2, None].float()
+        return self.largest_correction * torch.tanh(self.layers(self.contrast * relative))
 
 
 class GlobalHead(nn.Module):

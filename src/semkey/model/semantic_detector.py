@@ -23,12 +23,12 @@ from semkey.model.heads import (
     SDDH,
     GlobalHead,
     OffsetHead,
-    QuadraticOffset,
     ScoreHead,
+    WindowOffset,
     score_from_log_probability,
 )
 from semkey.model.layers import fold_batch_norms
-from semkey.model.pixels import PixelDetector, PixelStem
+from semkey.model.pixels import CellSmoothing, PixelStem, window_log_probability
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import (
     ImageLike,
@@ -120,23 +120,21 @@ class SemanticKeypointDetector(nn.Module):
         self.stem = Stem(stem)
         self.context = Context(stem, self.config.context_channels)
         self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
-        self.detail: PixelStem | DetailStem
-        self.detector: PixelDetector | ScoreHead
         # what is read around a keypoint beside the score map; by pixels, the score map has all there is
         detail_channels = 0 if by_pixels else self.config.detail_channels
-        if by_pixels:
-            self.detail = PixelStem(self.config.pixel_channels, self.config.mixed_channels, self.config.pixel_layers)
-            self.detector = PixelDetector(
-                channels, self.config.detector_channels, self.config.mixed_channels, gated=self.config.gated
-            )
-        else:
-            self.detail = DetailStem(detail_channels, self.config.detail_stride)
-            self.detector = ScoreHead(channels, self.config.detector_channels)
+        self.detail: PixelStem | DetailStem
+        self.detail = (
+            PixelStem(self.config.pixel_channels, self.config.pixel_layers)
+            if by_pixels
+            else DetailStem(detail_channels, self.config.detail_stride)
+        )
+        self.detector = ScoreHead(channels, self.config.detector_channels)
+        self.smoothing = CellSmoothing() if by_pixels else None
         self.descriptor = SDDH(
             channels, self.config.descriptor_dim, self.config.descriptor_positions, self.config.descriptor_stride
         )
-        self.offset: OffsetHead | QuadraticOffset = (
-            QuadraticOffset() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
+        self.offset: OffsetHead | WindowOffset = (
+            WindowOffset() if by_pixels else OffsetHead(detail_channels, self.config.detail_stride)
         )
         self.reliability = (
             GridReliabilityHead(channels)
@@ -194,9 +192,11 @@ class SemanticKeypointDetector(nn.Module):
             semantic = self.backbone(colors)
         grid, fine = self.pyramid(stem, coarse, semantic, (images.shape[-2], images.shape[-1]))
         seen = grid.detach() if decoupled else grid
-        if isinstance(self.detail, PixelStem):
+        if self.smoothing is not None:
             detail = images.new_zeros(len(images), 0, *grid.shape[-2:])
-            log_probability = self.detector(seen, self.detail(images))
+            log_probability = window_log_probability(
+                self.smoothing(self.detector.logits(seen)) + self.detail(images).float()
+            )
         else:
             detail, logits = self.detail(images)
             log_probability = self.detector(seen, logits)
@@ -237,7 +237,7 @@ class SemanticKeypointDetector(nn.Module):
 
     def refine(self, detail: torch.Tensor, peaks: Peaks) -> torch.Tensor:
         """Keypoints (N, 2) of one image after the offset head, pixels; ``detail`` is that map of it."""
-        if isinstance(self.offset, QuadraticOffset):
+        if isinstance(self.offset, WindowOffset):
             return peaks.pixels + self.offset(peaks.windows)
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
