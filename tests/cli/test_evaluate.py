@@ -305,3 +305,47 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(run: Run, photos: Path, 
     kept = rows[0].read_bytes()
     assert kept.endswith(b"\n")
     assert 5 < kept.count(b"\n") < 2000
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Trajectory:
+    times = 1_700_000_000 + 0.1 * np.arange(20, dtype=np.float64)
+    poses = np.stack([make_transform(so3_exp([0, 0.02 * i, 0]), [0.05 * i, 0.01 * i**1.5, 0]) for i in range(20)])
+    write_tum_trajectory(tmp_path / "gt.txt", Trajectory(times, poses))
+    return Trajectory(times, poses)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "words"),
+    [
+        (1e9, 0.0, "its stamps look like nanoseconds"),
+        (1e3, 0.0, "its stamps look like milliseconds"),
+        (1.0, -1_700_000_000.0, "its clock is -1700000000.000 s away from the other"),
+        (1.0, 3600.0, "its clock is 3600.000 s away"),
+        (1.0, 0.05, "the nearest are 0.050 s apart (--max-difference)"),
+    ],
+)
+def test_clocks_that_do_not_meet_are_told(
+    run: Run, tmp_path: Path, walk: Trajectory, factor: float, shift: float, words: str
+) -> None:
+    write_tum_trajectory(tmp_path / "est.txt", Trajectory((walk.timestamps + shift) * factor, walk.poses))
+    outcome = run("eval", "trajectory", tmp_path / "est.txt", tmp_path / "gt.txt", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "est.txt: no stamp is within 0.02 s of the ground truth" in outcome.err
+    assert words in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_are_searched_for_their_trajectory(run: Run, tmp_path: Path, walk: Trajectory) -> None:
+    """Ground truth in a folder, given last or first; an estimate as the folder of a run."""
+    for name, file in (("truth", "groundtruth.txt"), ("run", "trajectory.txt")):
+        (tmp_path / name).mkdir()
+        write_tum_trajectory(tmp_path / name / file, walk)
+    for number, given in enumerate((["run", "truth"], ["truth", "gt.txt"], ["run", "gt.txt"])):
+        out = tmp_path / f"out{number}"
+        outcome = run("eval", "trajectory", *(tmp_path / name for name in given), "--out", out)
+        assert outcome.code == 0, outcome.err
+        assert "inf" not in outcome.out
+    (tmp_path / "empty").mkdir()
+    outcome = run("eval", "trajectory", tmp_path / "empty", tmp_path / "empty", "--out", tmp_path / "o")
+    assert (outcome.code, "give estimates first and the ground truth last" in outcome.err) == (2, True)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from exif_files import write_turned
 from semkey.cli.main import main
 from semkey.extractors import OrbExtractor
 from semkey.geometry.trajectories import read_tum_trajectory
@@ -293,3 +294,42 @@ def test_places_of_a_backbone_go_into_the_map_and_are_asked_for_again(saved: Pat
         assert "the map was made with" in capsys.readouterr().err
     assert run("slam", saved / "wall", "--out", tmp_path / "d", *ORB, "--places", "vit-tiny") == 2
     assert "places 'vit-tiny' are not" in capsys.readouterr().err
+
+
+def test_one_photo_of_another_shape_does_not_stop_the_others(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken file, a crop that notes nothing, a crop that notes its focal length, and photos stored turned."""
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    frame = cv2.imread(str(sorted((saved / "wall/rgb").iterdir())[3]))
+    assert frame is not None
+    rgb = np.ascontiguousarray(frame[..., ::-1])
+    cv2.imwrite(str(queries / "a_crop.png"), frame[20:-20])
+    write_turned(
+        queries / "b_noted.jpg", rgb[20:-20], 1, {0xA405: round(FOCAL / np.hypot(320, 200) * np.hypot(36, 24))}
+    )
+    (queries / "c_broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    write_turned(queries / "d_turned.jpg", rgb, 6)
+    write_turned(queries / "e_sideways.jpg", np.ascontiguousarray(np.rot90(rgb)), 8)
+    out = tmp_path / "found"
+    assert run("localize", saved / "room.semkey", queries, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert "a_crop.png: the image is 320x200" in error
+    assert "notes no focal length" in error
+    assert "c_broken.jpg" in error
+    assert "b_noted.jpg: its camera is taken from its EXIF focal length" in error
+    entries = json.loads((out / "poses.json").read_text())["images"]
+    assert [entry.get("found") for entry in entries] == [None, True, None, True, True]
+    poses = read_tum_trajectory(out / "poses.txt")
+    np.testing.assert_array_equal(poses.timestamps, [1, 3, 4])
+    np.testing.assert_allclose(poses.positions, [[3 * STEP, 0, 0]] * 3, atol=0.03)
+    # The camera that took the last one was held sideways: it is turned about its axis, and looks at the same wall.
+    turn = np.degrees(np.arctan2(poses.poses[:, 1, 0], poses.poses[:, 0, 0]))
+    np.testing.assert_allclose(np.abs(turn), [0, 0, 90], atol=0.5)
+
+
+def test_nothing_is_made_where_no_photo_can_be_used(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    assert run("localize", saved / "room.semkey", tmp_path / "broken.jpg", "--out", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from semkey.cli.messages import is_quiet
+from semkey.cli.progress import show_progress
+
 Item = TypeVar("Item")
 
 
@@ -48,31 +51,23 @@ def print_table(
 
 
 def track(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """Iterate with a progress bar on stderr; without one if that is no terminal or there is a single item."""
-    if len(items) < 2 or not sys.stderr.isatty():
+    """Iterate with progress on stderr; without for a single item."""
+    if len(items) < 2:
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    yield from rich_track(items, description, console=Console(stderr=True), transient=True)
+    with show_progress(description) as show:
+        for done, item in enumerate(items):
+            show(done, len(items))
+            yield item
 
 
 @contextmanager
-def progress_bar(description: str = "") -> Generator[Callable[..., None] | None]:
-    """A bar on stderr for ``progress(done, total, what=description)``, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bar(description: str = "") -> Generator[Callable[..., None]]:
+    """Progress on stderr for ``progress(done, total, what=description)``."""
+    with show_progress(description) as show:
 
-    columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=None)
-
-        def advance(done: int, total: int, what: str = description) -> None:
-            bar.update(task, completed=done, total=total, description=what)
+        def advance(done: int, total: int, what: str = "") -> None:
+            show(done, total, detail=what)
 
         yield advance
 
@@ -89,10 +84,10 @@ class DownloadBar:
         """Show ``done`` of ``total`` bytes (0: unknown) of a file."""
         if name != self._name:
             self._name = name
-            if not sys.stderr.isatty():
+            if not sys.stderr.isatty() and not is_quiet():
                 size = f" ({total / 1e6:.0f} MB)" if total else ""
                 print(f"downloading {name}{size}", file=sys.stderr)
-        if not sys.stderr.isatty():
+        if is_quiet() or not sys.stderr.isatty():
             return
         if self._bar is None:
             from rich.console import Console

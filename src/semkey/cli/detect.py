@@ -17,7 +17,7 @@ from semkey.cli.console import (
     track,
     write_json,
 )
-from semkey.cli.inputs import FeatureOptions, MaskOptions
+from semkey.cli.inputs import FeatureOptions, MaskOptions, expand_folders
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
@@ -41,12 +41,15 @@ class Detection:
 @configured
 def detect(
     *,
-    images: list[Path] = typer.Argument(..., metavar="IMAGE", help="Image files (PNG, JPEG, WebP, TIFF, BMP, ...)."),
+    images: list[Path] = typer.Argument(..., metavar="IMAGES", help="Image files, or folders of images."),
     out: Path | None = typer.Option(
         None, "--out", "-o", metavar="DIR", help="Draw the keypoints into DIR/<name>_keypoints.png."
     ),
     json_file: str | None = typer.Option(
         None, "--json", metavar="FILE", help="Write keypoints, scores and reliabilities as JSON; - for stdout."
+    ),
+    descriptors: Path | None = typer.Option(
+        None, metavar="FILE", help="Write keypoints and descriptors to FILE.h5 (as hloc has it) or FILE.npz."
     ),
     color_by: ColorBy = typer.Option("scores", help="What the colours of the drawing show, blue 0 to red 1."),
     features: FeatureOptions,
@@ -66,11 +69,15 @@ def detect(
 
         semkey detect frames/*.png -o drawings --mask masks/
 
+        semkey detect photos/ --descriptors features.h5
+
         semkey detect photo.jpg --features sift --json - | jq '.images[0].keypoints | length'
     """
     from semkey.errors import InputError
 
     check_json_path(json_file)
+    images = expand_folders(images)
+    _check_descriptors(descriptors)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"cannot write drawings to {out}: it is a file, not a folder")
     masks = mask.open()
@@ -87,11 +94,15 @@ def detect(
         write_json(
             json_file, {"features": features.features, "images": [_to_json(detection) for detection in detections]}
         )
+    if descriptors is not None:
+        _write_descriptors(descriptors, detections)
     rows = [_table_row(detection) for detection in detections]
     columns = ["image", "size", "keypoints", "score", "reliability", "ms"]
     print_table(columns, rows, to_stderr=is_stdout(json_file))
     if out is not None:
         typer.echo(f"drawings in {out}", err=is_stdout(json_file))
+    if descriptors is not None:
+        typer.echo(f"features in {descriptors}", err=is_stdout(json_file))
 
 
 def _detect_all(
@@ -115,6 +126,36 @@ def _detect_all(
         except InputError as error:
             errors.append(error)
     return detections, errors
+
+
+def _check_descriptors(path: Path | None) -> None:
+    """Tell before the work what cannot be written."""
+    from semkey.errors import InputError
+    from semkey.files import check_output_file
+
+    if path is None:
+        return
+    check_output_file(path)
+    if path.suffix.lower() not in (".h5", ".hdf5", ".npz"):
+        raise InputError(f"cannot write {path}: --descriptors takes a name that ends in .h5 or .npz")
+    if path.suffix.lower() != ".npz":
+        from semkey.interop.hloc import require_h5py
+
+        require_h5py()
+
+
+def _write_descriptors(path: Path, detections: list[Detection]) -> None:
+    paths = [detection.path for detection in detections]
+    short = len({one.name for one in paths}) == len(paths)
+    named = [(d.path.name if short else d.path.as_posix().lstrip("/"), d.features) for d in detections]
+    if path.suffix.lower() == ".npz":
+        from semkey.interop.npz import write_features_npz
+
+        write_features_npz(path, named)
+        return
+    from semkey.interop.hloc import write_features
+
+    write_features(path, named)
 
 
 def _drawing_paths(folder: Path, images: list[Path]) -> dict[int, Path]:

@@ -38,6 +38,24 @@ Format = Literal[
 SensorChoice = Literal["rgbd", "stereo", "mono"]
 
 
+def expand_folders(images: list[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them.
+
+    Raises:
+        InputError: a folder holds none.
+    """
+    from semkey.datasets.readers.folder import list_images
+    from semkey.errors import InputError
+
+    paths = []
+    for path in images:
+        inside = list_images(path) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: no images in this folder")
+        paths += inside
+    return paths
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(Settings):
     """Which features.

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semkey.cli.console import print_table, track
-from semkey.cli.inputs import FeatureOptions
+from semkey.cli.console import print_error, print_table, track
+from semkey.cli.inputs import FeatureOptions, expand_folders
 from semkey.cli.options import changes_option, field_option
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from semkey.datasets import CameraArgument
+    from semkey.geometry.camera import PinholeCamera
     from semkey.slam.output.session import Session
     from semkey.slam.tracking.localize import Localization
 
@@ -54,80 +59,110 @@ def localize(
         semkey localize room.semkey photos/ --out found --camera 1400,1400,959.5,539.5
     """
     from semkey.cli.console import write_json
-    from semkey.datasets import Calibration, parse_camera
-    from semkey.datasets.cameras.calibration import optics_for
-    from semkey.errors import ConfigError
+    from semkey.datasets import parse_camera
+    from semkey.errors import ConfigError, InputError
     from semkey.extractors import create_extractor, create_stored_extractor
     from semkey.files import atomic_write_bytes
-    from semkey.images import read_image
     from semkey.images.writing import write_image
     from semkey.slam.output.report import check_out_dir
     from semkey.slam.output.session import check_features, load_session
-    from semkey.slam.tracking.localize import Localizer, camera_of_image
+    from semkey.slam.tracking.localize import Localizer
     from semkey.visualization.map_picture import draw_reprojections
 
     parameters = None if camera is None else parse_camera(camera)
-    paths = _expand(images)
+    paths = list(dict.fromkeys(expand_folders(images)))
     session = load_session(map_file)
     if features is None:
         extractor = create_stored_extractor(session.result.features, max_keypoints=max_keypoints, device=device)
     else:
         extractor = create_extractor(features, max_keypoints=max_keypoints, device=device)
     check_features(session, map_file, extractor.name, getattr(extractor, "settings", {}))
-    check_out_dir(out)
     localizer = Localizer(session.slam_map, session.result.config.with_changes(changes))
-    found: list[Localization] = []
+    found: dict[Path, Localization] = {}
+    problems: dict[Path, str] = {}
     for number, path in enumerate(track(paths, "Localising")):
-        image = read_image(path)
         try:
-            size = (image.shape[1], image.shape[0])
-            if isinstance(parameters, Calibration):
-                optics = optics_for(parameters, size)
-                image = image if optics.left is None else optics.left(image)
-                own = optics.camera or session.result.camera
-            else:
-                own = camera_of_image(session.result.camera, size, parameters)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            image, own = _with_camera(path, parameters, session.result.camera)
+        except (ConfigError, InputError) as error:
+            text = str(error)
+            problems[path] = text if str(path) in text else f"{path}: {text}"
+            print_error(problems[path])
+            continue
         result = localizer.localize(extractor.extract(image), own, image)
-        found.append(result)
+        found[path] = result
         if pictures and result.T_world_cam is not None:
             caption = f"{path.name}: {result.inliers} landmarks, keyframe {result.keyframe_id}"
             drawing = draw_reprojections(image, result.keypoints, result.projected, caption)
             write_image(out / f"{number:04d}_{path.stem}.png", drawing)
-    _write_poses(out / "poses.txt", found)
-    entries = [_to_json(path, result) for path, result in zip(paths, found, strict=True)]
+    if not found:
+        raise typer.Exit(2)
+    check_out_dir(out)
+    _write_poses(out / "poses.txt", paths, found)
+    entries = [
+        _to_json(path, found[path]) if path in found else {"path": str(path), "error": problems[path]} for path in paths
+    ]
     write_json(str(out / "poses.json"), {"map": str(map_file), "images": entries})
-    atomic_write_bytes(out / "map.png", _map_picture(session, paths, found))
-    rows = [_row(path, result) for path, result in zip(paths, found, strict=True)]
+    atomic_write_bytes(out / "map.png", _map_picture(session, list(found), list(found.values())))
+    rows = [_row(path, found[path]) if path in found else [str(path), "error", *"----"] for path in paths]
     print_table(["image", "found", "landmarks", "x, m", "y, m", "z, m"], rows)
-    for path, result in zip(paths, found, strict=True):
+    for path, result in found.items():
         if result.remark is not None:
             typer.echo(f"{path}: {result.remark} (--camera fx,fy,cx,cy)")
-    count = sum(result.T_world_cam is not None for result in found)
-    typer.echo(f"{count} of {len(found)} found; written to {out}: {', '.join(_FILES)}")
+    count = sum(result.T_world_cam is not None for result in found.values())
+    typer.echo(f"{count} of {len(paths)} found; written to {out}: {', '.join(_FILES)}")
+    if problems:
+        typer.echo(f"{len(problems)} of {len(paths)} could not be used", err=True)
+        raise typer.Exit(2)
 
 
-def _expand(images: list[Path]) -> list[Path]:
-    """Files as they are, folders as the images in them."""
-    from semkey.datasets.readers.folder import list_images
-    from semkey.errors import InputError
+def _with_camera(
+    path: Path, given: CameraArgument | None, map_camera: PinholeCamera
+) -> tuple[NDArray[np.uint8], PinholeCamera]:
+    """A photo as it is shown, without the distortion of its lens, and its camera.
 
-    paths = []
-    for path in images:
-        inside = list_images(path) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path}: no images in this folder")
-        paths += inside
-    return paths
+    The camera is the given one, or the map's where the photo has the same shape, as shown or as stored; else one by the
+    focal length that the photo notes, which is said.
+
+    Raises:
+        ConfigError: the photo has another shape than the map's images, and notes no focal length.
+        InputError: the photo cannot be read.
+    """
+    from semkey.cli.messages import say_warning
+    from semkey.datasets.cameras.calibration import optics_for
+    from semkey.datasets.cameras.turning import turned_argument, turned_camera
+    from semkey.errors import ConfigError
+    from semkey.images.orientation import shown_size
+    from semkey.images.reading import read_exif, read_image
+    from semkey.slam.tracking.localize import camera_of_image
+
+    exif = read_exif(path)
+    image = read_image(path, orientation=exif.orientation)
+    size = (image.shape[1], image.shape[0])
+    stored = shown_size(size, exif.orientation)
+    if given is not None:
+        optics = optics_for(turned_argument(given, exif.orientation, stored)[0], size)
+        return (image if optics.left is None else optics.left(image)), optics.camera or map_camera
+    try:
+        return image, camera_of_image(map_camera, size)
+    except ConfigError as error:
+        try:
+            return image, turned_camera(camera_of_image(map_camera, stored), exif.orientation)
+        except ConfigError:
+            focal = exif.focal_px(*size)
+        if focal is None:
+            raise ConfigError(f"{error}; the photo notes no focal length") from None
+    middle = ((size[0] - 1) / 2, (size[1] - 1) / 2)
+    say_warning(f"{path}: its camera is taken from its EXIF focal length, {focal:.0f} pixels; --camera is more exact")
+    return image, optics_for((focal, focal, *middle), size).camera or map_camera
 
 
-def _write_poses(path: Path, found: list[Localization]) -> None:
+def _write_poses(path: Path, paths: list[Path], found: dict[Path, Localization]) -> None:
     import numpy as np
 
     from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 
-    rows = [(number, result.T_world_cam) for number, result in enumerate(found) if result.T_world_cam is not None]
+    poses = {number: found[path].T_world_cam for number, path in enumerate(paths) if path in found}
+    rows = [(number, pose) for number, pose in poses.items() if pose is not None]
     stamps = np.array([number for number, _ in rows], dtype=np.float64)
     write_tum_trajectory(path, Trajectory(stamps, np.array([pose for _, pose in rows]).reshape(-1, 4, 4)))
 

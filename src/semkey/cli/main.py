@@ -13,6 +13,7 @@ from semkey.cli import (
     data,
     demo,
     detect,
+    doctor,
     info,
     localize,
     match,
@@ -27,6 +28,7 @@ from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files
+from semkey.cli.messages import messages, take_verbosity
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
@@ -41,7 +43,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/].",
+    epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/]. "
+    "What to do when something goes wrong: [bold]semkey doctor[/], docs/troubleshooting.md.",
 )
 
 
@@ -54,6 +57,9 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def _semkey(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Results and errors only; may stand behind any command."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say what the library logs."),
+    log: str | None = typer.Option(None, "--log", metavar="FILE", help="Append all that is logged to a file."),
 ) -> None:
     """Semantic keypoints for visual SLAM: detect and describe keypoints, match images, track a camera.
 
@@ -82,6 +88,7 @@ app.command("cache-features")(backbones.cache_features)
 app.command("vocabulary")(backbones.vocabulary)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,8 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tune_process()
     typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with report_downloads(DownloadBar()):
-            _run(typed)
+        verbosity, rest = take_verbosity(typed)
+        with messages(verbosity, typed), report_downloads(DownloadBar()):
+            _run(rest)
     except SemkeyError as error:
         print_error(error)
         sys.exit(EXIT_BAD_INPUT)

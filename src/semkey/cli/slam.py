@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,9 @@ import typer
 
 from semkey.cli.console import print_table
 from semkey.cli.inputs import FeatureOptions, InputOptions, MaskOptions
+from semkey.cli.messages import is_quiet, say_warning
 from semkey.cli.options import changes_option, configured, field_option
+from semkey.cli.progress import show_progress
 from semkey.cli.slam_session import RunOptions, SessionOptions, prepare_session
 from semkey.slam.config import LineConfig, SlamConfig
 
@@ -105,14 +106,16 @@ def slam(
     except SlamInterrupted as interruption:
         result = interruption.result
     for problem in result.problems[:_SHOWN_PROBLEMS]:
-        typer.echo(f"warning: {problem}", err=True)
+        say_warning(problem)
     if len(result.problems) > _SHOWN_PROBLEMS:
-        typer.echo(f"warning: {len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report", err=True)
+        say_warning(f"{len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report")
     figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures)
     print_table(["figure", "value"], _rows(figures))
     prepared.finish(result)
     names = sorted(file.name for file in session.out.iterdir() if file.is_file())
     typer.echo(f"written to {session.out}: {', '.join(names)}")
+    if not is_quiet():
+        typer.echo(f"look at {session.out / 'report.html'}; {_next_step(session)}")
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -122,38 +125,33 @@ def slam(
 
 
 @contextmanager
-def _progress(total: int) -> Generator[Callable[[FrameRecord], None] | None]:
-    """A bar with inliers and lost frames on stderr, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = [
-        TextColumn("Tracking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[inliers]} inliers, {task.fields[lost]} lost"),
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Tracking", total=total, inliers=0, lost=0)
-        lost = 0
+def _progress(total: int) -> Generator[Callable[[FrameRecord], None]]:
+    """Progress with inliers and lost frames; behind the last frame the whole map is adjusted, which is said."""
+    done = lost = 0
+    with show_progress("Tracking") as show:
+        show(0, total, detail="")
 
         def advance(record: FrameRecord) -> None:
-            nonlocal lost
+            nonlocal done, lost
+            done += 1
             lost += record.T_world_cam is None
-            bar.update(task, advance=1, inliers=record.inliers, lost=lost)
+            detail = f"{record.inliers} inliers, {lost} lost"
+            show(done, total, detail=f"{detail}; adjusting the whole map" if done == total else detail)
 
         yield advance
+
+
+def _next_step(session: SessionOptions) -> str:
+    if session.save_map is None:
+        return "--save-map FILE keeps the map, to localise photos in it or to go on with it"
+    return f"localise photos in the map with: semkey localize {session.save_map} PHOTOS --out found"
 
 
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("features", figures["features"]),
         ("frames", str(figures["frames"])),
-        ("tracked", f"{figures['tracked']} ({figures['tracked_percent']:.1f} %)"),
+        ("tracked", f"{figures['tracked']} ({figures['tracked_percent']:.1f} %){_verdict(figures)}"),
         ("lost events", str(figures["lost_events"])),
         ("submaps", str(len(figures["submaps"]))),
         ("keyframes", str(figures["keyframes"])),
@@ -168,6 +166,13 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
             ("RPE rotation, deg", _number(figures["rpe_rot_deg"])),
         ]
     return rows
+
+
+def _verdict(figures: dict[str, Any]) -> str:
+    """What a share of tracked frames means, where it is small: errors are of the tracked frames only."""
+    if figures["tracked_percent"] >= 50:
+        return ""
+    return ": lost" if figures["tracked"] == 0 else ": mostly lost, the errors below are of the rest"
 
 
 def _number(value: float | None) -> str:

@@ -369,7 +369,7 @@ class SemanticKeypointDetector(nn.Module):
             ConfigError: the network was turned to half precision, whose 11 bits do not hold positions.
         """
         dtype = next(self.detector.parameters()).dtype
-        if dtype not in (torch.float32, torch.float64):
+        if dtype != torch.float32:
             raise ConfigError(
                 f"the network's weights are {dtype}: extraction computes in bfloat16 by itself where that is quicker "
                 "(precision=), so load the detector again or call float() on the network"

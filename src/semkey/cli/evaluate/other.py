@@ -133,9 +133,14 @@ def trajectory(
 
         semkey eval trajectory orb.txt compact.txt groundtruth.txt --alignment sim3
     """
-    from semkey.evaluation.data.trajectories import name_estimates, read_ground_truth
+    from semkey.evaluation.data.trajectories import (
+        in_order,
+        name_estimates,
+        read_estimate,
+        read_ground_truth,
+        require_common_time,
+    )
     from semkey.evaluation.kinds.trajectory import TrajectoryConfig, evaluate_trajectory, trajectory_pictures
-    from semkey.geometry.trajectories import read_tum_trajectory
 
     config = TrajectoryConfig(
         alignment=alignment,
@@ -144,9 +149,12 @@ def trajectory(
         unit=unit,
         all_pairs=all_pairs,
     )
+    estimates, ground_truth = in_order(estimates, ground_truth)
     files = name_estimates(estimates)
+    found = {name: read_estimate(file) for name, file in files.items()}
     truth = read_ground_truth(ground_truth, frames=frames)
-    found = {name: read_tum_trajectory(file) for name, file in files.items()}
+    for name, estimate in found.items():
+        require_common_time(str(files[name]), estimate, truth.trajectory, max_difference)
     check_out(out)
     with progress_bar() as progress:
         evaluation = evaluate_trajectory(

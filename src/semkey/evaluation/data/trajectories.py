@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from semkey.datasets.opening import open_sequence
 from semkey.errors import ConfigError, DatasetError
-from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
+from semkey.geometry.trajectories import Trajectory, associate_by_time, read_tum_trajectory
 from semkey.textfiles import finite_number, numbered_rows
+
+# What makes a folder a sequence, whose frames count; see semkey.datasets.opening.
+_OF_SEQUENCES = ("rgb.txt", "depth.txt", "mav0", "calib.txt", "pose_left.txt")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,8 +37,9 @@ def read_ground_truth(path: str | Path, *, frames: str | Path | None = None) -> 
     """Ground truth of a trajectory file or a sequence folder.
 
     Args:
-        path: a file in the TUM format; or the folder of a TUM RGB-D, 7-Scenes or other sequence, whose frames are then
-            the frames, and whose true poses are those at the frames' stamps (interpolated for TUM RGB-D).
+        path: a file in the TUM format, or a folder with one (``groundtruth.txt``); or the folder of a TUM RGB-D,
+            7-Scenes or other sequence, whose frames are then the frames, and whose true poses are those at the frames'
+            stamps (interpolated for TUM RGB-D).
         frames: a text file whose first column is the stamps of all frames in seconds (``rgb.txt``, ``times.txt``).
 
     Raises:
@@ -43,6 +47,8 @@ def read_ground_truth(path: str | Path, *, frames: str | Path | None = None) -> 
     """
     path = Path(path)
     stamps = None if frames is None else _read_stamps(Path(frames))
+    if path.is_dir() and _truth_file(path) is not None:
+        path = _truth_file(path) or path
     if not path.is_dir():
         return GroundTruth(name=path.stem, trajectory=read_tum_trajectory(path), frame_timestamps=stamps)
     sequence = open_sequence(path)
@@ -55,6 +61,63 @@ def read_ground_truth(path: str | Path, *, frames: str | Path | None = None) -> 
         trajectory=Trajectory(sequence.timestamps[known], poses),
         frame_timestamps=sequence.timestamps if stamps is None else stamps,
     )
+
+
+def read_estimate(path: str | Path) -> Trajectory:
+    """An estimated trajectory: a file in the TUM format, or the folder of a run with its ``trajectory.txt``.
+
+    Raises:
+        DatasetError: it is missing or broken; a folder without one, such as that of ground truth, is told.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_tum_trajectory(path)
+    file = path / "trajectory.txt"
+    if file.is_file():
+        return read_tum_trajectory(file)
+    raise DatasetError(f"{path}: a folder without trajectory.txt; give estimates first and the ground truth last")
+
+
+def in_order(estimates: Sequence[Path], ground_truth: Path) -> tuple[list[Path], Path]:
+    """Estimates and ground truth, turned round where one folder without a trajectory comes before one file."""
+    first = estimates[0]
+    if len(estimates) == 1 and first.is_dir() and not (first / "trajectory.txt").is_file() and ground_truth.is_file():
+        return [ground_truth], first
+    return list(estimates), ground_truth
+
+
+def require_common_time(name: str, estimate: Trajectory, truth: Trajectory, max_difference_s: float) -> None:
+    """Raise for an estimate none of whose stamps meets one of the ground truth.
+
+    Raises:
+        DatasetError: says how far apart the clocks are, and which unit or offset would explain it.
+    """
+    if not len(estimate) or not len(truth):
+        return
+    if len(associate_by_time(estimate.timestamps, truth.timestamps, max_difference_s=max_difference_s)):
+        return
+    first, last = (float(estimate.timestamps[k]) for k in (0, -1))
+    true_first, true_last = (float(truth.timestamps[k]) for k in (0, -1))
+    spans = f"{first:.3f} to {last:.3f} s, and {true_first:.3f} to {true_last:.3f} s"
+    if first <= true_last and last >= true_first:
+        after = np.searchsorted(truth.timestamps, estimate.timestamps).clip(1, max(1, len(truth) - 1))
+        near = np.minimum(
+            np.abs(truth.timestamps[after - 1] - estimate.timestamps),
+            np.abs(truth.timestamps[after.clip(max=len(truth) - 1)] - estimate.timestamps),
+        )
+        reason = f"the nearest are {float(near.min()):.3f} s apart (--max-difference)"
+    else:
+        reason = _other_clock(first, true_first, true_last)
+    raise DatasetError(f"{name}: no stamp is within {max_difference_s:g} s of the ground truth ({spans}): {reason}")
+
+
+def _other_clock(first: float, true_first: float, true_last: float) -> str:
+    for unit, factor in (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)):
+        if true_first - 1 <= first / factor <= true_last + 1:
+            return f"its stamps look like {unit}"
+        if true_first / factor - 1 <= first <= true_last / factor + 1:
+            return f"the ground truth's stamps look like {unit}"
+    return f"its clock is {first - true_first:.3f} s away from the other; are they of the same recording?"
 
 
 def name_estimates(paths: Sequence[str | Path]) -> dict[str, Path]:
@@ -74,6 +137,14 @@ def name_estimates(paths: Sequence[str | Path]) -> dict[str, Path]:
         if len(set(names)) == len(files) and all(names):
             return dict(zip(names, files, strict=True))
     raise ConfigError("an estimated trajectory is given twice")
+
+
+def _truth_file(folder: Path) -> Path | None:
+    """The one file of true poses in a folder that is no sequence, such as that of a converted recording."""
+    if any((folder / name).exists() for name in _OF_SEQUENCES):
+        return None
+    names = ("groundtruth.txt", "ground_truth.txt", "gt.txt", "trajectory_gt.txt", "stamped_groundtruth.txt")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _read_stamps(path: Path) -> NDArray[np.float64]:
