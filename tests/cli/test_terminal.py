@@ -13,8 +13,8 @@ import pytest
 from command_line import Run
 from exif_files import set_rotation, write_turned, write_video
 from pictures import blocks
-from semkey.cli.messages import Verbosity, messages, take_verbosity
-from semkey.cli.progress import show_progress
+from semkey.cli.terminal.messages import Verbosity, messages, take_verbosity
+from semkey.cli.terminal.progress import show_progress
 from semkey.errors import ConfigError
 
 

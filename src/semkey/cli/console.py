@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from semkey.cli.messages import is_quiet
-from semkey.cli.progress import show_progress
+from semkey.cli.terminal.messages import is_quiet
+from semkey.cli.terminal.progress import show_progress
 
 Item = TypeVar("Item")
 

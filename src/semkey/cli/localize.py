@@ -127,7 +127,7 @@ def _with_camera(
         ConfigError: the photo has another shape than the map's images, and notes no focal length.
         InputError: the photo cannot be read.
     """
-    from semkey.cli.messages import say_warning
+    from semkey.cli.terminal.messages import say_warning
     from semkey.datasets.cameras.calibration import optics_for
     from semkey.datasets.cameras.turning import turned_argument, turned_camera
     from semkey.errors import ConfigError

@@ -28,7 +28,7 @@ from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files
-from semkey.cli.messages import messages, take_verbosity
+from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process

@@ -11,10 +11,10 @@ import typer
 
 from semkey.cli.console import print_table
 from semkey.cli.inputs import FeatureOptions, InputOptions, MaskOptions
-from semkey.cli.messages import is_quiet, say_warning
 from semkey.cli.options import changes_option, configured, field_option
-from semkey.cli.progress import show_progress
 from semkey.cli.slam_session import RunOptions, SessionOptions, prepare_session
+from semkey.cli.terminal.messages import is_quiet, say_warning
+from semkey.cli.terminal.progress import show_progress
 from semkey.slam.config import LineConfig, SlamConfig
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from semkey.cli.messages import is_quiet
+from semkey.cli.terminal.messages import is_quiet
 
 # What is done sooner needs no progress; lines in a log file should not drown what else is there.
 FIRST_LINE_S, NEXT_LINE_S = 2.0, 5.0

@@ -1,0 +1,1 @@
+"""What is said besides results: progress, notes, warnings, logs."""
