@@ -136,7 +136,7 @@ def test_each_of_several_bad_files_gets_its_line(run: Callable, tmp_path: Path) 
     (tmp_path / "empty.png").touch()
     code, lines = run("detect", tmp_path / "a.png", tmp_path / "empty.png", tmp_path, "-f", "orb")
     assert code == 2
-    assert ["image not found" in lines[0], "0 bytes" in lines[1], "is a folder" in lines[2]] == [True] * 3
+    assert ["image not found" in lines[0], "0 bytes" in lines[1], "0 bytes" in lines[2]] == [True] * 3
     code, lines = run("match", tmp_path / "a.png", tmp_path / "empty.png", "-f", "orb")
     assert (code, len(lines)) == (2, 2)
 

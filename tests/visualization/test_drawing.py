@@ -69,9 +69,10 @@ def test_inliers_are_green_and_outliers_red() -> None:
     features0 = make_features([[10, 50], [10, 150]], (400, 200))
     features1 = make_features([[390, 50], [390, 150]], (400, 200))
     matches = make_matches([[0, 0], [1, 1]])
-    drawn = draw_matches(gray(400, 200), gray(400, 200), features0, features1, matches, [True, False]).pixels.astype(
-        int
+    drawn = draw_matches(
+        gray(400, 200), gray(400, 200), features0, features1, matches, [True, False], layout="horizontal"
     )
+    drawn = drawn.pixels.astype(int)
     assert drawn.shape[1] == 800 + IMAGE_GAP
     good, bad = drawn[50, 300], drawn[150, 300]
     assert good[1] > good[0] + 50
@@ -82,7 +83,12 @@ def test_inliers_are_green_and_outliers_red() -> None:
 
 def test_images_of_different_sizes_and_no_matches() -> None:
     drawn = draw_matches(
-        gray(600, 100), gray(1, 1), make_features([], (600, 100)), make_features([], (1, 1)), make_matches([])
+        gray(600, 100),
+        gray(1, 1),
+        make_features([], (600, 100)),
+        make_features([], (1, 1)),
+        make_matches([]),
+        layout="horizontal",
     ).pixels
     assert drawn.shape[1] == 600 + IMAGE_GAP + 1
     assert (drawn[50, -1] == BACKGROUND).all()
@@ -93,7 +99,13 @@ def test_large_images_are_reduced_with_their_keypoints() -> None:
     features0 = make_features([[3000, 1000]], (4000, 2000))
     features1 = make_features([[100, 400]], (800, 800))
     drawn = draw_matches(
-        gray(4000, 2000), gray(800, 800), features0, features1, make_matches([[0, 0]]), np.array([True])
+        gray(4000, 2000),
+        gray(800, 800),
+        features0,
+        features1,
+        make_matches([[0, 0]]),
+        np.array([True]),
+        layout="horizontal",
     ).pixels.astype(int)
     assert drawn.shape[1] == 1600 + IMAGE_GAP + 800
     assert drawn[400, 1250, 1] > drawn[400, 1250, 0] + 50, "the line starts at x = 3000 * 0.4"

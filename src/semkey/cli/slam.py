@@ -109,7 +109,8 @@ def slam(
         say_warning(problem)
     if len(result.problems) > _SHOWN_PROBLEMS:
         say_warning(f"{len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report")
-    figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures)
+    colors = None if result.slam_map is None else prepared.colors.colors(len(result.slam_map.landmarks))
+    figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures, colors=colors)
     print_table(["figure", "value"], _rows(figures))
     prepared.finish(result)
     names = sorted(file.name for file in session.out.iterdir() if file.is_file())

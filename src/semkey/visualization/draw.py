@@ -1,4 +1,7 @@
-"""Drawings of keypoints on an image and of matches between two images."""
+"""Drawings of keypoints on an image and of matches between two images.
+
+Everything is drawn over a dark edge of its own, so that it is seen on bright and on dark pictures.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,14 @@ MATCH_IMAGE_SIDE = 1600
 """Larger images are reduced for the side-by-side picture, which is for looking at."""
 INLIER_RGB = (40, 220, 80)
 OUTLIER_RGB = (235, 60, 60)
-INLIER_OPACITY, OUTLIER_OPACITY = 0.65, 0.35
-CROWDED_LINES = 150
-"""More lines than this are drawn more transparently, so that the picture below stays visible."""
+INLIER_OPACITY, OUTLIER_OPACITY = 0.8, 0.45
+MOST_LINES = 150
+"""Of more matches a random sample is drawn: more lines than this cannot be told apart."""
+COVARIANCE_SIGMAS = 8.0
+"""Ellipses of keypoints are this many standard deviations, which are fractions of a pixel mostly."""
+PLEASANT_ASPECT = 1.5
+"""Width to height of a picture that fits a screen: two images go side by side or above each other, as comes nearer."""
+EDGE_RGB = (0, 0, 0)
 TURBO_RANGE = (30, 240)
 """Part of OpenCV's 256 Turbo colours that is used: its ends are too dark to see on an image."""
 MATCH_IMAGE_BRIGHTNESS = 0.6
@@ -37,7 +45,10 @@ MIN_CAPTION_WIDTH = 480
 def draw_keypoints(
     image: ImageLike, features: Features, *, color_by: Literal["scores", "reliability"] = "scores"
 ) -> Picture:
-    """Draw keypoints as circles at their sub-pixel positions, from blue (0) over green to red (1).
+    """Draw keypoints at their sub-pixel positions, coloured from blue (0) over green to red (1).
+
+    A keypoint with a covariance is an ellipse of eight standard deviations: long where it may slide along an edge.
+    Others are circles, larger the more reliable they are (coloured by reliability: the higher their score is).
 
     Args:
         image: a path or pixels, as a detector takes them.
@@ -59,10 +70,20 @@ def draw_keypoints(
     """
     canvas = _pixels(image, features).copy()
     radius, thickness = _marker_size(canvas)
-    values = getattr(features, color_by).detach().cpu().numpy()
+    shown = features.numpy()
+    values, others = shown.scores, shown.reliability
+    if color_by == "reliability":
+        values, others = others, values
     colors = _value_colors(values)
-    for point, color in zip(features.keypoints.detach().cpu().numpy()[::-1], colors[::-1], strict=True):
-        _circle(canvas, point, radius, color, thickness)
+    # All edges first: where keypoints crowd, no edge may cover the colour of another.
+    for edge in (True, False):
+        for k in range(len(features) - 1, -1, -1):
+            color, width = (EDGE_RGB, thickness + 2) if edge else (colors[k], thickness)
+            if shown.covariances is not None:
+                _ellipse(canvas, shown.keypoints[k], shown.covariances[k], color, width)
+            else:
+                size = radius * (0.6 + 0.8 * float(np.clip(others[k], 0, 1)))
+                _circle(canvas, shown.keypoints[k], size, color, width)
     return Picture(canvas)
 
 
@@ -74,9 +95,13 @@ def draw_matches(
     matches: Matches,
     inliers: ArrayLike | torch.Tensor | None = None,
     *,
+    errors: ArrayLike | None = None,
+    layout: Literal["auto", "horizontal", "vertical"] = "auto",
     caption: str | None = None,
 ) -> Picture:
-    """Draw two images side by side with lines between matched keypoints and a caption of the counts.
+    """Draw two images with lines between matched keypoints and a caption of the counts.
+
+    Of more than 150 matches a random sample of 150 is drawn, inliers and others in proportion, and said in the caption.
 
     Args:
         image0: a path or pixels, as a detector takes them.
@@ -85,6 +110,8 @@ def draw_matches(
         features1: of ``image1``.
         matches: M matches between the two.
         inliers: (M,) bool: true ones are drawn green, the others faintly red below them; ``None``: all are green.
+        errors: (M,) pixels of every match: inliers are coloured from blue (0) over green to red (their largest).
+        layout: images side by side or above each other; ``auto`` takes what fits a screen better.
         caption: replaces the caption of the counts.
 
     Returns:
@@ -110,19 +137,69 @@ def draw_matches(
         raise InputError("the matches are of other features: an index is larger than the number of keypoints")
     small0, points0 = _reduced(pixels0, features0.keypoints.detach().cpu().numpy())
     small1, points1 = _reduced(pixels1, features1.keypoints.detach().cpu().numpy())
-    height, split = max(small0.shape[0], small1.shape[0]), small0.shape[1] + IMAGE_GAP
-    canvas = np.full((height, split + small1.shape[1], 3), BACKGROUND, dtype=np.uint8)
-    canvas[: small0.shape[0], : small0.shape[1]] = cv2.convertScaleAbs(small0, alpha=MATCH_IMAGE_BRIGHTNESS)
-    canvas[: small1.shape[0], split:] = cv2.convertScaleAbs(small1, alpha=MATCH_IMAGE_BRIGHTNESS)
-
-    starts, ends = points0[pairs[:, 0]], points1[pairs[:, 1]] + np.array([split, 0], dtype=np.float32)
-    canvas = _draw_lines(canvas, starts[~good], ends[~good], OUTLIER_RGB, OUTLIER_OPACITY)
-    canvas = _draw_lines(canvas, starts[good], ends[good], INLIER_RGB, INLIER_OPACITY)
+    canvas, offset = _two_images(small0, small1, layout)
+    starts, ends = points0[pairs[:, 0]], points1[pairs[:, 1]] + offset
+    colors = _line_colors(good, errors, len(matches))
+    drawn = _sample(good)
+    canvas = _draw_lines(canvas, starts, ends, colors, drawn & ~good, OUTLIER_OPACITY)
+    canvas = _draw_lines(canvas, starts, ends, colors, drawn & good, INLIER_OPACITY)
     if caption is None:
         caption = f"{len(features0)} and {len(features1)} keypoints, {len(matches)} matches"
         if inliers is not None:
             caption += f", {int(good.sum())} inliers"
+            caption += f" ({good.mean():.0%})" if len(matches) else ""
+        if errors is not None and good.any():
+            caption += f", errors up to {float(np.asarray(errors)[good].max()):.1f} px"
+    if drawn.sum() < len(matches):
+        caption += f"; {int(drawn.sum())} drawn"
     return Picture(with_caption(canvas, caption))
+
+
+def _two_images(image0: NDArray, image1: NDArray, layout: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Both images, dimmed, on one canvas, and where the second one's first pixel is, x y."""
+    (height0, width0), (height1, width1) = image0.shape[:2], image1.shape[:2]
+    beside = (width0 + IMAGE_GAP + width1, max(height0, height1))
+    above = (max(width0, width1), height0 + IMAGE_GAP + height1)
+    if layout == "auto":
+        misfit = [abs(np.log(width / height / PLEASANT_ASPECT)) for width, height in (beside, above)]
+        layout = "horizontal" if misfit[0] <= misfit[1] else "vertical"
+    elif layout not in ("horizontal", "vertical"):
+        raise InputError(f"layout '{layout}' is unknown: auto, horizontal or vertical")
+    width, height = beside if layout == "horizontal" else above
+    x, y = (width0 + IMAGE_GAP, 0) if layout == "horizontal" else (0, height0 + IMAGE_GAP)
+    canvas = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
+    canvas[:height0, :width0] = cv2.convertScaleAbs(image0, alpha=MATCH_IMAGE_BRIGHTNESS)
+    canvas[y : y + height1, x : x + width1] = cv2.convertScaleAbs(image1, alpha=MATCH_IMAGE_BRIGHTNESS)
+    return canvas, np.array([x, y], dtype=np.float32)
+
+
+def _sample(good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which matches are drawn: all, or a random sample in which inliers have their share."""
+    if len(good) <= MOST_LINES:
+        return np.ones(len(good), dtype=bool)
+    rng = np.random.default_rng(0)
+    inliers = round(MOST_LINES * float(good.mean()))
+    if good.any():
+        inliers = max(inliers, 1)
+    if not good.all():
+        inliers = min(inliers, MOST_LINES - 1)
+    drawn = np.zeros(len(good), dtype=bool)
+    for indices, count in ((np.flatnonzero(good), inliers), (np.flatnonzero(~good), MOST_LINES - inliers)):
+        drawn[rng.choice(indices, size=min(count, len(indices)), replace=False)] = True
+    return drawn
+
+
+def _line_colors(good: NDArray[np.bool_], errors: ArrayLike | None, count: int) -> list[tuple[int, int, int]]:
+    if errors is None:
+        return [INLIER_RGB if one else OUTLIER_RGB for one in good.tolist()]
+    values = np.asarray(errors, dtype=np.float32)
+    if values.shape != (count,):
+        raise InputError(f"errors have shape {values.shape}, expected ({count},)")
+    largest = float(values[good].max(initial=0.0)) or 1.0
+    return [
+        color if one else OUTLIER_RGB
+        for color, one in zip(_value_colors(np.nan_to_num(values / largest, nan=1.0)), good.tolist(), strict=True)
+    ]
 
 
 def _pixels(given: ImageLike, features: Features) -> NDArray[np.uint8]:
@@ -157,17 +234,38 @@ def _reduced(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> tuple[
 
 
 def _draw_lines(
-    canvas: NDArray[np.uint8], starts: NDArray, ends: NDArray, color: tuple[int, int, int], opacity: float
+    canvas: NDArray[np.uint8],
+    starts: NDArray,
+    ends: NDArray,
+    colors: list[tuple[int, int, int]],
+    chosen: NDArray[np.bool_],
+    opacity: float,
 ) -> NDArray[np.uint8]:
-    if len(starts) == 0:
+    if not chosen.any():
         return canvas
-    opacity *= min(1.0, (CROWDED_LINES / len(starts)) ** 0.5)
     layer = canvas.copy()
+    thickness = max(1, round(float(np.hypot(*canvas.shape[:2])) / 1400))
     segments = np.round(np.stack([starts, ends], axis=1) * 2**SUBPIXEL_BITS).astype(np.int32)
-    cv2.polylines(layer, list(segments), isClosed=False, color=color, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
-    for point in np.concatenate([starts, ends]):
-        _circle(layer, point, 2.0, color, 1)
+    for index in np.flatnonzero(chosen).tolist():
+        line = [segments[index]]
+        cv2.polylines(layer, line, False, colors[index], thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        for point in (starts[index], ends[index]):
+            _circle(layer, point, 1.5 + thickness, EDGE_RGB, thickness + 2)
+            _circle(layer, point, 1.5 + thickness, colors[index], thickness)
     return np.asarray(cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0), dtype=np.uint8)
+
+
+def _ellipse(
+    canvas: NDArray[np.uint8], point: NDArray, covariance: NDArray, color: tuple[int, int, int], thickness: int
+) -> None:
+    """The ellipse of :data:`COVARIANCE_SIGMAS` standard deviations, at least a pixel wide."""
+    variances, axes = np.linalg.eigh(covariance.astype(np.float64))
+    radii = np.maximum(COVARIANCE_SIGMAS * np.sqrt(np.maximum(variances, 0)), 1.0)
+    angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
+    scale = 2**SUBPIXEL_BITS
+    center = (round(float(point[0]) * scale), round(float(point[1]) * scale))
+    size = (round(float(radii[1]) * scale), round(float(radii[0]) * scale))
+    cv2.ellipse(canvas, center, size, angle, 0, 360, color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _circle(

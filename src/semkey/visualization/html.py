@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else: pictures inside, no scripts, no links to other resources."""
+"""Reports as one HTML file that needs nothing else: pictures and maps inside, no links to other resources."""
 
 from __future__ import annotations
 
@@ -126,6 +126,13 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """Lines of HTML as they are, which this package has made (:mod:`semkey.visualization.turntable`)."""
+
+    html: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Folded:
     """Blocks that are shown when the reader opens them by a click on the summary."""
 
@@ -133,7 +140,7 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block: TypeAlias = "Paragraph | KeyFigures | Code | Table | Picture | Gallery | Folded"
+Block: TypeAlias = "Paragraph | KeyFigures | Code | Table | Picture | Gallery | Folded | Embedded"
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,8 @@ def _render(block: Block) -> str:
         case Folded(summary, blocks):
             inside = "".join(_render(item) for item in blocks)
             return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+        case Embedded(html):
+            return html
         case Table():
             return _render_table(block)
         case Gallery(pictures):

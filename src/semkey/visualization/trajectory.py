@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,13 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.trajectories import Trajectory, pose_at
 from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error
+from semkey.visualization.palette import END, ESTIMATE, LIVE, LOOP, LOST, START, TRUTH
+from semkey.visualization.poses_over_time import draw_poses_over_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ESTIMATE, _TRUTH, _LOST, _START, _END = "#2563eb", "#8a94a0", "#dc2626", "#16a34a", "#111827"
-_LIVE, _LOOP = "#e69f00", "#cc79a7"
 _DOTS_PER_INCH = 110
+_TITLE_LETTERS = 110
+# Colours of errors: one outlier must not make all others blue.
+_ERROR_PERCENTILE = 98.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,10 +56,11 @@ def trajectory_figure(
 ) -> bytes:
     """Draw a trajectory as PNG.
 
-    Views from above and from the side with equal axes, start and end marked, the line broken where frames were lost;
-    below them, where it is known, the position error and the number of inliers over time, lost frames in red. With
-    ground truth the estimate is aligned to it first; if too few poses have a partner in time for that, both are drawn
-    as they are.
+    Views from above and from the side with equal axes, start and end marked, broken where frames were lost and, with
+    ground truth, coloured by the error; below them position and orientation over time and, where they are known,
+    the position error and the number of inliers, lost frames in red. With ground truth the estimate is aligned to it
+    first; if too few poses have a partner in time for that, both are drawn as they are. A single camera without ground
+    truth has no metres: lengths are in units then.
 
     Args:
         estimated: poses of the tracked frames, possibly none.
@@ -94,19 +99,22 @@ def trajectory_figure(
     loops = _loop_places(drawn, loop_timestamps)
     lost_stamps = stamps[lost]
     panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]
+    unit = "units" if alignment == "sim3" and error is None else "m"
 
     # The object interface: pyplot would keep every figure alive and change the caller's global state.
-    figure = Figure(figsize=(12.0, 5.2 + 2.3 * len(panels)), dpi=_DOTS_PER_INCH, layout="constrained")
-    grid = figure.add_gridspec(1 + len(panels), 2, height_ratios=[4.6, *[2.0] * len(panels)])
+    figure = Figure(figsize=(12.0, 9.2 + 2.3 * len(panels)), dpi=_DOTS_PER_INCH, layout="constrained")
+    grid = figure.add_gridspec(2 + len(panels), 2, height_ratios=[4.6, 4.0, *[2.0] * len(panels)])
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle("\n".join(textwrap.wrap(title, _TITLE_LETTERS)), fontsize=13)
     view = choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
     for column, (name, across, upward) in enumerate(
         (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
     ):
         axes = figure.add_subplot(grid[0, column])
         _draw_live(axes, drawn_live, lost_stamps, across, upward)
-        _draw_view(axes, drawn, ground_truth, lost_stamps, across, upward)
+        _draw_view(axes, drawn, ground_truth, lost_stamps, across, upward, unit)
+        if error is not None:
+            _color_by_error(axes, drawn, error, across, upward, with_scale=column == 1)
         _draw_loops(axes, loops, across, upward)
         axes.set_title(name, fontsize=11)
         if not (view.up_is_positive if upward == view.vertical else view.forward_is_up_the_page):
@@ -116,33 +124,44 @@ def trajectory_figure(
         figure.axes[0].legend(handles, labels, fontsize=9, loc="best", framealpha=0.85)
 
     start = float(stamps[0]) if len(stamps) else 0.0
-    for row, name in enumerate(panels, start=1):
+    reference = None if error is None and alignment == "sim3" else ground_truth
+    draw_poses_over_time(figure, grid[1, :], drawn, reference, start, lost=lost_stamps, unit=unit)
+    times = stamps - start
+    for row, name in enumerate(panels, start=2):
         axes = figure.add_subplot(grid[row, :])
         if name == "error" and error is not None:
-            if live_error is not None:
-                label = f"as first estimated, RMSE {live_error.statistics.rmse:.3g} m"
-                axes.plot(*_broken_error(live_error, lost_stamps, start), color=_LIVE, linewidth=1.0, label=label)
-            highest = max(e.statistics.max for e in (error, live_error) if e is not None)
-            _draw_error(axes, error, lost_stamps, start, highest)
+            _draw_errors(axes, error, live_error, lost_stamps, start)
         elif inliers is not None:
-            _draw_inliers(axes, stamps - start, inliers, lost)
-        _mark_lost(axes, stamps - start, lost)
+            _draw_inliers(axes, times, inliers, lost)
+        _mark_lost(axes, times, lost)
         axes.grid(alpha=0.3)
-        if len(stamps) > 1:
-            margin = 0.01 * (stamps[-1] - start)
-            axes.set_xlim(-margin, stamps[-1] - start + margin)
-    if panels:
-        figure.axes[-1].set_xlabel("time from the first frame (s)")
+        if len(times) > 1:
+            axes.set_xlim(-0.01 * times[-1], 1.01 * times[-1])
+    figure.axes[-1].set_xlabel("time from the first frame (s)")
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def _color_by_error(
+    axes: Axes, drawn: Trajectory, error: TrajectoryError, across: int, upward: int, *, with_scale: bool
+) -> None:
+    """Colour the estimate by its position error, where that is known."""
+    indices = np.searchsorted(drawn.timestamps, error.timestamps).clip(0, max(0, len(drawn) - 1))
+    places = drawn.positions[indices]
+    highest = max(float(np.percentile(error.errors, _ERROR_PERCENTILE)), 1e-9)
+    shades = axes.scatter(
+        places[:, across], places[:, upward], c=error.errors, cmap="turbo", vmin=0, vmax=highest, s=9, zorder=3
+    )
+    if with_scale and axes.figure is not None:
+        axes.figure.colorbar(shades, ax=axes, label="position error (m)", shrink=0.85, pad=0.02)
 
 
 def _draw_live(axes: Axes, live: Trajectory | None, lost_stamps: NDArray, across: int, upward: int) -> None:
     """The poses as they were first estimated, where they are known."""
     if live is not None and len(live):
         line = _break_where_lost(live, lost_stamps)
-        axes.plot(line[:, across], line[:, upward], color=_LIVE, linewidth=1.0, label="as first estimated")
+        axes.plot(line[:, across], line[:, upward], color=LIVE, linewidth=1.0, label="as first estimated")
 
 
 def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray, NDArray]], across: int, upward: int) -> None:
@@ -150,13 +169,13 @@ def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray, NDArray]], across: in
     for number, (place0, place1) in enumerate(loops):
         ends = np.stack([place0, place1])[:, [across, upward]]
         name_once = "loop" if number == 0 else None
-        axes.plot(*ends.T, color=_LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
+        axes.plot(*ends.T, color=LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
 
 
 def _draw_inliers(axes: Axes, seconds: NDArray, inliers: NDArray, lost: NDArray[np.bool_]) -> None:
     """Number of inliers over time, lost frames marked."""
-    axes.plot(seconds, inliers, color=_ESTIMATE, linewidth=1.0)
-    axes.plot(seconds[lost], inliers[lost], linestyle="none", marker="x", color=_LOST, markersize=5)
+    axes.plot(seconds, inliers, color=ESTIMATE, linewidth=1.0)
+    axes.plot(seconds[lost], inliers[lost], linestyle="none", marker="x", color=LOST, markersize=5)
     axes.set_ylabel("inliers")
     axes.set_ylim(0, 1.05 * max(1.0, float(np.max(inliers, initial=0))))
 
@@ -196,26 +215,27 @@ def _draw_view(
     lost_stamps: NDArray[np.float64],
     across: int,
     upward: int,
+    unit: str,
 ) -> None:
     if ground_truth is not None and len(ground_truth):
         truth = ground_truth.positions
-        axes.plot(truth[:, across], truth[:, upward], color=_TRUTH, linewidth=1.6, label="ground truth")
+        axes.plot(truth[:, across], truth[:, upward], color=TRUTH, linewidth=1.6, label="ground truth")
     if len(estimated):
         line = _break_where_lost(estimated, lost_stamps)
         axes.plot(
             line[:, across],
             line[:, upward],
-            color=_ESTIMATE,
+            color=ESTIMATE,
             linewidth=1.2,
             marker=".",
             markersize=3,
             label="estimate",
         )
         first, last = estimated.positions[0], estimated.positions[-1]
-        axes.plot(*first[[across, upward]], linestyle="none", marker="o", color=_START, markersize=9, label="start")
-        axes.plot(*last[[across, upward]], linestyle="none", marker="s", color=_END, markersize=8, label="end")
+        axes.plot(*first[[across, upward]], linestyle="none", marker="o", color=START, markersize=9, label="start")
+        axes.plot(*last[[across, upward]], linestyle="none", marker="s", color=END, markersize=8, label="end")
     else:
-        axes.text(0.03, 0.94, "no frame was tracked", transform=axes.transAxes, color=_LOST)
+        axes.text(0.03, 0.94, "no frame was tracked", transform=axes.transAxes, color=LOST)
     places = _places_of_lost(estimated, ground_truth, lost_stamps)
     if len(lost_stamps):
         axes.plot(
@@ -223,12 +243,12 @@ def _draw_view(
             places[:, upward],
             linestyle="none",
             marker="x",
-            color=_LOST,
+            color=LOST,
             markersize=7,
             label=f"lost ({len(lost_stamps)} frames)",
         )
-    axes.set_xlabel(f"{'xyz'[across]} (m)")
-    axes.set_ylabel(f"{'xyz'[upward]} (m)")
+    axes.set_xlabel(f"{'xyz'[across]} ({unit})")
+    axes.set_ylabel(f"{'xyz'[upward]} ({unit})")
     axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.3)
 
@@ -275,13 +295,23 @@ def _broken_error(
     return np.insert(error.timestamps - start, gaps, np.nan), np.insert(error.errors, gaps, np.nan)
 
 
+def _draw_errors(
+    axes: Axes, error: TrajectoryError, live: TrajectoryError | None, lost_stamps: NDArray, start: float
+) -> None:
+    if live is not None:
+        label = f"as first estimated, RMSE {live.statistics.rmse:.3g} m"
+        axes.plot(*_broken_error(live, lost_stamps, start), color=LIVE, linewidth=1.0, label=label)
+    highest = max(one.statistics.max for one in (error, live) if one is not None)
+    _draw_error(axes, error, lost_stamps, start, highest)
+
+
 def _draw_error(
     axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float, highest: float
 ) -> None:
     times, values = _broken_error(error, lost_stamps, start)
-    axes.plot(times, values, color=_ESTIMATE, linewidth=1.2, marker=".", markersize=3)
+    axes.plot(times, values, color=ESTIMATE, linewidth=1.2, marker=".", markersize=3)
     rmse = error.statistics.rmse
-    axes.axhline(rmse, color=_TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
+    axes.axhline(rmse, color=TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
     axes.legend(fontsize=9, loc="upper right", framealpha=0.85)
     axes.set_ylabel("position error (m)")
     # Room above the line for the legend; a perfect trajectory still gets an axis.
@@ -295,4 +325,4 @@ def _mark_lost(axes: Axes, times: NDArray[np.float64], lost: NDArray[np.bool_]) 
     half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.5
     edges = np.diff(np.concatenate([[False], lost, [False]]).astype(np.int8))
     for first, behind in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        axes.axvspan(times[first] - half, times[behind - 1] + half, color=_LOST, alpha=0.15, linewidth=0)
+        axes.axvspan(times[first] - half, times[behind - 1] + half, color=LOST, alpha=0.15, linewidth=0)

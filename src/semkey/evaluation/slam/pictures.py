@@ -18,6 +18,7 @@ from semkey.evaluation.slam.sets import SlamSet
 from semkey.evaluation.slam.summary import median_run
 from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
 from semkey.metrics.trajectory import absolute_trajectory_error
+from semkey.visualization.palette import TRUTH
 
 _BARS = (
     (
@@ -63,7 +64,7 @@ def slam_pictures(evaluation: Evaluation, sets: Sequence[SlamSet], out: str | Pa
             paths[method] = estimate.mapped(error.similarity)
         if paths:
             data = _draw(slam_set.name, truth, paths, list(evaluation.methods))
-            caption = f"{slam_set.name}: median run of each method, aligned; black is ground truth, crosses are ends"
+            caption = f"{slam_set.name}: median run of each method, aligned; grey is ground truth, crosses are ends"
             pictures.append(ReportPicture(section="Paths", caption=caption, data=data))
     return pictures
 
@@ -91,7 +92,7 @@ def _draw(name: str, truth: Trajectory, paths: dict[str, Trajectory], methods: l
     margin = 0.15 * float(extent.max()) + 0.02
     for column, (title, upward) in enumerate((("from above", along), ("from the side", vertical))):
         axes = figure.add_subplot(1, 2, column + 1)
-        axes.plot(*truth.positions[:, [across, upward]].T, color="black", linewidth=2.2, label="ground truth")
+        axes.plot(*truth.positions[:, [across, upward]].T, color=TRUTH, linewidth=2.6, label="ground truth")
         for method, path in paths.items():
             style = styles[method]
             line = _broken(path)[:, [across, upward]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semkey import __version__
 from semkey.errors import InputError
@@ -98,7 +99,11 @@ def summarise(result: SlamResult) -> dict[str, Any]:
 
 
 def write_report(
-    result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence[LostPicture] = ()
+    result: SlamResult,
+    out_dir: str | Path,
+    *,
+    lost_pictures: Sequence[LostPicture] = (),
+    colors: NDArray[np.uint8] | None = None,
 ) -> dict[str, Any]:
     """Write the six files into a folder, each atomically, and return the figures of :func:`summarise`.
 
@@ -108,6 +113,7 @@ def write_report(
         result: the run.
         out_dir: made if missing.
         lost_pictures: what was seen where tracking was lost, for the HTML page.
+        colors: (L, 3) uint8 RGB of all landmarks that the map ever had, for its map; None draws grey.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -122,7 +128,7 @@ def write_report(
     atomic_write_text(out / JSON_FILE, json.dumps(figures, indent=2, allow_nan=False) + "\n")
     picture = _picture(result)
     atomic_write_bytes(out / PICTURE_FILE, picture)
-    atomic_write_text(out / HTML_FILE, report_page(result, figures, picture, lost_pictures))
+    atomic_write_text(out / HTML_FILE, report_page(result, figures, picture, lost_pictures, colors))
     return figures
 
 

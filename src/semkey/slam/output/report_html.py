@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from semkey import __version__
+from semkey.errors import InputError
+from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam.output.lost_pictures import LostPicture
 from semkey.slam.result import SlamResult
 from semkey.visualization.html import (
     Block,
     Cell,
     Code,
+    Embedded,
     Folded,
     Gallery,
     KeyFigures,
@@ -21,6 +27,8 @@ from semkey.visualization.html import (
     Table,
     html_report,
 )
+from semkey.visualization.palette import ESTIMATE, TRUTH
+from semkey.visualization.turntable import turntable_html
 
 SENSOR_NAMES = {"rgbd": "RGB-D", "stereo": "Stereo", "mono": "Monocular"}
 
@@ -43,7 +51,11 @@ _STAGES = {
 
 
 def report_page(
-    result: SlamResult, figures: Mapping[str, Any], picture: bytes, lost_pictures: Sequence[LostPicture]
+    result: SlamResult,
+    figures: Mapping[str, Any],
+    picture: bytes,
+    lost_pictures: Sequence[LostPicture],
+    colors: NDArray[np.uint8] | None = None,
 ) -> str:
     """The page as one self-contained HTML text.
 
@@ -52,6 +64,7 @@ def report_page(
         figures: of :func:`semkey.slam.output.report.summarise`.
         picture: PNG of the trajectory.
         lost_pictures: what was seen where tracking was lost.
+        colors: (L, 3) uint8 RGB of all landmarks that the map ever had; None draws grey.
     """
     sections = [
         Section(
@@ -60,7 +73,7 @@ def report_page(
         ),
         Section("Lost frames", _lost_blocks(result, lost_pictures)),
         Section("Input", _input_blocks(figures)),
-        Section("Map", _map_blocks(figures)),
+        Section("Map", [*_turntable(result, colors), *_map_blocks(figures)]),
         Section("Time per stage", _time_blocks(figures)),
         Section("Settings", _setting_blocks(figures)),
     ]
@@ -72,6 +85,25 @@ def report_page(
         subtitle=f"{sensor} SLAM with {result.features} on {result.sequence_format} input{stopped}",
         footer=f"semkey {__version__}, seed {figures['seed']}",
     )
+
+
+def _turntable(result: SlamResult, colors: NDArray[np.uint8] | None) -> list[Block]:
+    """The landmarks and the way of the camera, to be turned with the mouse; in the world of the map."""
+    slam_map = result.slam_map
+    if slam_map is None or not slam_map.keyframes:
+        return []
+    alive = slam_map.landmarks.ids
+    trajectory, truth = result.trajectory(), result.ground_truth_trajectory()
+    paths = [("estimate", ESTIMATE, trajectory.positions)]
+    try:
+        aligned = absolute_trajectory_error(truth, trajectory, alignment=result.alignment)
+        paths.insert(0, ("ground truth", TRUTH, truth.mapped(aligned.similarity).positions))
+    except InputError:  # there is none, or too little of it
+        pass
+    down = trajectory.poses[:, :3, 1].mean(axis=0) if len(trajectory) else np.array([0.0, 1.0, 0.0])
+    shades = None if colors is None else colors[alive]
+    count = f"{len(alive)} landmarks"
+    return [Embedded(turntable_html(slam_map.landmarks.positions[alive], shades, paths, up=-down, caption=count))]
 
 
 def _key_figures(figures: Mapping[str, Any]) -> dict[str, str]:

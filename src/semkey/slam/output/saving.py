@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from semkey.errors import InputError
 from semkey.geometry.trajectories import write_tum_trajectory
 from semkey.slam.output.lost_pictures import LostPicture
@@ -14,7 +17,13 @@ from semkey.slam.output.report import TRAJECTORY_FILE, write_report
 from semkey.slam.result import SlamResult
 
 
-def save_run(result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence[LostPicture] = ()) -> dict[str, Any]:
+def save_run(
+    result: SlamResult,
+    out_dir: str | Path,
+    *,
+    lost_pictures: Sequence[LostPicture] = (),
+    colors: NDArray[np.uint8] | None = None,
+) -> dict[str, Any]:
     """What :func:`semkey.slam.output.report.write_report` does; where that fails, at least the trajectory is saved.
 
     Raises:
@@ -22,7 +31,7 @@ def save_run(result: SlamResult, out_dir: str | Path, *, lost_pictures: Sequence
             trajectory is: in the folder, or in a new one among the system's temporary files.
     """
     try:
-        return write_report(result, out_dir, lost_pictures=lost_pictures)
+        return write_report(result, out_dir, lost_pictures=lost_pictures, colors=colors)
     except InputError as error:
         problem = str(error)
     length = len(result.trajectory())

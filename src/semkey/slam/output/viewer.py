@@ -29,6 +29,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, transform_points
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
+from semkey.visualization.palette import ESTIMATE, LOST, TRUTH, rgb
 
 if TYPE_CHECKING:
     from semkey.slam.map.slam_map import SlamMap
@@ -45,7 +46,7 @@ _VIEWER_PORT = 9876
 # Frustums are drawn this deep, as a share of the median distance of landmarks from their keyframe.
 _FRUSTUM_SHARE = 0.08
 
-_LIVE_RGB, _TRUTH_RGB, _LOOP_RGB = (37, 99, 235), (138, 148, 160), (220, 38, 38)
+_LIVE_RGB, _TRUTH_RGB, _LOOP_RGB = rgb(ESTIMATE), rgb(TRUTH), rgb(LOST)
 _LINE_RGB = (86, 180, 233)
 _TRACKED_RGB, _UNTRACKED_RGB = (40, 220, 80), (235, 150, 60)
 # Told apart with every kind of colour vision (Okabe and Ito).
