@@ -103,6 +103,14 @@ def localize(
     ]
     write_json(str(out / "poses.json"), {"map": str(map_file), "images": entries})
     atomic_write_bytes(out / "map.png", _map_picture(session, list(found), list(found.values())))
+    _tell(paths, found, out)
+    if problems:
+        typer.echo(f"{len(problems)} of {len(paths)} could not be used", err=True)
+        raise typer.Exit(2)
+
+
+def _tell(paths: list[Path], found: dict[Path, Localization], out: Path) -> None:
+    """What was found, a row for each image."""
     rows = [_row(path, found[path]) if path in found else [str(path), "error", *"----"] for path in paths]
     print_table(["image", "found", "landmarks", "x, m", "y, m", "z, m"], rows)
     for path, result in found.items():
@@ -110,9 +118,6 @@ def localize(
             typer.echo(f"{path}: {result.remark} (--camera fx,fy,cx,cy)")
     count = sum(result.T_world_cam is not None for result in found.values())
     typer.echo(f"{count} of {len(paths)} found; written to {out}: {', '.join(_FILES)}")
-    if problems:
-        typer.echo(f"{len(problems)} of {len(paths)} could not be used", err=True)
-        raise typer.Exit(2)
 
 
 def _with_camera(
