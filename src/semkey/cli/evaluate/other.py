@@ -151,8 +151,8 @@ def trajectory(
     )
     estimates, ground_truth = in_order(estimates, ground_truth)
     files = name_estimates(estimates)
-    found = {name: read_estimate(file) for name, file in files.items()}
     truth = read_ground_truth(ground_truth, frames=frames)
+    found = {name: read_estimate(file) for name, file in files.items()}
     for name, estimate in found.items():
         require_common_time(str(files[name]), estimate, truth.trajectory, max_difference)
     check_out(out)
