@@ -99,14 +99,14 @@ def test_an_untrained_correction_adds_nothing_and_a_trained_one_at_most_a_pixel(
     torch.manual_seed(5)
     windows, offset = torch.rand(50, 25), WindowOffset()
     torch.testing.assert_close(offset(windows), QuadraticOffset()(windows))
-    torch.nn.init.constant_(offset.layers[-1].bias, 100.0)
+    torch.nn.init.constant_(offset.layers[-1].bias, 100.0)  # ty: ignore[invalid-argument-type]
     torch.testing.assert_close(offset(windows), QuadraticOffset()(windows) + 1.0)
 
 
 def test_a_correction_does_not_depend_on_the_height_of_a_peak() -> None:
     torch.manual_seed(6)
     windows, offset = torch.rand(20, 25), WindowOffset()
-    torch.nn.init.normal_(offset.layers[-1].weight)
+    torch.nn.init.normal_(offset.layers[-1].weight)  # ty: ignore[invalid-argument-type]
     torch.testing.assert_close(offset.correction(windows + 0.3), offset.correction(windows), rtol=1e-4, atol=1e-5)
     assert float(offset.correction(windows).detach().abs().max()) > 0.1
 

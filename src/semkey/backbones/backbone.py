@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from semkey.backbones.geometry import grid_size, moved, pad_to_patches, resample
-from semkey.backbones.specs import Architecture
+from semkey.backbones.specs import Architecture, Upsampling
 from semkey.errors import ConfigError
-
-Upsampling = Literal["bilinear", "shift-average", "resolution"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from semkey.backbones.backbone import Upsampling
-from semkey.backbones.specs import check_backbone_name
+from semkey.backbones.specs import Upsampling, check_backbone_name
 from semkey.errors import ConfigError
 from semkey.settings import Settings, require, require_choice, require_within
 
