@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from semkey.errors import ConfigError
@@ -112,9 +113,22 @@ def layer_states(
     state0, state1 = (network.input_proj(part) for part in descriptors)
     states = []
     for layer in network.transformers:
-        state0, state1 = layer(state0, state1, *codes)
+        state0, state1 = layer.self_attn(state0, codes[0]), layer.self_attn(state1, codes[1])
+        state0, state1 = _cross_attention(layer.cross_attn, state0, state1)
         states.append((state0, state1))
     return states
+
+
+def _cross_attention(block: Network, state0: torch.Tensor, state1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The block of kornia by torch's fused attention: on a CPU its own writes every matrix of attention weights out."""
+    queries = [block.to_qk(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]
+    values = [block.to_v(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]
+    moved = []
+    for state, query, key, value in zip((state0, state1), queries, queries[::-1], values[::-1], strict=True):
+        message = F.scaled_dot_product_attention(query, key, value)
+        told = block.to_out(message.transpose(1, 2).flatten(start_dim=-2))
+        moved.append(state + block.ffn(torch.cat([state, told], dim=-1)))
+    return moved[0], moved[1]
 
 
 def normalised(keypoints: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
