@@ -120,6 +120,20 @@ def test_the_covariance_is_long_along_an_edge_and_as_large_as_the_errors() -> No
     assert 0.2 < np.median(squares) < 4.0  # 1.39 for two degrees of freedom
 
 
+def test_noise_does_not_drag_matches_along_an_edge() -> None:
+    rng = np.random.default_rng(0)
+    edge = np.zeros((600, 60), np.float64)
+    edge[:, 30:] = 120
+    edge = cv2.GaussianBlur(edge, (0, 0), 1.0) + 60
+    image0, image1 = (np.clip(edge + rng.normal(0, 4, edge.shape), 0, 255).astype(np.uint8) for _ in range(2))
+    places = np.stack([np.full(40, 29.5), np.linspace(20, 580, 40)], axis=1)
+    found = align(image0, image1, places, places + np.array([0.6, 0.0]), AlignmentConfig())
+    assert found.moved.mean() > 0.9
+    miss = (found.points1 - places)[found.moved]
+    assert np.sqrt(np.mean(miss[:, 0] ** 2)) < 0.1
+    assert np.sqrt(np.mean(miss[:, 1] ** 2)) < 0.5, "a prior of 1 px holds them"
+
+
 def test_matches_together_and_one_by_one_give_the_same() -> None:
     rng = np.random.default_rng(0)
     (image0, corners), (image1, _) = drawing(np.eye(3)), drawing(NEAR)

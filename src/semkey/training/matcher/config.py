@@ -70,6 +70,8 @@ class MatcherTrainConfig(Settings):
         clip_norm: gradients longer than this are shortened.
         average: decay of the moving average of the weights, which is what is validated and written.
         validate_every: steps between validations.
+        filter_threshold: smallest confidence of a match, written into the file: low, since what RANSAC needs are right
+            matches, and wrong ones cost it little.
         shape: size of the network.
         truth: which keypoints belong together.
         data: where pairs come from, as in ``semkey train``.
@@ -92,6 +94,7 @@ class MatcherTrainConfig(Settings):
     clip_norm: float = 1.0
     average: float = 0.998
     validate_every: int = 500
+    filter_threshold: float = 0.02
     shape: LightGlueShape = field(default_factory=LightGlueShape)
     truth: TruthConfig = field(default_factory=TruthConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(width=416, height=320))
@@ -102,6 +105,7 @@ class MatcherTrainConfig(Settings):
         require_within(self, "[16, inf)", "keypoints", "cached_keypoints")
         require(self.keypoints <= self.cached_keypoints, "keypoints must not exceed cached_keypoints")
         require_within(self, "[0, 0.5]", "unrelated")
+        require_within(self, "[0, 1]", "filter_threshold")
         require_within(self, "[0, inf)", "seed", "warm_up", "weight_decay")
         require_within(self, "(0, inf)", "learning_rate", "clip_norm")
         require_within(self, "[0, 1)", "average")

@@ -29,7 +29,7 @@ FORMAT = "semkey-matcher-training-1"
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
 _LAST_RATE = 0.01
-_NOT_COMPARED = ("run", "name", "validate_every", "validation_pairs")
+_NOT_COMPARED = ("run", "name", "validate_every", "validation_pairs", "filter_threshold")
 
 
 @dataclass(kw_only=True)
@@ -105,7 +105,7 @@ class _Trainer:
         self._input_dim = input_dim
         self._network = build_network(input_dim, config.shape)
         start_as_dual_softmax(self._network)
-        self._average = build_network(input_dim, config.shape)
+        self._average = build_network(input_dim, config.shape, filter_threshold=config.filter_threshold)
         self._average.load_state_dict(self._network.state_dict())
         self._average.eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
