@@ -99,7 +99,6 @@ def messages(verbosity: Verbosity, command: Sequence[str]) -> Generator[None]:
     before, _state.quiet = (logger.level, logger.propagate), verbosity.quiet
     _state.said = set()
     logger.setLevel(logging.DEBUG if verbosity.log is not None else logging.INFO)
-    logger.propagate = False
     for handler in handlers:
         logger.addHandler(handler)
     try:
