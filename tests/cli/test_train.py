@@ -79,7 +79,7 @@ def test_from_photos_to_weights(config: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.yaml"], "missing.yaml: cannot be read"),
+        (["missing.yaml"], "missing.yaml: no such file"),
         (["c.yaml"], "data.photos is not set"),
         (["c.yaml", "--set", "optimizer.batchpairs=4"], "did you mean 'batch_pairs'"),
         (["c.yaml", "--set", "data.photos=nowhere"], "nowhere"),

@@ -355,7 +355,7 @@ def test_runs_with_other_settings_are_other_runs(room: Path, tmp_path: Path, mon
     )
     for settings in ((), ("tracking.min_inliers=20",), ("tracking.min_inliers=20",)):
         run_slam_evaluation(methods, sets, SlamRunConfig(runs=1, settings=settings), out=tmp_path)
-    assert asked == [(), ("tracking.min_inliers=20",)]
+    assert asked == [[], ["tracking.min_inliers=20"]]
 
 
 def test_a_run_that_fails_says_why(room: Path) -> None:

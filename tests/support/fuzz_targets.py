@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import pickle
 import random
 import zipfile
@@ -95,6 +94,8 @@ def use_state(path: Path) -> object:
 def make_configs(folder: Path) -> list[Path]:
     paths = []
     for name, path in shipped_configs().items():
+        if name.startswith("lightglue"):  # of `semkey train-matcher`
+            continue
         paths.append(folder / f"{name}.yaml")
         paths[-1].write_bytes(path.read_bytes())
     return paths
@@ -367,4 +368,3 @@ TARGETS = {
     "calibration": Target(make=make_calibrations, mutations=(mutate_bytes, mutate_yaml), use=use_calibration),
     "features": Target(make=make_features, mutations=(mutate_bytes, mutate_safetensors), use=use_features),
 }
-logging.getLogger("semkey").setLevel(logging.ERROR)

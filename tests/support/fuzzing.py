@@ -8,6 +8,7 @@ runs some hundred cases, ``scripts/fuzz.py`` as many as asked for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import resource
 import shutil
@@ -48,7 +49,7 @@ def fuzz(kind: str, cases: int, *, seed: int, folder: Path) -> tuple[dict[str, i
     target = TARGETS[kind]
     folder.mkdir(parents=True, exist_ok=True)
     counts, failures = {"read": 0, "refused": 0}, []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, _quiet_log():
         seeds = target.make(Path(name))
         for path in seeds:  # a whole file is read without complaint, and what is loaded late is loaded
             target.use(_copy(path, Path(name) / "whole" / path.name))
@@ -66,6 +67,18 @@ def fuzz(kind: str, cases: int, *, seed: int, folder: Path) -> tuple[dict[str, i
                 failures.append(Failure(kind=kind, case=f"{seed}:{number}", reason=reason, file=kept))
             shutil.rmtree(path.parent)
     return counts, failures
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Generator[None]:
+    """Without the warnings of damaged files, for as long as the fuzzer runs: other tests read the log."""
+    logger = logging.getLogger("semkey")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _mutated(target: Target, data: bytes, rng: random.Random) -> bytes:

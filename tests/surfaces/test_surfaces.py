@@ -19,10 +19,10 @@ from semkey.rendering import RoomConfig, render_room, room_camera
 from semkey.rendering.layout import plan_room
 from semkey.rendering.scene import box_rectangles, shell_rectangles
 from semkey.surfaces.blocks import find, pack, split, unpack
-from semkey.surfaces.config import SurfaceConfig
+from semkey.surfaces.config import OccupancyConfig, SurfaceConfig
 from semkey.surfaces.floor import find_floor
 from semkey.surfaces.mesh import SurfaceMesh, fuse, write_mesh
-from semkey.surfaces.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyConfig, occupancy_grid, write_occupancy
+from semkey.surfaces.occupancy import FREE, OCCUPIED, UNKNOWN, occupancy_grid, write_occupancy
 from semkey.surfaces.views import DepthView
 
 ROOM = RoomConfig(seed=3, frames=16, width=240, height=180, fps=3.0, blur=False, noise=False, texel_size=0.02)

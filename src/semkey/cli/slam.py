@@ -109,7 +109,8 @@ def slam(
         say_warning(problem)
     if len(result.problems) > _SHOWN_PROBLEMS:
         say_warning(f"{len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report")
-    colors = None if result.slam_map is None else prepared.colors.colors(len(result.slam_map.landmarks))
+    slam_map = result.slam_map  # without a keyframe it has no landmarks: a run may track nothing
+    colors = prepared.colors.colors(len(slam_map.landmarks)) if slam_map is not None and slam_map.keyframes else None
     figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures, colors=colors)
     print_table(["figure", "value"], _rows(figures))
     prepared.finish(result)

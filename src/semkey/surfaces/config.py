@@ -1,4 +1,4 @@
-"""How finely and from which depths a surface is made."""
+"""How finely and from which depths a surface is made, and what of it is in a robot's way."""
 
 from __future__ import annotations
 
@@ -35,4 +35,26 @@ class SurfaceConfig(Settings):
         require(
             0 <= self.min_depth < self.max_depth,
             f"need 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupancyConfig(Settings):
+    """What is in a robot's way.
+
+    Attributes:
+        resolution: edge of a cell, metres.
+        min_height: what is lower above the floor can be driven over, metres.
+        max_height: what is higher can be driven under, metres.
+    """
+
+    resolution: float = 0.05
+    min_height: float = 0.1
+    max_height: float = 1.8
+
+    def __post_init__(self) -> None:
+        require_within(self, "[0.005, 1]", "resolution")
+        require(
+            0 < self.min_height < self.max_height,
+            f"need 0 < min_height < max_height, got {self.min_height} and {self.max_height}",
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semkey.errors import InputError
 from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.geometry.transforms import transform_points
-from semkey.settings import Settings, require, require_within
+from semkey.surfaces.config import OccupancyConfig
 from semkey.surfaces.floor import Floor
 from semkey.surfaces.mesh import SurfaceMesh
 
@@ -28,28 +28,6 @@ _FEWEST_VERTICES = 3
 # Cells around the map.
 _MARGIN = 2
 _MOST_CELLS = 100_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class OccupancyConfig(Settings):
-    """What is in a robot's way.
-
-    Attributes:
-        resolution: edge of a cell, metres.
-        min_height: what is lower above the floor can be driven over, metres.
-        max_height: what is higher can be driven under, metres.
-    """
-
-    resolution: float = 0.05
-    min_height: float = 0.1
-    max_height: float = 1.8
-
-    def __post_init__(self) -> None:
-        require_within(self, "[0.005, 1]", "resolution")
-        require(
-            0 < self.min_height < self.max_height,
-            f"need 0 < min_height < max_height, got {self.min_height} and {self.max_height}",
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

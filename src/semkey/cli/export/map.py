@@ -12,8 +12,7 @@ from semkey.cli.console import progress_bar
 from semkey.cli.inputs import InputOptions
 from semkey.cli.options import configured, option
 from semkey.settings import Settings, require, require_within
-from semkey.surfaces.config import SurfaceConfig
-from semkey.surfaces.occupancy import OccupancyConfig
+from semkey.surfaces.config import OccupancyConfig, SurfaceConfig
 
 if TYPE_CHECKING:
     from semkey.interop.map_part import MapPart
