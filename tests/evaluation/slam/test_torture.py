@@ -176,7 +176,10 @@ def test_a_pose_is_right_or_the_camera_is_lost(case: str, room: FrameSequence) -
     (result,) = run_torture(["nano"], cases=[case], room=room)
     assert result.verdict.count("wrong") == 0, result.to_json()
     assert result.verdict.count("lost") == 0, result.to_json()
-    assert result.submaps <= 1 or case == "depth always 2 m"  # which starts anew whenever it is lost
+    if case == "half covered later by a picture":  # while it is held off, the camera is lost now and then
+        assert result.verdict.tracked >= 30
+    elif case != "depth always 2 m":  # which starts anew whenever it is lost
+        assert result.submaps <= 1
     if case.startswith("depth"):
         assert any("its depth is" in remark for remark in result.remarks)
         assert len(result.remarks) < 10  # once for frames in a row, and not for every frame
