@@ -61,7 +61,7 @@ class SemanticExtractor(Detector):
             )
         self.device = self._detector.device
         settings, backbone = self._detector.extraction, self._detector.backbone
-        self.runtime = choose_runtime(runtime, self.device, has_backbone=backbone is not None)
+        self.runtime = choose_runtime(runtime, self.device)
         use_runtime(self._detector, self.runtime)
         reduced = uses_bfloat16(settings.precision, self.device)
         self.settings: dict[str, Any] = {
