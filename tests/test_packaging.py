@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # all of them and stands outside; `textfiles` reads lines, for any package that reads or writes text formats.
 ORDER = (
     {"errors", "runtime", "lazy"},
-    {"untrusted", "schema"},
+    {"untrusted", "schema", "temporaries"},
     {"files", "textfiles", "geometry", "downloads", "settings"},
     {"metrics", "images"},
     {"backbones"},

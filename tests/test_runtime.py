@@ -45,3 +45,50 @@ def test_a_device_that_is_not_here_is_one_line(name: str) -> None:
         select_device(name)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 160
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_extraction_works_after_a_fork() -> None:
+    script = """
+import os, time
+import numpy as np, torch
+import semkey
+torch.set_num_threads(2)
+detector = semkey.load("nano", max_keypoints=64, device="cpu")
+image = np.kron(np.random.default_rng(0).integers(0, 255, (30, 40, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+first = detector.extract(image)
+child = os.fork()
+if not child:
+    again = detector.extract(image)
+    os._exit(0 if len(again) == len(first) > 0 else 1)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        raise SystemExit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.05)
+os.kill(child, 9)
+raise SystemExit("the child hangs")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept by glibc's allocator")
+def test_memory_of_a_huge_image_is_given_back() -> None:
+    script = """
+from semkey.runtime import tune_process
+tune_process()
+import numpy as np
+import semkey
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+detector = semkey.load("nano", max_keypoints=512, device="cpu")
+detector.extract(np.zeros((480, 640, 3), np.uint8))
+before = resident()
+image = np.zeros((2000, 20000, 3), np.uint8)
+detector.extract(image)
+print((resident() - before - image.nbytes) / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100  # megabytes; 1100 without

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from semkey.errors import InputError
+from semkey.temporaries import temporary_beside
 
 # Names of a descriptor that this process has open already: opening them again would start at the beginning of the
 # file that a shell has redirected, and replacing that file would leave the shell's descriptor behind.
@@ -78,7 +78,7 @@ def check_output_file(path: str | os.PathLike[str]) -> None:
 
 
 def _replace(target: Path, before: os.stat_result | None, data: bytes) -> None:
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
+    temporary = temporary_beside(target)
     try:
         # What only its owner could read must not be readable under another name meanwhile.
         mode = 0o666 if before is None else 0o600

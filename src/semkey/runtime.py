@@ -53,6 +53,28 @@ def tune_process() -> None:
     mallopt(_M_TOP_PAD, 2**26)
 
 
+def give_memory_back() -> None:
+    """Give freed memory back to the system, which :func:`tune_process` keeps for the next image: after a huge one."""
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # not glibc
+        return
+
+
+def _after_fork() -> None:
+    """One thread in a forked child: those of its parent are gone, and computing with them would wait for ever."""
+    for name, set_count in (("torch", "set_num_threads"), ("cv2", "setNumThreads")):
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, set_count):
+            getattr(module, set_count)(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def select_device(device: str | torch.device) -> torch.device:
     """The torch device for ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda:1"``, ...
 

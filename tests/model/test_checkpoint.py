@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,23 @@ def test_round_trip(checkpoint: Path, tmp_path: Path) -> None:
     for name, tensor in load_file(checkpoint).items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert list(tmp_path.iterdir()) == [tmp_path / "again.safetensors"]
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = SemanticKeypointDetector()
+    script = (
+        "import sys, torch; from semkey.model.checkpoint import save_checkpoint;"
+        "from semkey.model.semantic_detector import SemanticKeypointDetector;"
+        "torch.manual_seed(0); print(save_checkpoint(SemanticKeypointDetector(), sys.argv[1]))"
+    )
+    first = save_checkpoint(model, tmp_path / "0.safetensors")
+    again = [save_checkpoint(model, tmp_path / f"{i}.safetensors") for i in range(1, 8)]
+    other = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "x")], capture_output=True, text=True, check=True
+    )
+    assert {*again, other.stdout.strip()} == {first}
+    assert load_file(tmp_path / "0.safetensors").keys() == load_file(tmp_path / "x").keys()
 
 
 def test_load_takes_a_path(checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semkey.datasets import BrokenFrame, Frame
-from semkey.errors import InputError
+from semkey.errors import DatasetError, InputError
 from semkey.geometry.trajectories import read_tum_trajectory
 from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import SlamResult, run_slam
@@ -79,6 +79,17 @@ def test_a_frame_whose_time_does_not_advance_is_left_out(stamp: float) -> None:
     assert result.problems[0].startswith("frame 10: left out, its time")
     assert result.tracked == 29
     assert ate(result) < 0.01
+
+
+def test_a_clock_that_jumps_back_is_an_error_and_frames_left_out_count_as_not_tracked() -> None:
+    world = PointWorld(walk(30), pixel_noise=0.3, depth_noise=0.5)
+    world.timestamps[20:] -= 5.0
+    with pytest.raises(DatasetError, match=r"time jumps back at .*20 .*10 of 30 frames would be left out"):
+        run(world)
+    world.timestamps[20:] += 5.0
+    world.timestamps[[10, 20]] -= 0.5
+    figures = summarise(run(world))
+    assert (figures["frames"], figures["tracked"], figures["tracked_percent"]) == (30, 28, 93.333)
 
 
 @pytest.mark.parametrize("jump", [3600.0, 0.5])

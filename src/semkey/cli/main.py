@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files
+from semkey.cli.process import is_of_stream, open_closed_streams, printed, signals_as_interrupts, unprintable
 from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
@@ -92,22 +94,42 @@ app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 bad input or usage, 130 interrupted.
+    """Run the command line and exit: 0 done, 2 bad input, usage or nowhere to print, 130 interrupted.
+
+    SIGTERM and SIGHUP save what Ctrl-C saves, and give 143 and 129; 141 where nobody reads the output any more.
 
     Args:
         arguments: without the program's name; ``None`` takes them from ``sys.argv``.
     """
     tune_process()
+    open_closed_streams()
     typed = sys.argv[1:] if arguments is None else list(arguments)
+    streams = sys.stdout, sys.stderr
+    with signals_as_interrupts() as told_by_signal:
+        code = told_by_signal(_code(typed))
+    if sys.stdout is not streams[0]:  # how typer leaves a pipe that nobody reads
+        sys.stdout, sys.stderr = streams
+        code = unprintable(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    sys.exit(printed(code))
+
+
+def _code(typed: list[str]) -> int:
     try:
         verbosity, rest = take_verbosity(typed)
         with messages(verbosity, typed), report_downloads(DownloadBar()):
             _run(rest)
     except SemkeyError as error:
         print_error(error)
-        sys.exit(EXIT_BAD_INPUT)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except OSError as error:
+        if not is_of_stream(error):
+            raise
+        return unprintable(error)
+    return 0
 
 
 def _run(typed: list[str]) -> None:

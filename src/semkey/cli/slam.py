@@ -105,21 +105,26 @@ def slam(
             )
     except SlamInterrupted as interruption:
         result = interruption.result
+    # All is saved before anything is printed: nobody may read what is printed.
+    slam_map = result.slam_map  # without a keyframe it has no landmarks: a run may track nothing
+    colors = prepared.colors.colors(len(slam_map.landmarks)) if slam_map is not None and slam_map.keyframes else None
+    figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures, colors=colors)
+    saved = prepared.finish(result)
     for problem in result.problems[:_SHOWN_PROBLEMS]:
         say_warning(problem)
     if len(result.problems) > _SHOWN_PROBLEMS:
         say_warning(f"{len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report")
-    slam_map = result.slam_map  # without a keyframe it has no landmarks: a run may track nothing
-    colors = prepared.colors.colors(len(slam_map.landmarks)) if slam_map is not None and slam_map.keyframes else None
-    figures = save_run(result, session.out, lost_pictures=prepared.lost_pictures.pictures, colors=colors)
     print_table(["figure", "value"], _rows(figures))
-    prepared.finish(result)
+    for line in saved:
+        typer.echo(line)
     names = sorted(file.name for file in session.out.iterdir() if file.is_file())
     typer.echo(f"written to {session.out}: {', '.join(names)}")
     if not is_quiet():
         typer.echo(f"look at {session.out / 'report.html'}; {_next_step(session)}")
     if result.interrupted:
         typer.echo("interrupted: the results cover the frames tracked until then", err=True)
+        if prepared.options.autosave_path.exists():
+            typer.echo(f"go on with --resume, from {prepared.options.autosave_path}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if result.shortfall is not None:
         typer.echo(f"lost: {result.shortfall}", err=True)

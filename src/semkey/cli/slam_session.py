@@ -7,8 +7,6 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from semkey.cli.inputs import SensorChoice
 from semkey.cli.options import option
 from semkey.settings import Settings, require_within
@@ -131,13 +129,16 @@ class PreparedSession:
         """Index of the last frame of the earlier part; -1 without one."""
         return -1 if self.resume is None or not self.resume.frames else self.resume.frames[-1].index
 
-    def finish(self, result: SlamResult) -> None:
+    def finish(self, result: SlamResult) -> list[str]:
         """Write map and point cloud behind the report; a run that came to its end needs its automatic save no more.
+
+        Returns:
+            Lines that say what was written.
 
         Raises:
             InputError: a file cannot be written, or there is no map.
         """
-        options = self.options
+        options, lines = self.options, list[str]()
         colors = None
         if result.slam_map is not None and result.slam_map.keyframes:
             colors = self.colors.colors(len(result.slam_map.landmarks))
@@ -146,18 +147,17 @@ class PreparedSession:
 
             session = Session(result=result, feature_settings=self.feature_settings, every=self.every, colors=colors)
             save_session(options.save_map, session)
-            typer.echo(f"map written to {options.save_map}")
+            lines.append(f"map written to {options.save_map}")
         if options.ply is not None and result.slam_map is not None:
             from semkey.slam.output.ply import write_ply
 
             count = write_ply(options.ply, result.slam_map, colors)
-            typer.echo(f"{count} points written to {options.ply}")
-        if options.record is not None:
-            typer.echo(f"recording written to {options.record}")
+            lines.append(f"{count} points written to {options.ply}")
+        if options.record is not None and not any(getattr(one, "has_failed", False) for one in self.listeners):
+            lines.append(f"recording written to {options.record}")
         if not result.interrupted:
             options.autosave_path.unlink(missing_ok=True)
-        elif options.autosave_path.exists():
-            typer.echo(f"go on with --resume, from {options.autosave_path}", err=True)
+        return lines
 
 
 def prepare_session(
@@ -195,10 +195,13 @@ def prepare_session(
     lost_pictures = LostFramePictures()
     listeners: list[SlamListener] = [colors, lost_pictures]
     if options.viewer or options.record is not None:
+        from semkey.slam.output.optional import OptionalListener
         from semkey.slam.output.viewer import RerunListener
 
         known = None if loaded is None else loaded.colors
-        listeners.append(RerunListener(record=options.record, live=options.viewer, colors=known))
+        rerun = RerunListener(record=options.record, live=options.viewer, colors=known)
+        what = "the viewer" if options.record is None else f"the recording {options.record}"
+        listeners.append(OptionalListener(rerun, what))
     if options.autosave > 0 and not options.localize_only:
         listeners.append(
             Autosave(

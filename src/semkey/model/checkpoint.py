@@ -27,14 +27,28 @@ FORMAT = "semkey-detector-1"
 
 
 def save_checkpoint(model: SemanticKeypointDetector, path: str | Path) -> str:
-    """Write a checkpoint as :func:`semkey.files.atomic_write_bytes` does; returns its SHA-256 (hex)."""
+    """Write a checkpoint as :func:`semkey.files.atomic_write_bytes` does; returns its SHA-256 (hex).
+
+    Equal weights give equal bytes.
+    """
     tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(model.config.to_mapping())}
     if model.backbone is not None:
         metadata["backbone"] = json.dumps(asdict(model.backbone.identity))
-    data = save(tensors, metadata=metadata)
+    data = _in_order(save(tensors, metadata=metadata))
     atomic_write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with the entries of its header in order: safetensors shuffles those of metadata."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    tensors = sorted(header.items(), key=lambda entry: entry[1].get("data_offsets", [-1]))
+    ordered = {name: dict(sorted(entry.items())) for name, entry in tensors}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load_checkpoint(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from semkey.rendering.motion import trajectory
 from semkey.rendering.noise import changing_light, motion_blur, sensor_noise, structured_light_depth
 from semkey.rendering.raycast import cast
 from semkey.rendering.scene import build_scene
+from semkey.temporaries import temporary_beside
 
 DEPTH_UNITS_PER_METRE = 5000.0
 ROOM_FILE = "room.json"
@@ -94,7 +94,7 @@ def write_room(
     """
     target = Path(out_dir)
     check_room_dir(target, replace=replace)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = temporary_beside(target)
     try:
         (temporary / "rgb").mkdir(parents=True)
         (temporary / "depth").mkdir()

@@ -54,6 +54,7 @@ class SlamResult:
             time; ``wait`` is how long those waited for them.
         stage_samples: by stage, its seconds in each frame that had it.
         dropped: frames left out because time ran short (only with ``realtime``).
+        left_out: frames left out because their time is not after that of the ones before them.
         problems: what was wrong with the input and did not end the run, a line each.
         seconds: wall time of the run.
         tracking_seconds: of it until the last frame was done, without the adjustment of the whole map at the end.
@@ -86,6 +87,7 @@ class SlamResult:
     slam_map: SlamMap | None = None
     loops: list[LoopRecord] = field(default_factory=list)
     dropped: int = 0
+    left_out: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semkey.datasets import BrokenFrame, Frame, FrameSequence, open_sequence
+from semkey.datasets.readers.listing import jumped_back
 from semkey.datasets.sequence import Sensor
-from semkey.errors import ConfigError
+from semkey.errors import ConfigError, DatasetError
 from semkey.extractors import Extractor, as_detector
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ListenerGroup, LoopEvent, SlamListener
@@ -120,6 +121,7 @@ def run_slam(
         )
     done = result.frames[-1].index if result.frames else -1
     indices = [index for index in range(0, len(frames), every)[:max_frames] if index > done]
+    _check_clock(frames, indices)
     pictures = None if out is None else _lost_frame_pictures()
     group = ListenerGroup([*listeners, *([] if pictures is None else [pictures])])
     slam = Slam(
@@ -137,6 +139,24 @@ def run_slam(
     if result.interrupted:
         raise SlamInterrupted(result)
     return result
+
+
+def _check_clock(frames: FrameSequence, indices: Sequence[int]) -> None:
+    """Refuse a recording whose clock jumped back: all frames behind would be left out.
+
+    Raises:
+        DatasetError: more than a tenth of the frames lie in the past of earlier ones.
+    """
+    stamps = np.asarray(frames.timestamps, dtype=np.float64)[indices]
+    if frames.is_live or not len(stamps):
+        return
+    late = np.flatnonzero(stamps[1:] < np.fmax.accumulate(stamps)[:-1]) + 1
+    if len(late) > max(1, 0.1 * len(stamps)):
+        first = late[0]
+        raise DatasetError(
+            f"{frames.name}: time jumps back at {indices[first]} ({stamps[first - 1]} s to {stamps[first]} s): "
+            f"{jumped_back(len(late), len(stamps))}"
+        )
 
 
 def _run(
@@ -178,6 +198,7 @@ def _track(slam: Slam, prepared: PreparedFrame[ObservedFrame]) -> TrackedFrame |
     if not last < frame.timestamp < np.inf:
         problem = f"its time {frame.timestamp:.6f} s is not after that of the last one, {last:.6f} s"
         result.problems.append(f"frame {frame.index}: left out, {problem}")
+        result.left_out += 1
         return None
     if isinstance(frame, BrokenFrame):
         result.problems.append(f"frame {frame.index}: {frame.error}")

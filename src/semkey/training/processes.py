@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semkey.errors import ConfigError
-from semkey.training.config import TrainConfig
+from semkey.training.config import RunConfig, TrainConfig
 from semkey.training.objectives.optimisation import autocast_bfloat16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+_TASKS_PER_CORE = 8
 
 
 def launch(config: TrainConfig) -> Fabric:
@@ -37,6 +40,7 @@ def launch(config: TrainConfig) -> Fabric:
         raise ConfigError(f"run.device is '{run.device}', must be auto, cpu or cuda")
     if run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device is cuda, but torch sees no GPU: use auto or cpu")
+    _check_count(run, is_gpu)
     if is_gpu and run.devices > torch.cuda.device_count():
         raise ConfigError(f"run.devices is {run.devices}, torch sees {torch.cuda.device_count()} GPUs")
     if not is_gpu and (run.threads or run.devices > 1):
@@ -50,6 +54,23 @@ def launch(config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _check_count(run: RunConfig, is_gpu: bool) -> None:
+    """Refuse more processes and threads than there is anything for them to run on.
+
+    Raises:
+        ConfigError: which number is too large, and what the largest is.
+    """
+    cores = os.cpu_count() or 1
+    if not is_gpu and run.devices > cores:
+        raise ConfigError(f"run.devices is {run.devices}, more than the {cores} cores of this machine")
+    most = _TASKS_PER_CORE * cores
+    for name, count in (("workers", run.workers * run.devices), ("threads", run.threads)):
+        if count > most:
+            raise ConfigError(
+                f"run.{name} makes {count}, more than {_TASKS_PER_CORE} for each of the {cores} cores of this machine"
+            )
 
 
 def in_first(fabric: Fabric, action: Callable[[], Any]) -> Any:
@@ -72,7 +93,7 @@ def in_first(fabric: Fabric, action: Callable[[], Any]) -> Any:
 
 
 class StopRequest:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second one interrupts at once.
+    """Turns the first Ctrl-C (SIGTERM, SIGHUP) into a wish to stop after the step; a second one interrupts at once.
 
     A context manager; outside the main thread it changes nothing.
     """
@@ -82,7 +103,9 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_IGN:  # nohup
+                continue
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:  # not the main thread

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -111,6 +112,11 @@ def die(problem: BundleProblem) -> BundleResult:
     return solve_bundle(problem)
 
 
+def hang(problem: BundleProblem) -> BundleResult:
+    time.sleep(1000)
+    return solve_bundle(problem)
+
+
 def fail(problem: BundleProblem) -> BundleResult:
     raise RuntimeError(f"{len(problem)} observations say nothing")
 
@@ -131,6 +137,34 @@ def test_a_process_that_dies_is_done_without(monkeypatch: pytest.MonkeyPatch, ca
     world = PointWorld(walk(12), points=1200)
     assert centre_errors(run(world, "background"), world).max() < 0.01
     assert caplog.text.count("has died") == 1
+    assert here
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, None], ids=["stopped", "hung"])
+def test_a_process_that_does_not_answer_is_given_up(
+    number: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def solve(problem: BundleProblem) -> BundleResult:
+        here.append(len(problem))
+        return solve_bundle(problem)
+
+    def halt(process: BackgroundProcess, _: object, problem: BundleProblem) -> Future[BundleResult]:
+        monkeypatch.setattr(local_mapping, "solve_bundle", solve)
+        if number is None:
+            return submit(process, hang, problem)
+        os.kill(process._process.pid, number)
+        return submit(process, solve_bundle, problem)
+
+    here: list[int] = []
+    submit = BackgroundProcess.submit
+    monkeypatch.setattr(local_mapping, "prepare", None)
+    monkeypatch.setattr(local_mapping, "_LIMIT_S", 0.5)
+    monkeypatch.setattr(BackgroundProcess, "submit", halt)
+    world = PointWorld(walk(12), points=1200)
+    start = time.monotonic()
+    assert centre_errors(run(world, "background"), world).max() < 0.01
+    assert time.monotonic() - start < 30
+    assert caplog.text.count("does not answer for 0.5 s; adjusting in the main process") == 1
     assert here
 
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 # A step in time is a gap if it is this many times the usual one and longer than a camera that merely dropped frames.
 _GAP_FACTOR = 10.0
 _MIN_GAP_S = 1.0
+# Single frames that come late are left out; with more than this share the clock has jumped back.
+_MOST_LEFT_OUT = 0.1
 
 
 def require_file(path: Path, listed_in: str = "") -> None:
@@ -92,7 +94,8 @@ def rising_frames(timestamps: Sequence[float], path: Path, *, strict: bool) -> t
     A frame whose time is not after that of all frames before it is left out and reported.
 
     Raises:
-        DatasetError: with ``strict``, time does not increase.
+        DatasetError: with ``strict``, time does not increase; or it jumped back for good: more than a tenth of the
+            frames would be left out.
     """
     kept: list[int] = []
     faults: list[SequenceFault] = []
@@ -105,7 +108,16 @@ def rising_frames(timestamps: Sequence[float], path: Path, *, strict: bool) -> t
             faults.append(SequenceFault(kind="duplicate" if same else "out-of-order", message=f"{message}; left out"))
         else:
             kept.append(index)
+    if len(faults) > max(1, _MOST_LEFT_OUT * len(timestamps)):
+        raise DatasetError(
+            f"{faults[0].message.removesuffix('; left out')}: {jumped_back(len(faults), len(timestamps))}"
+        )
     return kept, faults
+
+
+def jumped_back(count: int, frames: int) -> str:
+    """What to say of a clock that jumped back and left ``count`` of ``frames`` behind."""
+    return f"{count} of {frames} frames would be left out; give the parts before and after as sequences of their own"
 
 
 def time_gaps(name: str, timestamps: NDArray[np.float64]) -> list[SequenceFault]:

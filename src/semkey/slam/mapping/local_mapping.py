@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Steps of the adjustment of a whole submap, which starts farther from its optimum than a local one.
 _SUBMAP_ITERATIONS = 15
+# Longer than an adjustment takes on the busiest machine: the process is stopped, or hangs.
+_LIMIT_S = 180.0
 
 
 class LocalMapping:
@@ -67,6 +69,7 @@ class LocalMapping:
         self._triangulation = triangulation
         self._distortion_sigma = distortion_sigma
         self._pending: Future[BundleResult] | None = None
+        self._again: Callable[[], BundleResult]  # what is pending, for the case that its process does not answer
         self._frames_pending = 0
         self._process = BackgroundProcess(prepare) if config.adjustment == "background" else None
 
@@ -157,7 +160,9 @@ class LocalMapping:
             return
         pending, self._pending = self._pending, None
         with self._timer.stage("adjust"):
-            result = self._outcome(pending.result)
+            result = self._outcome(lambda: pending.result(timeout=_LIMIT_S))
+            if result is None and self._process is None:
+                result = self._outcome(self._again)
         if result is not None:
             with self._timer.stage("map"):
                 apply_bundle(self._map, result)
@@ -173,6 +178,7 @@ class LocalMapping:
         solve = partial(solve_with_distortion, sigma=distortion_sigma) if distortion_sigma else solve_bundle
         if self._process is not None:
             self._pending = self._process.submit(solve, problem)
+            self._again = lambda: solve(problem)
             self._frames_pending = 0
             return
         with self._timer.stage("adjust"):
@@ -184,8 +190,10 @@ class LocalMapping:
         """A result, or None with a warning: tracking goes on without this adjustment."""
         try:
             return solve()
-        except BackgroundProcessError:
-            logger.warning("the process for bundle adjustment has died; adjusting in the main process from now on")
+        except (BackgroundProcessError, TimeoutError) as error:
+            hung = isinstance(error, TimeoutError)
+            state = f"does not answer for {_LIMIT_S:g} s" if hung else "has died"
+            logger.warning("the process for bundle adjustment %s; adjusting in the main process from now on", state)
             if self._process is not None:
                 self._process.close()
                 self._process = None

@@ -55,7 +55,7 @@ def summarise(result: SlamResult) -> dict[str, Any]:
     ``evidence`` has what spoke for the pose of every frame, see :class:`semkey.slam.records.FrameRecord`; ``shortfall``
     says why less than half of the frames were tracked, and is null otherwise.
     """
-    frames, tracked = len(result.frames), result.tracked
+    frames, tracked = len(result.frames) + result.left_out, result.tracked
     figures: dict[str, Any] = {
         "frames": frames,
         "tracked": tracked,

@@ -158,7 +158,10 @@ class RerunListener(SlamListener):
             except OSError as error:
                 raise InputError(f"cannot write {record}: {error.strerror or error}") from None
             sinks.append(rr.FileSink(str(record)))
-        self._stream.set_sinks(*sinks, default_blueprint=blueprint)
+        try:
+            self._stream.set_sinks(*sinks, default_blueprint=blueprint)
+        except RuntimeError as error:  # a full disk
+            raise InputError(f"cannot write {record}: {one_line(str(error))}") from None
 
     def _set_time(self, index: int, timestamp: float) -> None:
         if self._start_time is None:
