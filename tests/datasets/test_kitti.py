@@ -110,6 +110,12 @@ def test_a_missing_right_image_breaks_its_frame(folder: Path) -> None:
         open_sequence(folder, strict=True)
 
 
+def test_a_clock_that_jumps_back_for_good_is_an_error(folder: Path) -> None:
+    (folder / "times.txt").write_text("0\n0.1\n0.2\n0.05\n0.15\n")
+    with pytest.raises(DatasetError, match=r"times\.txt: time does not increase at frame 3 .*: 2 of 5 frames would be"):
+        open_sequence(folder)
+
+
 def test_time_that_does_not_increase(folder: Path) -> None:
     (folder / "times.txt").write_text("0\n0.1\n0.1\n0.05\n0.4\n")
     sequence = open_sequence(folder)

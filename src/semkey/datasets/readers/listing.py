@@ -108,10 +108,10 @@ def rising_frames(timestamps: Sequence[float], path: Path, *, strict: bool) -> t
             faults.append(SequenceFault(kind="duplicate" if same else "out-of-order", message=f"{message}; left out"))
         else:
             kept.append(index)
-    if len(faults) > max(1, _MOST_LEFT_OUT * len(timestamps)):
-        raise DatasetError(
-            f"{faults[0].message.removesuffix('; left out')}: {jumped_back(len(faults), len(timestamps))}"
-        )
+    late = [fault for fault in faults if fault.kind == "out-of-order"]
+    if len(late) > max(1, _MOST_LEFT_OUT * len(timestamps)):
+        found = late[0].message.removesuffix("; left out")
+        raise DatasetError(f"{found}: {jumped_back(len(late), len(timestamps))}")
     return kept, faults
 
 

@@ -29,6 +29,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse, transform_points
 from semkey.slam.events import FrameEvent, KeyframeEvent, LoopEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
+from semkey.untrusted import one_line
 from semkey.visualization.palette import ESTIMATE, LOST, TRUTH, rgb
 
 if TYPE_CHECKING:
