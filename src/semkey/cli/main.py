@@ -29,8 +29,8 @@ from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files
-from semkey.cli.process import is_of_stream, open_closed_streams, printed, signals_as_interrupts, unprintable
 from semkey.cli.terminal.messages import messages, take_verbosity
+from semkey.cli.terminal.process import is_of_stream, open_closed_streams, printed, signals_as_interrupts, unprintable
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
