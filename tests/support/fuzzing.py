@@ -113,8 +113,13 @@ def _judge(target: Target, path: Path, counts: dict[str, int]) -> str:
 def _bounds() -> Generator[None]:
     """A limit on time, and on the memory that is taken on top of what the process has."""
 
+    over = False
+
     def too_slow(number: int, frame: Any) -> None:
-        raise _TooSlowError
+        nonlocal over
+        if not over:  # on busy cores the second timer may end while the first one's exception is on its way
+            over = True
+            raise _TooSlowError
 
     before = {number: signal.signal(number, too_slow) for number in (signal.SIGALRM, signal.SIGPROF)}
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -126,11 +131,12 @@ def _bounds() -> Generator[None]:
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # a signal on its way must not meet the default, which ends the process
+            signal.signal(number, handler if callable(handler) else signal.SIG_IGN)
 
 
 def _copy(path: Path, target: Path) -> Path:
