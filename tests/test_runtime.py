@@ -74,6 +74,21 @@ raise SystemExit("the child hangs")
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_children_start_while_opencv_has_workers() -> None:
+    script = """
+import subprocess
+import cv2, numpy as np
+import semkey.runtime
+cv2.setNumThreads(2)
+image = np.random.default_rng(0).integers(0, 255, (1000, 1000), dtype=np.uint8)
+cv2.SIFT_create().detect(image)
+subprocess.run(["true"], preexec_fn=lambda: None, timeout=30, check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is kept by glibc's allocator")
 def test_memory_of_a_huge_image_is_given_back() -> None:
     script = """

@@ -64,11 +64,15 @@ def give_memory_back() -> None:
 
 
 def _after_fork() -> None:
-    """One thread in a forked child: those of its parent are gone, and computing with them would wait for ever."""
-    for name, set_count in (("torch", "set_num_threads"), ("cv2", "setNumThreads")):
+    """One thread in a forked child: those of its parent are gone, and computing with them would wait for ever.
+
+    OpenCV gets none: told to use one, it first waits for its workers to end, and those of the parent never do. That is
+    also what every ``subprocess`` with a ``preexec_fn`` ran into.
+    """
+    for name, set_count, count in (("torch", "set_num_threads", 1), ("cv2", "setNumThreads", 0)):
         module = sys.modules.get(name)
         if module is not None and hasattr(module, set_count):
-            getattr(module, set_count)(1)
+            getattr(module, set_count)(count)
 
 
 if hasattr(os, "register_at_fork"):
