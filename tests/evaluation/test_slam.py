@@ -329,6 +329,8 @@ def test_submaps_are_those_of_the_map_at_the_end(room: Path, tmp_path: Path, mon
     }
     row = slam_child.measure_here(request)
     assert (row["submaps"], row["merges"], row["loops"]) == (1, 1, 2)
+    assert 2 <= row["track_keyframes"] <= row["track_frames"] <= 4
+    assert row["false_loops"] == 0  # its keyframes lie as they should
 
 
 def test_opencv_is_left_out_where_there_is_no_depth(

@@ -74,6 +74,7 @@ def measure_here(request: Mapping[str, Any]) -> Row:
 
 
 def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row, Any]:
+    from semkey.evaluation.slam.map_measures import measure_map
     from semkey.evaluation.slam.measures import measure_run
     from semkey.slam import SlamConfig, run_slam
     from semkey.slam.config import LineConfig
@@ -108,6 +109,7 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         "loops": sum(loop.kind == "loop" for loop in result.loops),
         "merges": sum(loop.kind == "merge" for loop in result.loops),
         "alignment": result.alignment,
+        **measure_map(result),
         **{f"stage_{name}_ms": 1000.0 * seconds / frames for name, seconds in result.stage_seconds.items()},
     }
     if slam_map is not None and slam_map.lines is not None:

@@ -82,6 +82,9 @@ def slam_metrics(
         count("submaps", "submaps left at the end"),
         count("loops", "loops closed"),
         count("merges", "submaps merged"),
+        down("false_loops", "of them, loops and merges of different places", 0),
+        Metric(name="track_frames", label="frames in which a landmark was found, median"),
+        Metric(name="track_keyframes", label="keyframes that see a landmark, median"),
         count("map_lines", "lines of the map"),
         *(count(name, f"{name[6:-3]}, ms per frame", 1) for name in sorted(stages)),
     ]

@@ -113,6 +113,11 @@ class LandmarkMap:
         return self._reference[: self._count]
 
     @property
+    def found(self) -> Indices:
+        """In how many frames (L,) each landmark was found, the one that it was made in included."""
+        return self._found[: self._count]
+
+    @property
     def serials(self) -> Indices:
         """The running number (L,) of the landmark in each row, from 0; never given twice."""
         return self._serials[: self._count]
