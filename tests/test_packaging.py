@@ -239,6 +239,7 @@ ROOMS = {
         {"loops", "mapping"},
         {"tracking"},
         {"output"},
+        {"engine"},
         {"system"},
         {"runner"},
     ),

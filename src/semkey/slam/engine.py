@@ -1,0 +1,199 @@
+"""The algorithm: one observed frame after the other is located in a map, which grows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.slam.config import image_scale
+from semkey.slam.frames.depth import is_constant
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.frames.sensing import CameraSensor
+from semkey.slam.loops.closing import LoopCloser
+from semkey.slam.loops.place_recognition import PlaceRecognition
+from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.mapping.local_mapping import LocalMapping
+from semkey.slam.records import FrameRecord, FrameStatus, LoopRecord, TrackedFrame
+from semkey.slam.result import SlamResult
+from semkey.slam.timing import StageTimer
+from semkey.slam.tracking.outcomes import (
+    kept_record,
+    landmarks_of_keypoints,
+    located_record,
+    lost_record,
+    start_record,
+)
+from semkey.slam.tracking.starting import make_starter
+from semkey.slam.tracking.tracker import Location, Tracker
+
+Array = NDArray[np.float64]
+
+# In a frame in which something contradicts the map, only so near to what agrees with it do new landmarks begin.
+_UNCONTESTED_PX = 30.0
+
+
+class SlamEngine:
+    """Locates observed frames and maps what they show; :class:`semkey.slam.system.Slam` is what a user sees of it.
+
+    Args:
+        result: the run so far, with its map and settings; both grow.
+        sensor: the kind of camera.
+        timer: where the time per stage is added up.
+        realtime: take over what is computed in the background as soon as it is there.
+    """
+
+    def __init__(
+        self, result: SlamResult, slam_map: SlamMap, sensor: CameraSensor, timer: StageTimer, *, realtime: bool
+    ) -> None:
+        config = result.config
+        self.result = result
+        self._map = slam_map
+        self._camera = slam_map.camera
+        self._timer = timer
+        with_scale = not sensor.is_metric
+        self._places = PlaceRecognition(
+            slam_map,
+            config.loops,
+            ransac_error_px=config.tracking.ransac_error_px,
+            with_scale=with_scale,
+            seed=config.seed,
+        )
+        self._loops = LoopCloser(slam_map, config.loops, with_scale=with_scale)
+        self._adjusted_after_loops = config.loops.adjusted_keyframes
+        self._tracker = Tracker(slam_map, self._places, config, sensor, timer)
+        self._tracker.resume(result.frames)
+        self._mapping = LocalMapping(
+            slam_map,
+            sensor.map_config,
+            timer,
+            realtime=realtime,
+            triangulation=config.mono if sensor.triangulates else None,
+            distortion_sigma=sensor.distortion_sigma,
+        )
+        self._starter = make_starter(slam_map, self._mapping, config, sensor, timer)
+        self._doubted_frame = -2
+
+    def track(self, frame: ObservedFrame) -> TrackedFrame:
+        """The pipeline: predict, locate, decide on a keyframe, map, adjust, close loops."""
+        tracker, mapping = self._tracker, self._mapping
+        if not self._map.keyframes:
+            return self._start(frame, np.eye(4), tracker.submap)
+        mapping.before_frame()
+        tracker.follow_map()
+
+        prediction = tracker.predict(frame.timestamp)
+        location = tracker.locate(frame, prediction)
+        if location is None:
+            if is_constant(frame.depth):
+                self._doubt_depth(frame.index, "is the same everywhere, and what the image shows contradicts that")
+            return self._lose(frame)
+        self._starter.reset()
+        factor = location.placement.depth_factor
+        if factor is not None:
+            self._doubt_depth(frame.index, f"is {factor:.2f} times what the map says: it is not used")
+            frame = frame.without_depth()
+        if location.placement.is_contested:
+            # What fills much of the view and contradicts the established landmarks gives no landmarks.
+            agreeing = location.placement.inlier_associations.keypoint_indices
+            frame = frame.with_depth_near(agreeing, _UNCONTESTED_PX * image_scale(self._camera))
+
+        keyframe: Keyframe | None = None
+        loop: LoopRecord | None = None
+        if not self._map.is_fixed and tracker.wants_keyframe(frame, location):
+            mapping.before_keyframe()
+            pose = tracker.place_again(frame, location)
+            parent = tracker.last_reference
+            keyframe = mapping.add_keyframe(frame, pose, location.found, submap=location.submap, parent=parent)
+            tracker.take_keyframe(keyframe, location)
+            mapping.after_keyframe(keyframe.id)
+        tracker.advance(frame, location, keyframe)
+        if keyframe is not None:
+            loop = self._close_loop(keyframe)
+        return self._return_located(frame, location, keyframe, loop)
+
+    def skip(self, index: int, timestamp: float) -> TrackedFrame:
+        """Take in that a frame could not be read; the camera is taken to have moved on as before."""
+        return self._return_without_pose(lost_record(index, timestamp, self._tracker.submap, keypoints=None))
+
+    def finish(self) -> None:
+        """Adjust the whole map once more."""
+        if not self._map.is_fixed:
+            self._mapping.finish()
+
+    def close(self) -> None:
+        """End the process for bundle adjustment."""
+        self._mapping.close()
+
+    # -- parts of the pipeline -----------------------------------------------------------------------------------
+
+    def _doubt_depth(self, index: int, what: str) -> None:
+        """Say what is wrong with the depth of a frame, once for frames in a row."""
+        if index != self._doubted_frame + 1:
+            self.result.problems.append(f"frame {index}: its depth {what}")
+        self._doubted_frame = index
+
+    def _start(self, frame: ObservedFrame, T_world_cam: Array, submap: int) -> TrackedFrame:
+        """Begin a submap, if the frame is enough for that."""
+        keyframes = self._starter.begin(frame, T_world_cam, submap)
+        if not keyframes:
+            return self._return_lost(frame)
+        tracker, last = self._tracker, keyframes[-1]
+        tracker.start(keyframes)
+        late = [start_record(keyframe) for keyframe in keyframes[:-1]]
+        for earlier in self._starter.between:
+            location = tracker.locate_between(earlier, keyframes)
+            if location is not None:
+                late.append(located_record(earlier, location))
+        record, landmark_ids = start_record(last), last.landmark_ids.copy()
+        self._mapping.after_keyframe(last.id)
+        return self._return(TrackedFrame(record=record, status="tracking", landmark_ids=landmark_ids, late=tuple(late)))
+
+    def _close_loop(self, keyframe: Keyframe) -> LoopRecord | None:
+        """See whether a new keyframe shows a place again, and correct the map if it does."""
+        with self._timer.stage("loops"):
+            match = self._places.find_loop(keyframe)
+        if match is None:
+            return None
+        scale = keyframe.scale
+        self._mapping.settle()
+        with self._timer.stage("loops"):
+            loop = self._loops.correct(match)
+        self._tracker.follow_correction(keyframe, keyframe.scale / scale)
+        self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        return loop
+
+    def _lose(self, frame: ObservedFrame) -> TrackedFrame:
+        """Go on without a pose, or with a new submap where the camera was last seen if that lasts too long."""
+        self._tracker.lose(frame.timestamp)
+        if not self._map.is_fixed and self._tracker.gives_up(frame.timestamp):
+            return self._start(frame, self._tracker.last_pose, self._map.next_submap)
+        return self._return_lost(frame)
+
+    # -- what is returned for a frame ----------------------------------------------------------------------------
+
+    def _return_located(
+        self, frame: ObservedFrame, location: Location, keyframe: Keyframe | None, loop: LoopRecord | None
+    ) -> TrackedFrame:
+        status: FrameStatus = "relocalised" if location.method == "relocalised" else "tracking"
+        if keyframe is None:
+            record, landmark_ids = located_record(frame, location), landmarks_of_keypoints(frame, location)
+        else:
+            T_keyframe_cam = self._map.relative_pose(keyframe.id, keyframe.T_world_cam)
+            record, landmark_ids = kept_record(keyframe, location, T_keyframe_cam), keyframe.landmark_ids.copy()
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
+
+    def _return_lost(self, frame: ObservedFrame) -> TrackedFrame:
+        keypoints = len(frame)
+        return self._return_without_pose(
+            lost_record(frame.index, frame.timestamp, self._tracker.submap, keypoints=keypoints), keypoints
+        )
+
+    def _return_without_pose(self, record: FrameRecord, keypoints: int = 0) -> TrackedFrame:
+        status: FrameStatus = "lost" if self._map.keyframes else "initialising"
+        landmark_ids = np.full(keypoints, -1, dtype=np.int64)
+        return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids))
+
+    def _return(self, tracked: TrackedFrame) -> TrackedFrame:
+        self.result.add(tracked)
+        return tracked
