@@ -48,8 +48,9 @@ def test_a_shift_by_parts_of_a_pixel_is_measured_without_bias(disparity: float) 
     found = match_rows(_grid(), _view(texture, 0.0), _view(texture, disparity))
     errors = (found.disparity - disparity)[found.disparity > 0]
     assert len(errors) > 0.95 * len(_grid())
-    assert abs(np.median(errors)) < 0.02
-    assert np.quantile(np.abs(errors), 0.95) < 0.1
+    assert abs(np.median(errors)) < 0.01
+    assert abs(np.mean(errors)) < 0.005
+    assert np.quantile(np.abs(errors), 0.95) < 0.06
 
 
 def test_exposure_of_the_right_camera_does_not_matter() -> None:
@@ -172,3 +173,5 @@ def test_motorcycle_pair_agrees_with_its_ground_truth() -> None:
     errors = (found.disparity - truth[y, x])[smooth]
     assert np.median(np.abs(errors)) < 0.15
     assert np.mean(np.abs(errors) < 3 * found.sigma[smooth]) > 0.8
+    # 200 errors of 0.15 px: what is left of them in the mean is no more than chance leaves.
+    assert abs(np.mean(errors[np.abs(errors) < 1])) < 0.02

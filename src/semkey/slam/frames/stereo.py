@@ -10,16 +10,19 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import StereoConfig
+from semkey.slam.frames.row_search import whole_disparities
 
 Array = NDArray[np.float64]
 
-# Correlation changes its sign of curvature within about a pixel: from a start within one, three steps reach the top.
-_REFINEMENT_STEPS = 4
+# Correlation changes its sign of curvature within about a pixel: from a start within half a pixel, three steps reach
+# the top.
+_REFINEMENT_STEPS = 3
 _MAX_CORRECTION_PX = 1.0
 # Measured against the true disparities of Middlebury's motorcycle: what the correlation promises holds up to a factor
 # (neighbouring pixels share their errors, surfaces are slanted), and never below a floor.
@@ -27,6 +30,8 @@ _SIGMA_FACTOR = 4.0
 _SMALLEST_SIGMA_PX = 0.08
 # Slopes below this (of patches with unit norm, per pixel) locate nothing.
 _SMALLEST_INFORMATION = 1e-6
+# Patches may lie so far beyond the image, whose border then goes on, pixels.
+_READING_MARGIN = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,10 +93,10 @@ def match_rows(
 ) -> Disparities:
     """Find keypoints of the left image of a rectified pair in the right one, along their rows.
 
-    The patch around a keypoint is compared with all patches of its row by normalised correlation (independent of gain
-    and offset of the exposure); the best one has to lead back to the keypoint when searched for in the left image.
-    The whole pixel is refined by Gauss-Newton on the difference of the normalised patches; a parabola through three
-    correlations would be drawn to whole pixels by up to 0.06 px.
+    Whole pixels are those of :func:`semkey.slam.frames.row_search.whole_disparities`. They are refined by Gauss-Newton
+    on the difference of the normalised patches, with the mean of both patches' slopes (efficient second-order
+    minimisation, Benhimane and Malis 2004); a parabola through three correlations would be drawn to whole pixels by
+    up to 0.06 px.
 
     Args:
         keypoints: (N, 2) pixels in the left image; those outside it find nothing.
@@ -107,46 +112,20 @@ def match_rows(
     if left.shape != right.shape:
         raise InputError(f"the images of a stereo pair have shapes {left.shape} and {right.shape}, expected the same")
     grey_left, grey_right = _grey(left), _grey(right)
-    height, width = grey_left.shape
-    span = max(1, round(config.max_disparity_share * width))
-    size = config.window_px
-
-    disparity = np.full(len(pixels), np.nan)
-    for k, (x, y) in enumerate(pixels):
-        if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
-            continue
-        # The scores' columns stand for disparities span, ..., 1, 0; those whose point lies outside are no candidates.
-        scores = _row_scores(grey_left, grey_right, x, y, x - span / 2, span, size)
-        first = max(0, int(np.ceil(span - x)))
-        best = first + int(np.argmax(scores[first:]))
-        if scores[best] < config.min_correlation or best == first:
-            continue
-        candidate = float(span - best)
-        scores = _row_scores(grey_right, grey_left, x - candidate, y, x - candidate + span / 2, span, size)
-        inside = int(np.floor(width - 1 - (x - candidate))) + 1
-        if abs(float(np.argmax(scores[:inside])) - candidate) <= config.left_right_px:
-            disparity[k] = candidate
-    return _refine(grey_left, grey_right, pixels, disparity, config)
+    start = whole_disparities(
+        grey_left,
+        grey_right,
+        pixels,
+        span=max(1, round(config.max_disparity_share * grey_left.shape[1])),
+        size=config.window_px,
+        min_correlation=config.min_correlation,
+        left_right_px=config.left_right_px,
+    )
+    return _refine(grey_left.astype(np.float32), grey_right.astype(np.float32), pixels, start, config)
 
 
-def _grey(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    return grey.astype(np.float32)
-
-
-def _row_scores(
-    reference: NDArray[np.float32],
-    searched: NDArray[np.float32],
-    x: float,
-    y: float,
-    middle: float,
-    span: int,
-    size: int,
-) -> NDArray[np.float32]:
-    """Correlations (span + 1,) of the patch at (x, y) with those at ``middle - span / 2, ..., middle + span / 2``."""
-    patch = cv2.getRectSubPix(reference, (size, size), (x, y))
-    strip = cv2.getRectSubPix(searched, (span + size, size), (middle, y))
-    return cv2.matchTemplate(strip, patch, cv2.TM_CCOEFF_NORMED)[0]
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image, dtype=np.uint8)
 
 
 def _refine(
@@ -157,15 +136,17 @@ def _refine(
     known = np.flatnonzero(np.isfinite(start))
     if not len(known):
         return Disparities(disparity=disparity, sigma=sigma, correlation=correlation)
-    radius = config.window_px // 2
     x, y = pixels[known].T
-    wanted, _ = _normalised(_patches(left, x, y, radius))
+    rows = np.rint(y).astype(np.int64)
+    images = [_RowReader(image, config.window_px) for image in (left, right)]
+    wanted, slope = images[0].read(x, rows)
     d = start[known].copy()
     for _ in range(_REFINEMENT_STEPS):
-        seen, slope = _patch_and_slope(right, x - d, y, radius)
-        information = np.maximum((slope**2).sum(axis=1), _SMALLEST_INFORMATION)
-        d += np.clip(((seen - wanted) * slope).sum(axis=1) / information, -0.5, 0.5)
-    seen, slope = _patch_and_slope(right, x - d, y, radius)
+        seen, slope_seen = images[1].read(x - d, rows)
+        both = slope + slope_seen
+        information = np.maximum((both**2).sum(axis=1), _SMALLEST_INFORMATION)
+        d += np.clip(2 * ((seen - wanted) * both).sum(axis=1) / information, -0.5, 0.5)
+    seen, _ = images[1].read(x - d, rows)
     information = np.maximum((slope**2).sum(axis=1), _SMALLEST_INFORMATION)
     score = (seen * wanted).sum(axis=1)
     # |seen - wanted|^2 = 2 - 2 score is the sum of the squared errors of all pixels of a patch.
@@ -177,33 +158,41 @@ def _refine(
     return Disparities(disparity=disparity, sigma=sigma, correlation=correlation)
 
 
-def _patch_and_slope(image: NDArray[np.float32], x: Array, y: Array, radius: int) -> tuple[Array, Array]:
-    """Normalised patches (M, S^2) at (x, y), each (M,), and their derivatives along x in the normalised space."""
-    patches, norm = _normalised(_patches(image, x, y, radius))
-    slope = _patches(image, x + 0.5, y, radius) - _patches(image, x - 0.5, y, radius)
-    slope = (slope - slope.mean(axis=1, keepdims=True)) / norm
-    return patches, slope - patches * (patches * slope).sum(axis=1, keepdims=True)
+class _RowReader:
+    """Reads patches of an image at fractions of a pixel along its rows, by cubic convolution (Keys 1981, a = -1/2).
 
+    OpenCV's ``remap`` would read at multiples of 1/32 px.
 
-def _patches(image: NDArray[np.float32], x: Array, y: Array, radius: int) -> Array:
-    """Patches (M, S^2) around (x, y), each (M,), read bicubically."""
-    offsets = np.arange(-radius, radius + 1)
-    shape = (len(x), len(offsets), len(offsets))
-    columns = np.broadcast_to(x[:, None, None] + offsets[None, None, :], shape).reshape(len(x), -1)
-    rows = np.broadcast_to(y[:, None, None] + offsets[None, :, None], shape).reshape(len(x), -1)
-    # OpenCV takes maps of at most 32766 rows: far more keypoints than an image has.
-    values = cv2.remap(
-        image,
-        columns.astype(np.float32),
-        rows.astype(np.float32),
-        cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return values.astype(np.float64)
+    Args:
+        image: (H, W) float32.
+        size: side of the patches, odd.
+    """
 
+    def __init__(self, image: NDArray[np.float32], size: int) -> None:
+        self._size = size
+        m = size // 2 + _READING_MARGIN
+        padded = cv2.copyMakeBorder(image, m, m, m, m, cv2.BORDER_REPLICATE)
+        self._windows = sliding_window_view(padded, (size, size + 3))
+        self._width = image.shape[1]
 
-def _normalised(patches: Array) -> tuple[Array, Array]:
-    """Patches (M, S^2) with mean 0 and norm 1, and the norms (M, 1) before."""
-    centred = patches - patches.mean(axis=1, keepdims=True)
-    norm = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
-    return centred / norm, norm
+    def read(self, x: Array, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Patches (M, S^2) around (x, row), with mean 0 and norm 1, and their derivatives by x, normalised likewise."""
+        first = np.floor(x)
+        t = (x - first).astype(np.float32)[:, None, None]
+        columns = np.clip(first.astype(np.int64), -_READING_MARGIN + 1, self._width + _READING_MARGIN - 3)
+        windows = self._windows[rows + _READING_MARGIN, columns + _READING_MARGIN - 1]
+        weights = (
+            t * (-0.5 + t * (1 - 0.5 * t)),
+            1 + t * t * (1.5 * t - 2.5),
+            t * (0.5 + t * (2 - 1.5 * t)),
+            t * t * (0.5 * t - 0.5),
+        )
+        slopes = (-0.5 + t * (2 - 1.5 * t), t * (4.5 * t - 5), 0.5 + t * (4 - 4.5 * t), t * (1.5 * t - 1))
+        parts = [windows[:, :, k : k + self._size] for k in range(4)]
+        patches = sum(weight * part for weight, part in zip(weights, parts, strict=True)).reshape(len(x), -1)
+        slope = sum(weight * part for weight, part in zip(slopes, parts, strict=True)).reshape(len(x), -1)
+        patches = patches - patches.mean(axis=1, keepdims=True)
+        norm = np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-6)
+        patches = patches / norm
+        slope = (slope - slope.mean(axis=1, keepdims=True)) / norm
+        return patches, slope - patches * (patches * slope).sum(axis=1, keepdims=True)
