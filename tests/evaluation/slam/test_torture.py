@@ -12,10 +12,10 @@ from command_line import Run
 from semkey.datasets import FrameSequence, open_sequence
 from semkey.errors import ConfigError
 from semkey.evaluation.slam.torture import faults
-from semkey.evaluation.slam.torture.cases import CASES, cases_named
+from semkey.evaluation.slam.torture.cases import CASES, Case, cases_named
 from semkey.evaluation.slam.torture.edited import Step
-from semkey.evaluation.slam.torture.judging import judge
-from semkey.evaluation.slam.torture.run import run_torture
+from semkey.evaluation.slam.torture.judging import Verdict, judge
+from semkey.evaluation.slam.torture.run import CaseResult, run_torture
 from semkey.evaluation.slam.torture.wallpaper import PERIOD, WallpaperSequence
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, make_transform, so3_exp
@@ -223,3 +223,49 @@ def test_the_command_writes_a_table_and_a_report(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "frames 20 to 39 black" in page
     assert "data:image/png" in page
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same(
+    room: FrameSequence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    interrupts = {"one frame a second"}
+
+    def run(case: Case, features: str, *_: object, **__: object) -> CaseResult:
+        if case.name in interrupts:
+            interrupts.clear()
+            raise KeyboardInterrupt
+        ran.append(case.name)
+        verdict = Verdict(
+            states=np.array(["ok", "none", "wrong"]),
+            errors_m=np.array([0.0, np.nan, np.inf]),
+            errors_deg=np.array([1.0, np.nan, np.inf]),
+        )
+        evidence = np.array([np.nan, np.nan, -7.25])
+        return CaseResult(
+            case=case.name,
+            features=features,
+            right=case.right,
+            verdict=verdict,
+            submaps=2,
+            remarks=("frame 1: dark",),
+            evidence=evidence,
+        )
+
+    monkeypatch.setattr("semkey.evaluation.slam.torture.run.run_case", run)
+    names = ["standing still", "one frame a second"]
+
+    def torture(seed: int = 0) -> list[CaseResult]:
+        return run_torture(["orb"], cases=names, room=room, out=tmp_path, seed=seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        torture()
+    assert ran == ["standing still"]
+    first = torture()
+    assert ran == names
+    again = torture()
+    assert ran == names
+    assert [result.to_json() for result in again] == [result.to_json() for result in first]
+    assert again[0].to_json()["states"] == "o-w"
+    torture(seed=1)  # another run is not answered by this one
+    assert ran == names * 2

@@ -159,7 +159,7 @@ def _torture(
 
     if data and len(data) != 2:
         raise ConfigError(f"--torture takes no sequences, or two of different places; got {len(data)}")
-    with progress_bar() as progress:
+    with resumable(), progress_bar() as progress:
         results = run_torture(
             split_names(features, "--features"),
             cases=None if cases is None else split_names(cases, "--cases"),
@@ -168,6 +168,7 @@ def _torture(
             device=device,
             weights=weights,
             seed=seed,
+            out=out,
             progress=progress,
         )
     write_torture(results, out, environment=environment(context, device))

@@ -1,8 +1,9 @@
-"""Runs of all cases with several features, one after the other in this process."""
+"""Runs of all cases with several features, one after the other in this process; each is kept, so that runs go on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ import numpy as np
 
 from semkey.datasets import FrameSequence, open_sequence
 from semkey.errors import ConfigError, InputError
+from semkey.evaluation.running.code import code_hash
+from semkey.evaluation.running.pair_runner import ROWS_FOLDER
+from semkey.evaluation.running.results import Row
+from semkey.evaluation.running.row_store import RowStore, content_key
+from semkey.evaluation.slam.code import code_of
+from semkey.evaluation.slam.methods import SlamMethod, create_slam_methods
 from semkey.evaluation.slam.rooms import render_rooms
 from semkey.evaluation.slam.torture.cases import ROOM, ROOM_FRAMES, Case, cases_named
 from semkey.evaluation.slam.torture.judging import WRONG_M, WRONG_REAL_M, Verdict, judge
@@ -18,6 +25,10 @@ from semkey.extractors import Extractor, create_extractor
 from semkey.slam import SlamConfig, run_slam
 
 Progress = Callable[[int, int, str], None]
+
+KIND = "slam-torture"
+_CODE = ("evaluation/slam/torture", "rendering", "images")
+_LETTERS = {"ok": "o", "wrong": "w", "lost": "l", "none": "-"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +55,6 @@ class CaseResult:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready figures, with one letter per frame: o(k), w(rong), l(ost), - (lost, and rightly so)."""
-        letters = {"ok": "o", "wrong": "w", "lost": "l", "none": "-"}
         return {
             "case": self.case,
             "features": self.features,
@@ -56,9 +66,38 @@ class CaseResult:
             "worst_m": None if np.isinf(self.verdict.worst_m) else round(self.verdict.worst_m, 4),
             "submaps": self.submaps,
             "remarks": list(self.remarks),
-            "states": "".join(letters[state] for state in self.verdict.states),
+            "states": "".join(_LETTERS[state] for state in self.verdict.states),
             "log10_nfa": [None if np.isnan(value) else round(float(value), 1) for value in self.evidence],
         }
+
+    def to_row(self) -> Row:
+        """Everything, as a row store keeps it; see :meth:`from_row`."""
+        return {
+            "name": self.case,
+            "states": [str(state) for state in self.verdict.states],
+            "errors_m": self.verdict.errors_m.tolist(),
+            "errors_deg": self.verdict.errors_deg.tolist(),
+            "submaps": self.submaps,
+            "remarks": list(self.remarks),
+            "log10_nfa": self.evidence.tolist(),
+        }
+
+    @classmethod
+    def from_row(cls, row: Row, case: Case, features: str) -> CaseResult:
+        """What :meth:`to_row` made a row of."""
+        return cls(
+            case=case.name,
+            features=features,
+            right=case.right,
+            verdict=Verdict(
+                states=np.array(row["states"], dtype=np.str_),
+                errors_m=np.array(row["errors_m"], dtype=np.float64),
+                errors_deg=np.array(row["errors_deg"], dtype=np.float64),
+            ),
+            submaps=row["submaps"],
+            remarks=tuple(row["remarks"]),
+            evidence=np.array(row["log10_nfa"], dtype=np.float64),
+        )
 
 
 def run_torture(
@@ -71,6 +110,7 @@ def run_torture(
     device: str = "auto",
     weights: Sequence[Path] = (),
     seed: int = 0,
+    out: Path | None = None,
     progress: Progress | None = None,
 ) -> list[CaseResult]:
     """Run cases with every kind of features.
@@ -85,30 +125,66 @@ def run_torture(
         device: where networks run.
         weights: folders where released weights are looked for first.
         seed: of RANSAC.
+        out: a folder where the result of each run is kept (``OUT/rows/FEATURES/slam-torture.jsonl``): a later call with
+            the same settings, sequences and code takes those that are there. None keeps nothing.
         progress: told about every run.
 
     Raises:
+        InputError: the folder cannot be written to.
         ConfigError: unknown case or features, or a case that needs places that are not there.
     """
     chosen = cases_named(cases)
     if cases is not None and len(places) < 2 and any(case.real for case in chosen):
         raise ConfigError("cases of two real rooms need two sequences with depth and ground truth")
     chosen = [case for case in chosen if not case.real or len(places) >= 2]
-    extractors = [create_extractor(name, max_keypoints=keypoints, device=device, weights=weights) for name in features]
+    methods = create_slam_methods(features, keypoints=keypoints, device=device, weights=weights)
     if room is None and any(not case.real for case in chosen):
         path = render_rooms([ROOM], frames=ROOM_FRAMES, progress=progress)[ROOM]
         room = open_sequence(path)
+    extractors: dict[str, Extractor] = {}
     results: list[CaseResult] = []
-    total = len(chosen) * len(extractors)
-    for case in chosen:
-        for name, extractor in zip(features, extractors, strict=True):
-            if progress is not None:
-                progress(len(results), total, f"{case.name}, {name}")
-            sources = list(places) if case.real else [room] if room is not None else []
-            results.append(run_case(case, name, extractor, sources, seed=seed))
+    total = len(chosen) * len(methods)
+    with ExitStack() as stack:
+        stores: dict[str, RowStore] = {}
+        if out is not None:
+            for method in methods:
+                store = RowStore(out / ROWS_FOLDER, method.name, KIND, _key(method, room, places, seed))
+                stores[method.name] = stack.enter_context(store)
+        for case in chosen:
+            for method in methods:
+                if progress is not None:
+                    progress(len(results), total, f"{case.name}, {method.name}")
+                kept = stores.get(method.name)
+                if kept is not None and case.name in kept:
+                    results.append(CaseResult.from_row(kept[case.name], case, method.name))
+                    continue
+                if method.name not in extractors:
+                    extractors[method.name] = create_extractor(
+                        method.name, max_keypoints=keypoints, device=device, weights=weights
+                    )
+                sources = list(places) if case.real else [room] if room is not None else []
+                results.append(run_case(case, method.name, extractors[method.name], sources, seed=seed))
+                if kept is not None:
+                    kept.append(results[-1].to_row())
     if progress is not None:
         progress(total, total, "")
     return results
+
+
+def _key(method: SlamMethod, room: FrameSequence | None, places: Sequence[FrameSequence], seed: int) -> str:
+    """A hash of everything that the rows of one kind of features depend on, but for the pixels of the images."""
+    content = {
+        "kind": KIND,
+        "method": method.fingerprint,
+        "seed": seed,
+        "sources": [
+            [source.name, len(source), float(source.timestamps.sum()), repr(source.camera)]
+            for source in (room, *places)
+            if source is not None
+        ],
+        "code": [code_of(method), code_hash(_CODE)],
+    }
+    return content_key(content, ())
 
 
 def run_case(
