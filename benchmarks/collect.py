@@ -1,7 +1,8 @@
 """Results of `benchmarks/run.sh`: into benchmarks/results, without rows of pairs, and into the tables of the docs.
 
-    python benchmarks/collect.py runs/benchmarks      # take over the results of a run
-    python benchmarks/collect.py                      # only write the tables anew
+    python benchmarks/collect.py runs/benchmarks              # take over the results of a run
+    python benchmarks/collect.py runs/new --only compact      # of these methods alone: the others stay as they are
+    python benchmarks/collect.py                              # only write the tables anew
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in README.md and some pages of docs. One whose
 results are not there stays as it is.
@@ -9,16 +10,16 @@ results are not there stays as it is.
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from semkey.evaluation.report.tables import overview
-from semkey.evaluation.running.results import Evaluation, SetResult
+from semkey.evaluation.running.results import Evaluation, SetResult, plain
 from semkey.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,8 +66,8 @@ SEQUENCES = {
 HEADLINE = ("compact", "nano", "aliked-n16", "aliked-n16rot", "aliked-t16", "xfeat", "sift", "orb")
 
 
-def collect(run: Path) -> None:
-    """Copy the results of a run without their rows, which are large."""
+def collect(run: Path, only: Sequence[str] = (), folder: Path = RESULTS) -> None:
+    """Copy the results of a run without their rows, which are large; of some methods alone, or of all."""
     for kind in KINDS:
         source = run / kind / "results.json"
         if source.exists():
@@ -75,9 +76,33 @@ def collect(run: Path) -> None:
                 method: {name: replace(result, rows=(), curves={}) for name, result in sets.items()}
                 for method, sets in evaluation.results.items()
             }
-            target = RESULTS / f"{kind}.json"
-            replace(evaluation, results=results, curve_labels={}).write(target)
+            target = folder / f"{kind}.json"
+            found = replace(evaluation, results=results, curve_labels={})
+            (joined(Evaluation.read(target), found, only) if only else found).write(target)
             atomic_write_text(target, without_folders(target.read_text(encoding="utf-8"), run))
+
+
+def joined(stored: Evaluation, found: Evaluation, only: Sequence[str]) -> Evaluation:
+    """What is stored, with some methods measured anew; when and how is kept beside the environment of the others.
+
+    Raises:
+        SystemExit: another protocol, or other sets: the numbers could not stand beside each other.
+    """
+    names = [name for name in found.results if name.split("+")[0] in only]
+    if (stored.kind, plain(stored.options)) != (found.kind, plain(found.options)) or not names:
+        raise SystemExit(f"{stored.kind}: not measured as what is stored: {stored.options}; {found.options}")
+    for name in names:
+        if set(found.results[name]) != set(stored.sets):
+            raise SystemExit(f"{stored.kind}: {name} was measured on {', '.join(found.results[name])}")
+    later = {name: {key: found.environment.get(key) for key in ("started", "command")} for name in names}
+    known = {metric.name for metric in stored.metrics}
+    return replace(
+        stored,
+        environment={**stored.environment, "later": {**stored.environment.get("later", {}), **later}},
+        methods={**stored.methods, **{name: found.methods[name] for name in names}},
+        results={**stored.results, **{name: found.results[name] for name in names}},
+        metrics=[*stored.metrics, *(metric for metric in found.metrics if metric.name not in known)],
+    )
 
 
 def without_folders(text: str, run: Path) -> str:
@@ -399,8 +424,12 @@ def pages(results: Path = RESULTS) -> Mapping[Path, str]:
 
 def main() -> None:
     """Collect and write."""
-    if len(sys.argv) > 1:
-        collect(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--only", default="", help="methods between commas, each also with +lines")
+    args = parser.parse_args()
+    if args.run:
+        collect(args.run, [name for name in args.only.split(",") if name])
     for page, text in pages().items():
         atomic_write_text(page, text)
 

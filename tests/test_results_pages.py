@@ -54,6 +54,31 @@ def test_results_are_of_the_shipped_weights(collect: ModuleType) -> None:
         assert "compact" in methods, source.name
 
 
+def test_one_method_is_measured_anew_and_the_others_stay(collect: ModuleType, tmp_path: Path) -> None:
+    slam_results(tmp_path / "stored")
+    slam_results(tmp_path / "run")
+    (tmp_path / "run" / "lines").mkdir()
+    (tmp_path / "run" / "lines.json").rename(tmp_path / "run" / "lines" / "results.json")
+    found = json.loads((tmp_path / "run" / "lines" / "results.json").read_text())
+    found["environment"] = {"command": "semkey eval slam", "started": "today", "cpu": "another"}
+    for method in found["results"].values():
+        method["cabinet"]["metrics"]["ate_rmse_m"] = 0.5
+    del found["methods"]["compact+lines"], found["results"]["compact+lines"]
+    (tmp_path / "run" / "lines" / "results.json").write_text(json.dumps(found))
+    collect.collect(tmp_path / "run", ["compact"], tmp_path / "stored")
+    before = json.loads((tmp_path / "stored" / "slam.json").read_text())
+    after = json.loads((tmp_path / "stored" / "lines.json").read_text())
+    assert "later" not in before["environment"]
+    assert after["results"]["compact"]["cabinet"]["metrics"]["ate_rmse_m"] == 0.5
+    assert after["results"]["compact+lines"]["cabinet"]["metrics"]["ate_rmse_m"] == 0.03
+    assert after["environment"]["later"]["compact"] == {"started": "today", "command": "semkey eval slam"}
+    assert "cpu" not in after["environment"]
+    found["options"] = {"runs": 1}
+    (tmp_path / "run" / "lines" / "results.json").write_text(json.dumps(found))
+    with pytest.raises(SystemExit, match="not measured as what is stored"):
+        collect.collect(tmp_path / "run", ["compact"], tmp_path / "stored")
+
+
 def test_results_name_no_folders_of_a_machine(collect: ModuleType, tmp_path: Path) -> None:
     text = f'"semkey eval trajectory {tmp_path}/a.txt {ROOT}/b.txt ../shared/c --out runs/d"'
     expected = '"semkey eval trajectory runs/benchmarks/a.txt ./b.txt ../shared/c --out runs/d"'
