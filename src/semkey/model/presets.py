@@ -35,11 +35,14 @@ class Preset:
         name: what the user calls it.
         summary: one line for ``semkey info``.
         sha256: of the weights file, hex; checked at every load.
+        same_descriptors: SHA-256 of earlier weights, whose descriptors, of points and of places, are the same bit for
+            bit: only where keypoints are found has changed, so maps made with them are good for these weights too.
     """
 
     name: str
     summary: str
     sha256: str
+    same_descriptors: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -51,7 +54,21 @@ class Preset:
 def presets() -> dict[str, Preset]:
     """The detectors that ship with the package, by name (from ``weights/manifest.json``)."""
     manifest = json.loads(files("semkey").joinpath("weights", "manifest.json").read_text(encoding="utf-8"))
-    return {name: Preset(name=name, summary=row["summary"], sha256=row["sha256"]) for name, row in manifest.items()}
+    return {
+        name: Preset(
+            name=name,
+            summary=row["summary"],
+            sha256=row["sha256"],
+            same_descriptors=tuple(row.get("same_descriptors", ())),
+        )
+        for name, row in manifest.items()
+    }
+
+
+def have_same_descriptors(first: str | None, second: str | None) -> bool:
+    """Whether two weights, by the SHA-256 of their files, give the same descriptors as far as semkey knows."""
+    families = ({preset.sha256, *preset.same_descriptors} for preset in presets().values())
+    return first == second or any({first, second} <= family for family in families)
 
 
 def load_detector(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semkey.errors import ConfigError, InputError
+from semkey.model.presets import Preset
 from semkey.slam import SlamConfig, SlamInterrupted, SlamResult, run_slam
 from semkey.slam.events import FrameEvent, SlamListener
 from semkey.slam.output.colors import LandmarkColors
@@ -222,6 +223,18 @@ def test_a_header_without_something_is_refused(tmp_path: Path, key: str) -> None
     write_map_file(tmp_path / "x.semkey", MapFile(header=header, arrays=content.arrays))
     with pytest.raises(InputError, match=r"x\.semkey: the map's header cannot be used"):
         load_session(tmp_path / "x.semkey")
+
+
+def test_maps_of_earlier_weights_with_the_same_descriptors_stay_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"points": Preset(name="points", summary="", sha256="cc", same_descriptors=("aa", "bb"))}
+    monkeypatch.setattr("semkey.model.presets.presets", lambda: known)
+    session = Session(result=run(noisy_world(3)), feature_settings={"weights_sha256": "aa"})
+    for sha256 in ("bb", "cc"):
+        check_features(session, "room.semkey", "points", {"weights_sha256": sha256})
+    with pytest.raises(ConfigError, match="other weights"):
+        check_features(session, "room.semkey", "points", {"weights_sha256": "dd"})
+    with pytest.raises(ConfigError, match="other weights"):
+        check_features(session, "room.semkey", "points", {})
 
 
 def test_features_and_settings_must_be_those_of_the_map() -> None:

@@ -183,8 +183,10 @@ def check_features(session: Session, path: str | Path, name: str, settings: Mapp
     """Refuse features whose descriptors cannot be compared with those of a map.
 
     Raises:
-        ConfigError: another method, other weights, or other global descriptors.
+        ConfigError: another method, weights with other descriptors, or other global descriptors.
     """
+    from semkey.model.presets import have_same_descriptors
+
     stored = session.result.features
     for key, usual in (("places", None), ("place", "trained")):
         if session.feature_settings.get(key, usual) != settings.get(key, usual):
@@ -195,7 +197,7 @@ def check_features(session: Session, path: str | Path, name: str, settings: Mapp
         return
     if stored != name:
         raise ConfigError(f"{path}: the map was made with --features {stored}, not {name}")
-    if old != new:
+    if not have_same_descriptors(old, new):
         raise ConfigError(f"{path}: the map was made with other weights of {name}, with SHA-256 {old}, not {new}")
 
 
