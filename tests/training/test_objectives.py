@@ -17,7 +17,7 @@ from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 from semkey.training.config import TrainConfig
 from semkey.training.objectives.imitation import Guide
 from semkey.training.objectives.losses import compute
-from semkey.training.stage_config import IMITATION_LOSSES, LOSSES, ObjectiveOptions
+from semkey.training.stage_config import CLIP_LOSSES, IMITATION_LOSSES, LOSSES, ObjectiveOptions
 from training_fakes import MODEL, SIDE, ShiftedPairs, small_config
 
 OPTIONS = ObjectiveOptions(max_keypoints=64)
@@ -41,7 +41,7 @@ def run(model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], decoupl
     return model(torch.cat([batch["image0"], batch["image1"]]), decoupled=decoupled)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in IMITATION_LOSSES])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in (*IMITATION_LOSSES, *CLIP_LOSSES)])
 def test_each_loss_is_finite_and_has_a_gradient(
     model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], name: str
 ) -> None:

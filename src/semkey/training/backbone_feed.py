@@ -33,11 +33,15 @@ class BackboneFeed:
             self.cache = BackboneCache(cache_folder(config) / "features", backbone, bfloat16=bfloat16)
         self.note = self._note(config)
 
-    def training_views(self, batch: dict[str, torch.Tensor]) -> BackboneFeatures:
-        """Features of view 0 of each pair, then view 1."""
+    def training_views(self, batch: dict[str, torch.Tensor], clips: Sequence[int] = ()) -> BackboneFeatures:
+        """Features of view 0 of each pair, then view 1, then the frames between of those pairs that are ``clips``."""
         plain = batch["plain0"].tolist()
         recur = [self.everything_recurs or value > 0 for value in plain] + [self.everything_recurs] * len(plain)
-        return self(torch.cat([batch["color0"], batch["color1"]]), recur)
+        views = [batch["color0"], batch["color1"]]
+        if clips:
+            views.append(batch["frame_colors"][list(clips)].flatten(0, 1))
+            recur += [self.everything_recurs] * len(views[-1])
+        return self(torch.cat(views), recur)
 
     def __call__(self, colors: torch.Tensor, recur: Sequence[bool]) -> BackboneFeatures:
         """Features of views.

@@ -23,6 +23,7 @@ from semkey.training.config import TrainConfig
 from semkey.training.data.pair import Pair
 from semkey.training.feeding import MicroBatches, next_batch, pair_loader
 from semkey.training.keeping import BestWeights
+from semkey.training.objectives.clips import clip_rows, middle_images
 from semkey.training.objectives.imitation import Guide, wants_guide
 from semkey.training.objectives.losses import Batch, Objectives, compute
 from semkey.training.objectives.optimisation import (
@@ -35,7 +36,7 @@ from semkey.training.objectives.optimisation import (
     rate_factor,
     shared_cosines,
 )
-from semkey.training.stage_config import STAGES, FinetuneStage
+from semkey.training.stage_config import CLIP_LOSSES, STAGES, FinetuneStage
 from semkey.training.stages import StagePlan, freeze
 from semkey.training.validation import Validation, validate
 
@@ -270,11 +271,17 @@ class StageLoop:
     def _objectives(self, batch: Batch, weights: dict[str, float]) -> Objectives:
         batch = {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
         images = torch.cat([batch["image0"], batch["image1"]]).contiguous(memory_format=torch.channels_last)
+        rows = clip_rows(batch) if any(name in weights for name in CLIP_LOSSES) else []
+        between = middle_images(batch, rows)
+        shown = images if between is None else torch.cat([images, between])
         with self.fabric.autocast():
-            semantic = None if self.feed is None else self.feed.training_views(batch)
-            maps = self.model(images, semantic=semantic, decoupled=self.plan.decoupled)
+            semantic = None if self.feed is None else self.feed.training_views(batch, [] if between is None else rows)
+            maps = self.model(shown, semantic=semantic, decoupled=self.plan.decoupled).map(torch.Tensor.float)
             guide = None if self.guide is None else (self.guide, self.guide.maps(images, _colors(batch)))
-        return compute(self.model, maps.map(torch.Tensor.float), batch, weights, self.config.objectives, guide)
+        count = len(images)
+        middle = None if between is None else maps.map(lambda m: m[count:])
+        views = maps.map(lambda m: m[:count])
+        return compute(self.model, views, batch, weights, self.config.objectives, guide, middle)
 
     def _update(
         self,

@@ -24,13 +24,20 @@ DETECTION_LOSSES = (
     "peakiness",
     "coverage",
     "imitate_scores",
+    "reward_inliers",
+    "reward_tracks",
+    "temporal_scores",
 )
 RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
 PLACE_LOSSES = ("place",)
+TRACK_LOSSES = ("temporal_descriptors",)
+"""Losses of descriptors along tracks, which have no negatives: beside one of the matching losses."""
+CLIP_LOSSES = ("reward_inliers", "reward_tracks", "temporal_scores", *TRACK_LOSSES)
+"""Losses over clips, see :mod:`semkey.training.objectives.clips`."""
 IMITATION_LOSSES = ("imitate_scores", "imitate_descriptors")
 """Losses that need a guide, see :mod:`semkey.training.objectives.imitation`."""
 
-LOSSES = (*MATCHING_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
+LOSSES = (*MATCHING_LOSSES, *TRACK_LOSSES, *DETECTION_LOSSES, *RELIABILITY_LOSSES, *PLACE_LOSSES)
 """Every loss that a stage can be given; see :mod:`semkey.training.objectives.losses`."""
 
 DETECTED_LOSSES = ("reprojection", "anchor", "dispersity", "success", *RELIABILITY_LOSSES)
@@ -65,6 +72,10 @@ class ObjectiveOptions(Settings):
         relation_temperature: of ``relations``.
         triplet_margin: of ``match_triplet``.
         window: side of the windows of ``repeatability`` and ``peakiness``, pixels, even.
+        reward_px: how far an inlier of a fundamental matrix may lie from its epipolar line (``reward_inliers``,
+            ``reward_tracks``), pixels.
+        foreign_penalty: what a keypoint loses whose match in an image of another scene agrees with a fundamental matrix
+            (``reward_inliers``); an inlier of its own scene gains 1.
     """
 
     max_keypoints: int = 384
@@ -82,6 +93,8 @@ class ObjectiveOptions(Settings):
     relation_temperature: float = 0.1
     triplet_margin: float = 1.0
     window: int = 16
+    reward_px: float = 1.5
+    foreign_penalty: float = 0.5
 
     def __post_init__(self) -> None:
         require_within(self, "[16, inf)", "max_keypoints")
@@ -89,6 +102,8 @@ class ObjectiveOptions(Settings):
         if self.window < 2 or self.window % 2:
             raise ConfigError(f"window is {self.window}, must be even and at least 2")
         require_within(self, "(0, inf)", "match_px", "same_px", "anchor_px", "softmax_temperature", "nre_temperature")
+        require_within(self, "(0, inf)", "reward_px")
+        require_within(self, "[0, inf)", "foreign_penalty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +153,16 @@ class StageConfig(Settings):
         return {name: weight for name, weight in self.losses.items() if weight > 0}
 
 
+def _require_negatives(stage: StageConfig) -> None:
+    """Refuse losses that equal descriptors everywhere would satisfy, where no other loss minds."""
+    active = stage.active_losses
+    alone = [name for name in TRACK_LOSSES if name in active]
+    if alone and not any(name in MATCHING_LOSSES for name in active):
+        raise ConfigError(
+            f"losses.{alone[0]} alone makes all descriptors equal: give one of {', '.join(MATCHING_LOSSES)} a weight"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DescriptorStage(StageConfig):
     """Stage 1: trunk (stem, context, pyramid), descriptor and, with its loss, the place descriptor."""
@@ -145,7 +170,11 @@ class DescriptorStage(StageConfig):
     epochs: float = 5.0
     losses: Mapping[str, float] = field(default_factory=lambda: {"match_dual_softmax": 1.0, "place": 0.1})
 
-    allowed_losses = (*MATCHING_LOSSES, *PLACE_LOSSES)
+    allowed_losses = (*MATCHING_LOSSES, *TRACK_LOSSES, *PLACE_LOSSES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_negatives(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +209,7 @@ class DetectorStage(StageConfig):
             raise ConfigError(
                 f"mode '{self.mode}' trains the descriptors too: give one of {', '.join(MATCHING_LOSSES)} a weight"
             )
+        _require_negatives(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +251,7 @@ class FinetuneStage(StageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_within(self, "[0, 1)", "tolerance")
+        _require_negatives(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from semkey.errors import DatasetError, InputError
 from semkey.geometry.transforms import inverse, make_transform, rotation_from_quaternion_xyzw
 
 # Where the model lies in a folder, and where the images lie as seen from the model.
-_MODELS = ("", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse")
+_MODELS = ("", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse", "sparse/manhattan/0")
 _IMAGES = ("images", "../images", "../../images", "../../../images", ".")
 _POSE = struct.Struct("<I4d3dI")
 _POINT_BYTES = 24
@@ -42,6 +43,16 @@ def open_colmap(path: Path, camera: CameraArgument | None = None, *, strict: boo
     Raises:
         DatasetError: the model is missing, cut off or malformed, or its images are not found.
     """
+    found = list(colmap_images(path).values())
+    return posed_sequence(found, path=path, format="colmap", camera=camera, strict=strict)
+
+
+def colmap_images(path: Path) -> dict[int, PosedImage]:
+    """The images of a model by their number, in the model's order, each with its own camera.
+
+    Raises:
+        DatasetError: see :func:`open_colmap`.
+    """
     model = _model(path)
     if model is None:
         raise DatasetError(f"{path}: no cameras.txt or cameras.bin with images of COLMAP here or in sparse/0")
@@ -51,13 +62,24 @@ def open_colmap(path: Path, camera: CameraArgument | None = None, *, strict: boo
     rows = list(_binary(file) if suffix == ".bin" else _text(file))
     if not rows:
         raise DatasetError(f"{file}: holds no image")
-    images = _images(path, folder, [name for name, _, _ in rows])
-    found = []
-    for name, number, T_world_cam in rows:
-        if number not in lenses:
-            raise DatasetError(f"{file}: image {name} has camera {number}, which cameras{suffix} does not hold")
-        found.append(PosedImage(name=name, file=images / name, lens=lenses[number], T_world_cam=T_world_cam))
-    return posed_sequence(found, path=path, format="colmap", camera=camera, strict=strict)
+    images = _images(path, folder, [row.name for row in rows])
+    found = {}
+    for row in rows:
+        if row.camera not in lenses:
+            raise DatasetError(f"{file}: image {row.name} has camera {row.camera}, which cameras{suffix} does not hold")
+        found[row.number] = PosedImage(
+            name=row.name, file=images / row.name, lens=lenses[row.camera], T_world_cam=row.T_world_cam
+        )
+    return found
+
+
+def colmap_points_file(path: Path) -> Path | None:
+    """The file of a model's points, where it has one."""
+    model = _model(path)
+    if model is None:
+        return None
+    file = model[0] / f"points3D{model[1]}"
+    return file if file.is_file() else None
 
 
 def _model(path: Path) -> tuple[Path, str] | None:
@@ -78,8 +100,17 @@ def _images(path: Path, model: Path, names: list[str]) -> Path:
     raise DatasetError(f"{path}: the images of the model are not there ({names[0]}, ...); put them into {folders[0]}")
 
 
-def _text(file: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
-    """(name, camera, T_world_cam). Each image has two lines, of which the second (its points) may be empty."""
+class _Row(NamedTuple):
+    """A line of ``images.txt``, or its like."""
+
+    number: int
+    name: str
+    camera: int
+    T_world_cam: NDArray[np.float64]
+
+
+def _text(file: Path) -> Iterator[_Row]:
+    """Each image has two lines, of which the second (its points) may be empty."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -92,20 +123,20 @@ def _text(file: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
             columns = line.split(maxsplit=9)
             try:
                 values = [float(text) for text in columns[1:8]]
-                camera, name = int(columns[8]), columns[9].strip()
+                image, camera, name = int(columns[0]), int(columns[8]), columns[9].strip()
             except (ValueError, IndexError):
                 raise DatasetError(f"{file}:{number}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME") from None
-            yield name, camera, _pose(values, f"{file}:{number}")
+            yield _Row(image, name, camera, _pose(values, f"{file}:{number}"))
         is_points = not is_points
 
 
-def _binary(file: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
+def _binary(file: Path) -> Iterator[_Row]:
     data = file.read_bytes()
     try:
         (count,) = struct.unpack_from("<Q", data)
         position = 8
         for _ in range(count):
-            _, *values, camera = _POSE.unpack_from(data, position)
+            image, *values, camera = _POSE.unpack_from(data, position)
             position += _POSE.size
             end = data.index(b"\0", position)
             name = data[position:end].decode("utf-8")
@@ -113,7 +144,7 @@ def _binary(file: Path) -> Iterator[tuple[str, int, NDArray[np.float64]]]:
             position = end + 9 + points * _POINT_BYTES
             if position > len(data):
                 raise ValueError
-            yield name, camera, _pose(values, f"{file}, image {name}")
+            yield _Row(image, name, camera, _pose(values, f"{file}, image {name}"))
     except (struct.error, ValueError):
         raise DatasetError(f"{file}: is cut off, or no images.bin of COLMAP") from None
 

@@ -32,6 +32,22 @@ def open_nerfstudio(path: Path, camera: CameraArgument | None = None, *, strict:
     Raises:
         DatasetError: the file is missing or no such JSON, or a camera or a pose in it is not as it should be.
     """
+    return posed_sequence(
+        nerfstudio_images(path),
+        path=path,
+        format="nerfstudio",
+        camera=camera,
+        strict=strict,
+        depth=_DEPTH_UNITS_PER_METRE,
+    )
+
+
+def nerfstudio_images(path: Path) -> list[PosedImage]:
+    """The images of the ``transforms.json`` in a folder, each with its own camera.
+
+    Raises:
+        DatasetError: see :func:`open_nerfstudio`.
+    """
     file = path / TRANSFORMS_FILE
     stored = read_transforms(file)
     frames = stored["frames"]
@@ -51,9 +67,7 @@ def open_nerfstudio(path: Path, camera: CameraArgument | None = None, *, strict:
                 depth=path / depth if isinstance(depth, str) else None,
             )
         )
-    return posed_sequence(
-        images, path=path, format="nerfstudio", camera=camera, strict=strict, depth=_DEPTH_UNITS_PER_METRE
-    )
+    return images
 
 
 def _image_file(file: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semkey.settings import Settings, require, require_within
+from semkey.training.data.depthless_config import ClipsConfig, PosedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,17 +192,21 @@ class SharesConfig(Settings):
         shapes: homographies on drawn shapes with exact corners.
         rooms: views of rendered rooms.
         sequences: frames of posed RGB-D sequences.
+        clips: frames of recordings of which nothing is known.
+        posed: photos posed by structure from motion, without depth.
     """
 
     photos: float = 0.6
     shapes: float = 0.1
     rooms: float = 0.3
     sequences: float = 0.0
+    clips: float = 0.0
+    posed: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = (self.photos, self.shapes, self.rooms, self.sequences)
-        require(min(shares) >= 0.0, "photos, shapes, rooms and sequences must be 0 or more")
-        require(sum(shares) > 0.0, "photos, shapes, rooms or sequences must be above 0")
+        shares = (self.photos, self.shapes, self.rooms, self.sequences, self.clips, self.posed)
+        require(min(shares) >= 0.0, "photos, shapes, rooms, sequences, clips and posed must be 0 or more")
+        require(sum(shares) > 0.0, "photos, shapes, rooms, sequences, clips or posed must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +230,8 @@ class DataConfig(Settings):
         teacher: detection targets on photos.
         rooms: rendered rooms.
         sequences: RGB-D sequences.
+        clips: recordings without poses or depth.
+        posed: photos with poses and without depth.
     """
 
     photos: Path | None = None
@@ -241,6 +248,8 @@ class DataConfig(Settings):
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     sequences: SequencesConfig = field(default_factory=SequencesConfig)
+    clips: ClipsConfig = field(default_factory=ClipsConfig)
+    posed: PosedConfig = field(default_factory=PosedConfig)
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):

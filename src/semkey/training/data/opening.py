@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from semkey.errors import ConfigError
+from semkey.training.data.clips.pairs import ClipPairs, clip_extras, prepare_clips
 from semkey.training.data.config import DataConfig
 from semkey.training.data.mixture import PairMixture
 from semkey.training.data.pair import PairSource
 from semkey.training.data.photos import Photo, PhotoPairs, Progress, Split, open_photos
+from semkey.training.data.posed.pairs import PosedPairs, prepare_posed
 from semkey.training.data.rgbd import RgbdPairs, prepare_sequences
 from semkey.training.data.rooms import RoomPairs, prepare_rooms
 from semkey.training.data.shapes import ShapePairs
 from semkey.training.data.teacher import prepare_targets
 
 _SPLITS = {"train": 0, "val": 1}
-_STREAMS = {"mixture": 0, "photos": 1, "shapes": 2, "rooms": 3, "sequences": 4}
+_STREAMS = {"mixture": 0, "photos": 1, "shapes": 2, "rooms": 3, "sequences": 4, "clips": 5, "posed": 6}
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -79,8 +82,35 @@ def open_data(
             )
         sequences = prepare_sequences(config.sequences, cache, config.val_share, split, progress)
         sources["sequences"] = RgbdPairs(sequences, config, streams["sequences"], colors=colors)
+    sources |= _without_depth(config, cache, split, streams, progress, colors=colors)
+    if "clips" in sources or "posed" in sources:
+        extra |= clip_extras(config, colors=colors)
     repeat = config.repeat if split == "train" else 0  # validation reads its first pairs again and again anyway
     return PairMixture(sources, shares.to_mapping(), streams["mixture"], extra, repeat)
+
+
+def _without_depth(
+    config: DataConfig,
+    cache: Path,
+    split: Split,
+    streams: Mapping[str, tuple[int, ...]],
+    progress: Progress | None,
+    *,
+    colors: bool,
+) -> dict[str, PairSource]:
+    """The sources ``clips`` and ``posed``, where they have a share."""
+    sources: dict[str, PairSource] = {}
+    if config.shares.clips > 0:
+        if not config.clips.folders:
+            raise ConfigError("data.clips.folders is empty: name recordings, or set data.shares.clips to 0")
+        recordings = prepare_clips(config.clips, cache, config.size, config.val_share, split, progress)
+        sources["clips"] = ClipPairs(recordings, config, streams["clips"], colors=colors)
+    if config.shares.posed > 0:
+        if not config.posed.folders:
+            raise ConfigError("data.posed.folders is empty: name posed photos, or set data.shares.posed to 0")
+        scenes = prepare_posed(config.posed, cache, config.val_share, split, progress)
+        sources["posed"] = PosedPairs(scenes, config, streams["posed"], colors=colors)
+    return sources
 
 
 def _photos(config: DataConfig, split: Split, cache: Path, progress: Progress | None) -> tuple[Photo, ...]:

@@ -13,6 +13,11 @@ A pair is a dictionary of tensors with these keys; ``torch.utils.data.default_co
 | ``valid0``, ``valid1`` | (H, W) bool | where the source covers the view |
 | ``color0``, ``color1`` | (3, H, W) uint8 | only for a backbone: the same views as RGB |
 | ``plain0`` | float32 | with them: 1 where view 0 is the photo itself, which recurs in other pairs, else 0 |
+| ``scene`` | int64 | only beside clips or posed photos: the same for pairs of the same place, -1 where unknown |
+| ``clip`` | int64 | likewise: number of the recording, -1 for pairs that are no clip |
+| ``frames`` | (T - 2, 1, H, W) float32 | likewise: the frames between view 0, its first, and view 1, its last |
+| ``tracks`` | (P, T, 2) float32 | likewise: where each of the points lies in each frame |
+| ``frame_colors`` | (T - 2, 3, H, W) uint8 | with them, only for a backbone |
 | ``teacher`` | (P, D) float32 | only with ``teacher.descriptors``: unit-norm descriptor of the point, zeros for none |
 """
 

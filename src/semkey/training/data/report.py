@@ -23,6 +23,8 @@ _EXPLANATIONS = {
     "photos": "A photo seen through two random homographies.",
     "shapes": "A drawn picture with exact corners and centres, which are its targets.",
     "rooms": "Two views of a rendered room, photos on its walls and furniture; correspondences from exact depth.",
+    "clips": "The first and the last frame of a clip; correspondences by optical flow, which is right but for a pixel.",
+    "posed": "Two posed photos; correspondences and targets are points of structure from motion, and nothing between.",
     "sequences": "Two frames of an RGB-D sequence; correspondences from depth and poses, so their errors show here.",
 }
 

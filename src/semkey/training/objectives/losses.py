@@ -19,6 +19,10 @@
 | ``imitate_descriptors`` | one minus the cosine of own and the guide's descriptors | |
 | ``reliability_bce`` | will the match be right? cross-entropy on detached features | |
 | ``reliability_ap`` | R2D2's AP loss, descriptors detached | R2D2, eq. 6 |
+| ``reward_inliers`` | policy gradient: inliers of the fundamental matrix of two images of a scene | RIPE |
+| ``reward_tracks`` | policy gradient: how long and how exactly keypoints are tracked through a clip | TraqPoint |
+| ``temporal_scores`` | relative change of the probabilities of tracked points over a clip | |
+| ``temporal_descriptors`` | one minus the length of the mean descriptor of tracked points | |
 | ``place`` | InfoNCE between the views' place descriptors, on detached features | |
 """
 
@@ -38,9 +42,10 @@ from semkey.losses.warping import dense_warp
 from semkey.model.dkd import read_windows
 from semkey.model.heads import score_from_log_probability
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.training.objectives.clips import clip_losses
 from semkey.training.objectives.detected import Batch, Sides, detected_losses, exact_places
 from semkey.training.objectives.imitation import Guide
-from semkey.training.stage_config import DETECTED_LOSSES, MATCHING_LOSSES, ObjectiveOptions
+from semkey.training.stage_config import CLIP_LOSSES, DETECTED_LOSSES, MATCHING_LOSSES, ObjectiveOptions
 
 _WINDOW = 5
 
@@ -64,6 +69,7 @@ def compute(
     weights: Mapping[str, float],
     options: ObjectiveOptions | None = None,
     guide: tuple[Guide, DenseMaps] | None = None,
+    middle: DenseMaps | None = None,
 ) -> Objectives:
     """Losses of a batch of B pairs.
 
@@ -78,11 +84,13 @@ def compute(
         weights: by name of the loss.
         options: details; None takes the defaults.
         guide: what is imitated, and its maps of the same images.
+        middle: float32 maps of :func:`semkey.training.objectives.clips.middle_images`; needed for losses over clips.
 
     Returns:
-        The losses, and, where losses over detected keypoints are among them, the figures ``repeat`` (share of view 0's
-        co-visible keypoints that view 1 has within ``match_px``), ``precision`` (of mutual matches) and ``matches``
-        (right ones per pair).
+        The losses, and the figures ``reward`` (mean over drawn keypoints, in [0, 1]) and ``track`` (mean share of a
+        clip that they were tracked, less their error) of losses over clips; and, where losses over detected keypoints
+        are among them, ``repeat`` (share of view 0's co-visible keypoints that view 1 has within ``match_px``),
+        ``precision`` (of mutual matches) and ``matches`` (right ones per pair).
     """
     options = options or ObjectiveOptions()
     wanted = {name for name, weight in weights.items() if weight > 0}
@@ -99,6 +107,10 @@ def compute(
     if wanted & set(DETECTED_LOSSES):
         detected, figures = detected_losses(model, sides, batch, wanted, options)
         losses |= detected
+    if wanted & set(CLIP_LOSSES):
+        found, rewards = clip_losses(model, sides, middle, batch, wanted, options)
+        losses |= found
+        figures = figures | rewards
     if guide is not None:
         losses |= guide[0].losses(model, maps, guide[1], batch, wanted)
     if "place" in wanted:
