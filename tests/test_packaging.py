@@ -39,6 +39,7 @@ ORDER = (
     {"losses", "datasets", "rendering", "visualization", "surfaces"},
     {"slam", "training"},
     {"evaluation", "interop"},
+    {"ui"},
     {"cli"},
     {"__main__"},
 )

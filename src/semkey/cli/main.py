@@ -28,7 +28,7 @@ from semkey.cli.console import DownloadBar, print_error
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
-from semkey.cli.interop import calibrate, extract, map_files
+from semkey.cli.interop import calibrate, extract, map_files, ui
 from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.cli.terminal.process import is_of_stream, open_closed_streams, printed, signals_as_interrupts, unprintable
 from semkey.downloads import report_downloads
@@ -88,6 +88,7 @@ app.command("train-matcher")(match_train.train_matcher)
 app.command("configs")(train.configs)
 app.command("cache-features")(backbones.cache_features)
 app.command("vocabulary")(backbones.vocabulary)
+app.command("ui")(ui.ui)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

@@ -15,17 +15,12 @@ from semkey.datasets.readers.listing import require_file
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.pairs import HomographyTruth, ImagePair, ImageSource, PairSet, PoseTruth
 from semkey.geometry.camera import PinholeCamera
+from semkey.images.headers import Size, stored_size
 from semkey.images.orientation import UPRIGHT
-from semkey.images.reading import JPEG_START, PNG_SIGNATURE, read_image
-
-Size = tuple[int, int]
+from semkey.images.reading import read_image
 
 Resize = int | Size
 """An image's size in an evaluation: its longest side in pixels (the aspect is kept), or (width, height)."""
-
-# Start-of-frame markers of JPEG (ITU-T T.81, table B.1); C4, C8 and CC in between are other segments.
-_JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_HEADER_BYTES = 1 << 18
 
 
 def file_source(path: Path, key: str, listed_in: str = "") -> ImageSource:
@@ -50,21 +45,6 @@ def file_source(path: Path, key: str, listed_in: str = "") -> ImageSource:
         return image
 
     return ImageSource(key=key, read=read, size=size)
-
-
-def stored_size(path: Path) -> Size:
-    """(width, height) of an image file, from the header of PNG, JPEG and binary PNM, else by decoding it.
-
-    Raises:
-        InputError: the header does not tell, and the file cannot be decoded.
-    """
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    size = _png_size(header) or _jpeg_size(header) or _pnm_size(header)
-    if size is None or min(size) < 1:
-        height, width = read_image(path, orientation=UPRIGHT).shape[:2]
-        return width, height
-    return size
 
 
 def parse_resize(text: str) -> Resize:
@@ -207,37 +187,6 @@ def _resized_depth(
         return np.asarray(resized, dtype=np.float32)
 
     return read
-
-
-def _png_size(header: bytes) -> Size | None:
-    if len(header) < 24 or not header.startswith(PNG_SIGNATURE):
-        return None
-    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
-
-
-def _jpeg_size(header: bytes) -> Size | None:
-    if not header.startswith(JPEG_START):
-        return None
-    position = len(JPEG_START)
-    while position + 9 <= len(header) and header[position] == 0xFF:
-        marker = header[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _JPEG_START_OF_FRAME:
-            height, width = header[position + 5 : position + 7], header[position + 7 : position + 9]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        position += 2 + int.from_bytes(header[position + 2 : position + 4], "big")
-    return None
-
-
-def _pnm_size(header: bytes) -> Size | None:
-    if header[:2] not in (b"P5", b"P6"):
-        return None
-    fields = b" ".join(line.split(b"#")[0] for line in header[2:1024].split(b"\n")).split()[:2]
-    if len(fields) < 2 or not all(value.isdigit() for value in fields):
-        return None
-    return int(fields[0]), int(fields[1])
 
 
 def _text(size: tuple[int, ...]) -> str:

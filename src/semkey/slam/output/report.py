@@ -126,7 +126,7 @@ def write_report(
     atomic_write_text(out / COVARIANCE_FILE, covariance_rows(result))
     figures = summarise(result)
     atomic_write_text(out / JSON_FILE, json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    picture = _picture(result)
+    picture = trajectory_picture(result)
     atomic_write_bytes(out / PICTURE_FILE, picture)
     atomic_write_text(out / HTML_FILE, report_page(result, figures, picture, lost_pictures, colors))
     return figures
@@ -236,7 +236,9 @@ def _stages(result: SlamResult) -> dict[str, dict[str, float]]:
     return stages
 
 
-def _picture(result: SlamResult) -> bytes:
+def trajectory_picture(result: SlamResult) -> bytes:
+    """PNG of the trajectory of a run, see :func:`semkey.visualization.trajectory.trajectory_figure`."""
+    """PNG of the trajectory of a run, see :func:`semkey.visualization.trajectory.trajectory_figure`."""
     from semkey.slam.output.report_html import SENSOR_NAMES
     from semkey.visualization.trajectory import trajectory_figure
 

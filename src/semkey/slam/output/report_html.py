@@ -87,11 +87,16 @@ def report_page(
     )
 
 
-def _turntable(result: SlamResult, colors: NDArray[np.uint8] | None) -> list[Block]:
-    """The landmarks and the way of the camera, to be turned with the mouse; in the world of the map."""
+def map_view(result: SlamResult, colors: NDArray[np.uint8] | None) -> str:
+    """HTML of the landmarks and the way of the camera, to be turned with the mouse; empty without a map.
+
+    Args:
+        result: the run, in the world of whose map all is shown.
+        colors: (L, 3) uint8 RGB of all landmarks that the map ever had; None draws grey.
+    """
     slam_map = result.slam_map
     if slam_map is None or not slam_map.keyframes:
-        return []
+        return ""
     alive = slam_map.landmarks.ids
     trajectory, truth = result.trajectory(), result.ground_truth_trajectory()
     paths = [("estimate", ESTIMATE, trajectory.positions)]
@@ -102,8 +107,14 @@ def _turntable(result: SlamResult, colors: NDArray[np.uint8] | None) -> list[Blo
         pass
     down = trajectory.poses[:, :3, 1].mean(axis=0) if len(trajectory) else np.array([0.0, 1.0, 0.0])
     shades = None if colors is None else colors[alive]
-    count = f"{len(alive)} landmarks"
-    return [Embedded(turntable_html(slam_map.landmarks.positions[alive], shades, paths, up=-down, caption=count))]
+    return turntable_html(
+        slam_map.landmarks.positions[alive], shades, paths, up=-down, caption=f"{len(alive)} landmarks"
+    )
+
+
+def _turntable(result: SlamResult, colors: NDArray[np.uint8] | None) -> list[Block]:
+    shown = map_view(result, colors)
+    return [Embedded(shown)] if shown else []
 
 
 def _key_figures(figures: Mapping[str, Any]) -> dict[str, str]:
