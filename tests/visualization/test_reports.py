@@ -13,6 +13,7 @@ from semkey.errors import InputError
 from semkey.geometry.trajectories import Trajectory
 from semkey.geometry.transforms import make_transform, so3_exp
 from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
+from semkey.visualization.panels_over_time import evidence_strip
 from semkey.visualization.trajectory import _break_where_lost, _places_of_lost, choose_view, trajectory_figure
 
 
@@ -60,6 +61,41 @@ def test_lost_frames_are_marked_red() -> None:
     picture = trajectory_figure(tracked, frame_timestamps=truth.timestamps, lost_mask=lost, inlier_counts=counts)
     assert count_near(decode(picture), RED) > 50
     assert count_near(decode(trajectory_figure(tracked, inlier_counts=counts[~lost])), RED) == 0
+
+
+def test_evidence_has_a_panel_and_a_strip_of_its_own() -> None:
+    truth = circle()
+    lost = np.zeros(40, dtype=bool)
+    lost[10:20] = True
+    values = np.where(lost, np.nan, -30.0)
+    values[0] = np.nan  # the first frame of a map has a pose, and nothing to compare it with
+    without = decode(trajectory_figure(truth, lost_mask=lost))
+    assert decode(trajectory_figure(truth, lost_mask=lost, log10_nfa=values)).shape[0] > without.shape[0]
+    strip = decode(evidence_strip(truth.timestamps, values, lost, threshold=-4.0))
+    assert strip.shape[1] == 1320
+    light_red = (np.array(RED) + 255) // 2
+    red_columns = np.flatnonzero((np.abs(strip - light_red).sum(axis=2) < 40).sum(axis=0) > 20)
+    # A quarter of the time is lost, in one piece; the axes begin at about 6 % of the width.
+    assert red_columns[-1] - red_columns[0] == pytest.approx(0.25 * 0.92 * 1320, rel=0.1)
+    assert 0.25 < red_columns[0] / 1320 < 0.33
+    everything = decode(evidence_strip(truth.timestamps, values, np.zeros(40, dtype=bool)))
+    assert count_near(everything, tuple(light_red)) == 0
+    assert decode(evidence_strip([], [], [])).shape[1] == 1320
+    with pytest.raises(InputError, match="one value per"):
+        evidence_strip(truth.timestamps, values[:3], lost)
+
+
+def test_the_weaker_pose_is_drawn_lower() -> None:
+    times = np.arange(10.0)
+    nothing_lost = np.zeros(10, dtype=bool)
+
+    def top(value: float) -> int:
+        """The highest blue pixel left of the middle; the right half has 100 decades."""
+        values = np.where(times < 5, value, -100.0)
+        strip = decode(evidence_strip(times, values, nothing_lost))
+        return int(np.flatnonzero((np.abs(strip - BLUE).sum(axis=2) < 40)[:, 200:500].any(axis=1))[0])
+
+    assert top(-80.0) < top(-20.0) < top(-5.0)
 
 
 def test_line_breaks_at_lost_frames_only() -> None:

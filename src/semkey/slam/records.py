@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,3 +178,8 @@ class KeyframePose:
     T_world_cam: Array
     landmarks: int
     submap: int
+
+
+def evidence_of(records: Sequence[FrameRecord]) -> NDArray[np.float64]:
+    """The logarithm of the number of false alarms (N,) of each frame's pose; NaN where there is none."""
+    return np.array([np.nan if record.log10_nfa is None else record.log10_nfa for record in records], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A trajectory as one picture: views from above and from the side, error and inliers over time."""
+"""A trajectory as one picture: views from above and from the side, errors, inliers and evidence over time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from semkey.errors import InputError
 from semkey.geometry.trajectories import Trajectory, pose_at
 from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error
 from semkey.visualization.palette import END, ESTIMATE, LIVE, LOOP, LOST, START, TRUTH
+from semkey.visualization.panels_over_time import draw_errors, draw_evidence, draw_inliers, finish_panel
 from semkey.visualization.poses_over_time import draw_poses_over_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DOTS_PER_INCH = 110
 _TITLE_LETTERS = 110
@@ -51,6 +53,8 @@ def trajectory_figure(
     frame_timestamps: ArrayLike | None = None,
     lost_mask: ArrayLike | None = None,
     inlier_counts: ArrayLike | None = None,
+    log10_nfa: ArrayLike | None = None,
+    evidence_threshold: float | None = None,
     alignment: Alignment = "se3",
     title: str = "",
 ) -> bytes:
@@ -58,9 +62,9 @@ def trajectory_figure(
 
     Views from above and from the side with equal axes, start and end marked, broken where frames were lost and, with
     ground truth, coloured by the error; below them position and orientation over time and, where they are known,
-    the position error and the number of inliers, lost frames in red. With ground truth the estimate is aligned to it
-    first; if too few poses have a partner in time for that, both are drawn as they are. A single camera without ground
-    truth has no metres: lengths are in units then.
+    the position error, the number of inliers and the evidence for each pose, lost frames in red. With ground truth the
+    estimate is aligned to it first; if too few poses have a partner in time for that, both are drawn as they are. A
+    single camera without ground truth has no metres: lengths are in units then.
 
     Args:
         estimated: poses of the tracked frames, possibly none.
@@ -72,6 +76,8 @@ def trajectory_figure(
         frame_timestamps: (N,) seconds of all frames, lost ones too, increasing; default those of ``estimated``.
         lost_mask: (N,) bool, frames without a pose; default none.
         inlier_counts: (N,) inlier matches per frame; default unknown.
+        log10_nfa: (N,) logarithm of the number of false alarms of each pose, NaN for none; default unknown.
+        evidence_threshold: poses with a higher logarithm are not believed; drawn as a line.
         alignment: see :func:`absolute_trajectory_error`.
         title: a heading.
 
@@ -79,7 +85,7 @@ def trajectory_figure(
         The bytes of a PNG file, 1320 pixels wide.
 
     Raises:
-        InputError: ``lost_mask`` or ``inlier_counts`` has another length than ``frame_timestamps``.
+        InputError: ``lost_mask``, ``inlier_counts`` or ``log10_nfa`` has another length than ``frame_timestamps``.
     """
     # matplotlib takes 0.3 s to import, and the command line must start without it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,8 +94,9 @@ def trajectory_figure(
     stamps = np.asarray(estimated.timestamps if frame_timestamps is None else frame_timestamps, dtype=np.float64)
     lost = np.zeros(len(stamps), dtype=bool) if lost_mask is None else np.asarray(lost_mask, dtype=bool)
     inliers = None if inlier_counts is None else np.asarray(inlier_counts)
-    if lost.shape != stamps.shape or (inliers is not None and inliers.shape != stamps.shape):
-        raise InputError("lost_mask and inlier_counts must have one value per frame timestamp")
+    evidence = None if log10_nfa is None else np.asarray(log10_nfa, dtype=np.float64)
+    if any(given is not None and given.shape != stamps.shape for given in (lost, inliers, evidence)):
+        raise InputError("lost_mask, inlier_counts and log10_nfa must have one value per frame timestamp")
 
     error = _error_or_none(estimated, ground_truth, alignment)
     drawn = estimated if error is None else estimated.mapped(error.similarity)
@@ -98,14 +105,14 @@ def trajectory_figure(
     drawn_live = live if live is None or live_error is None else live.mapped(live_error.similarity)
     loops = _loop_places(drawn, loop_timestamps)
     lost_stamps = stamps[lost]
-    panels = [name for name, known in (("error", error), ("inliers", inliers)) if known is not None]
+    known_panels = (("error", error), ("inliers", inliers), ("evidence", evidence))
+    panels = [name for name, known in known_panels if known is not None]
     unit = "units" if alignment == "sim3" and error is None else "m"
 
     # The object interface: pyplot would keep every figure alive and change the caller's global state.
     figure = Figure(figsize=(12.0, 9.2 + 2.3 * len(panels)), dpi=_DOTS_PER_INCH, layout="constrained")
     grid = figure.add_gridspec(2 + len(panels), 2, height_ratios=[4.6, 4.0, *[2.0] * len(panels)])
-    if title:
-        figure.suptitle("\n".join(textwrap.wrap(title, _TITLE_LETTERS)), fontsize=13)
+    _write_title(figure, title)
     view = choose_view(ground_truth if ground_truth is not None and len(ground_truth) else drawn)
     for column, (name, across, upward) in enumerate(
         (("from above", view.right, view.forward), ("from the side", view.right, view.vertical))
@@ -130,17 +137,21 @@ def trajectory_figure(
     for row, name in enumerate(panels, start=2):
         axes = figure.add_subplot(grid[row, :])
         if name == "error" and error is not None:
-            _draw_errors(axes, error, live_error, lost_stamps, start)
-        elif inliers is not None:
-            _draw_inliers(axes, times, inliers, lost)
-        _mark_lost(axes, times, lost)
-        axes.grid(alpha=0.3)
-        if len(times) > 1:
-            axes.set_xlim(-0.01 * times[-1], 1.01 * times[-1])
+            draw_errors(axes, error, live_error, lost_stamps, start)
+        elif name == "inliers" and inliers is not None:
+            draw_inliers(axes, times, inliers, lost)
+        elif evidence is not None:
+            draw_evidence(axes, times, evidence, lost, evidence_threshold)
+        finish_panel(axes, times, lost)
     figure.axes[-1].set_xlabel("time from the first frame (s)")
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def _write_title(figure: Figure, title: str) -> None:
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, _TITLE_LETTERS)), fontsize=13)
 
 
 def _color_by_error(
@@ -170,14 +181,6 @@ def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray, NDArray]], across: in
         ends = np.stack([place0, place1])[:, [across, upward]]
         name_once = "loop" if number == 0 else None
         axes.plot(*ends.T, color=LOOP, marker="D", markersize=4, linewidth=1.5, zorder=4, label=name_once)
-
-
-def _draw_inliers(axes: Axes, seconds: NDArray, inliers: NDArray, lost: NDArray[np.bool_]) -> None:
-    """Number of inliers over time, lost frames marked."""
-    axes.plot(seconds, inliers, color=ESTIMATE, linewidth=1.0)
-    axes.plot(seconds[lost], inliers[lost], linestyle="none", marker="x", color=LOST, markersize=5)
-    axes.set_ylabel("inliers")
-    axes.set_ylim(0, 1.05 * max(1.0, float(np.max(inliers, initial=0))))
 
 
 def _error_or_none(
@@ -284,45 +287,3 @@ def _loop_places(
     places = {stamp: place for stamp, place in zip(trajectory.timestamps.tolist(), trajectory.positions, strict=True)}
     pairs = np.asarray(loop_timestamps, dtype=np.float64).reshape(-1, 2).tolist()
     return [(places[first], places[second]) for first, second in pairs if first in places and second in places]
-
-
-def _broken_error(
-    error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times and errors with NaN where frames were lost in between."""
-    lost_before = np.searchsorted(np.sort(lost_stamps), error.timestamps)
-    gaps = np.flatnonzero(np.diff(lost_before)) + 1
-    return np.insert(error.timestamps - start, gaps, np.nan), np.insert(error.errors, gaps, np.nan)
-
-
-def _draw_errors(
-    axes: Axes, error: TrajectoryError, live: TrajectoryError | None, lost_stamps: NDArray, start: float
-) -> None:
-    if live is not None:
-        label = f"as first estimated, RMSE {live.statistics.rmse:.3g} m"
-        axes.plot(*_broken_error(live, lost_stamps, start), color=LIVE, linewidth=1.0, label=label)
-    highest = max(one.statistics.max for one in (error, live) if one is not None)
-    _draw_error(axes, error, lost_stamps, start, highest)
-
-
-def _draw_error(
-    axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float, highest: float
-) -> None:
-    times, values = _broken_error(error, lost_stamps, start)
-    axes.plot(times, values, color=ESTIMATE, linewidth=1.2, marker=".", markersize=3)
-    rmse = error.statistics.rmse
-    axes.axhline(rmse, color=TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
-    axes.legend(fontsize=9, loc="upper right", framealpha=0.85)
-    axes.set_ylabel("position error (m)")
-    # Room above the line for the legend; a perfect trajectory still gets an axis.
-    axes.set_ylim(0, 1.3 * max(highest, 1e-6))
-
-
-def _mark_lost(axes: Axes, times: NDArray[np.float64], lost: NDArray[np.bool_]) -> None:
-    """Red bands over the stretches of lost frames, half a frame wider on each side so that single ones are seen."""
-    if not lost.any():
-        return
-    half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.5
-    edges = np.diff(np.concatenate([[False], lost, [False]]).astype(np.int8))
-    for first, behind in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        axes.axvspan(times[first] - half, times[behind - 1] + half, color=LOST, alpha=0.15, linewidth=0)

@@ -46,6 +46,7 @@ def test_the_report_follows_corrections_and_keeps_what_was_estimated_first(tmp_p
     np.testing.assert_allclose(corrected.poses, result.trajectory().poses, atol=1e-8)
     page = (tmp_path / "report.html").read_text()
     assert "ATE as first estimated" in page
+    assert "poses the weakest has" in page
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(figures))
 
 

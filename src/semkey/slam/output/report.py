@@ -18,7 +18,9 @@ from semkey.geometry.pose_covariance import ros_covariance
 from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.metrics.trajectory import Alignment, absolute_trajectory_error, relative_pose_errors
 from semkey.slam.output.lost_pictures import LostPicture
+from semkey.slam.records import evidence_of
 from semkey.slam.result import SlamResult
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA
 
 TRAJECTORY_FILE = "trajectory.txt"
 LIVE_TRAJECTORY_FILE = "trajectory_live.txt"
@@ -253,6 +255,8 @@ def trajectory_picture(result: SlamResult) -> bytes:
         frame_timestamps=[record.timestamp for record in records],
         lost_mask=np.array([record.T_world_cam is None for record in records], dtype=bool),
         inlier_counts=[record.inliers for record in records],
+        log10_nfa=evidence_of(records),
+        evidence_threshold=MAX_LOG10_NFA,
         alignment=result.alignment,
         title=f"{result.sequence_name}: {SENSOR_NAMES[result.sensor]} SLAM with {result.features}",
     )

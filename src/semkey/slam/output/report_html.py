@@ -12,7 +12,9 @@ from semkey import __version__
 from semkey.errors import InputError
 from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam.output.lost_pictures import LostPicture
+from semkey.slam.records import evidence_of
 from semkey.slam.result import SlamResult
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA
 from semkey.visualization.html import (
     Block,
     Cell,
@@ -71,6 +73,7 @@ def report_page(
             "Result",
             [KeyFigures(_key_figures(figures)), Picture(picture, "Trajectory, error and inliers over time")],
         ),
+        Section("Evidence", _evidence_blocks(result, figures)),
         Section("Lost frames", _lost_blocks(result, lost_pictures)),
         Section("Input", _input_blocks(figures)),
         Section("Map", [*_turntable(result, colors), *_map_blocks(figures)]),
@@ -138,6 +141,31 @@ def _key_figures(figures: Mapping[str, Any]) -> dict[str, str]:
         if figures.get(key) is not None and not same:
             shown[name] = f"{figures[key]:.4f}{unit}"
     return shown
+
+
+def _evidence_blocks(result: SlamResult, figures: Mapping[str, Any]) -> list[Block]:
+    """What speaks for the poses over time, and how that is to be read."""
+    from semkey.visualization.panels_over_time import evidence_strip
+
+    records = result.frames
+    values = evidence_of(records)
+    lost = np.array([record.T_world_cam is None for record in records], dtype=bool)
+    stamps = [record.timestamp for record in records]
+    blocks: list[Block] = []
+    if figures["shortfall"]:
+        blocks.append(Paragraph(f"{figures['shortfall']}."))
+    strip = evidence_strip(stamps, values, lost, threshold=MAX_LOG10_NFA)
+    blocks.append(Picture(strip, "Decades by which chance is ruled out, frame by frame; lost frames are red"))
+    known = -values[np.isfinite(values) & ~lost]
+    if len(known):
+        blocks.append(
+            Paragraph(
+                f"Of {len(known)} poses the weakest has {known.min():.1f} decades, the median {np.median(known):.0f}: "
+                "so improbable is it that as much agrees with a pose by chance. A pose is believed from "
+                f"{-MAX_LOG10_NFA:g} decades on, and needs more where little of what should be in view was found."
+            )
+        )
+    return blocks
 
 
 def _lost_blocks(result: SlamResult, pictures: Sequence[LostPicture]) -> list[Block]:
