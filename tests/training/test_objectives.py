@@ -17,8 +17,9 @@ from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 from semkey.training.config import TrainConfig
 from semkey.training.objectives.imitation import Guide
 from semkey.training.objectives.losses import compute
-from semkey.training.stage_config import CLIP_LOSSES, IMITATION_LOSSES, LOSSES, ObjectiveOptions
-from training_fakes import MODEL, SIDE, ShiftedPairs, small_config
+from semkey.training.stage_config import CLIP_LOSSES, IMITATION_LOSSES, LOSSES, FinetuneStage, ObjectiveOptions
+from semkey.training.stages import plan_stage
+from training_fakes import MODEL, SIDE, ShiftedPairs, only, small_config
 
 OPTIONS = ObjectiveOptions(max_keypoints=64)
 
@@ -26,7 +27,9 @@ OPTIONS = ObjectiveOptions(max_keypoints=64)
 @pytest.fixture
 def model() -> SemanticKeypointDetector:
     torch.manual_seed(0)
-    return SemanticKeypointDetector(ModelConfig.from_mapping(MODEL)).train()
+    return SemanticKeypointDetector(
+        ModelConfig.from_mapping({**MODEL, "reliability": "keypoint", "covariance": True})
+    ).train()
 
 
 @pytest.fixture
@@ -218,3 +221,47 @@ def test_nano_learns_from_compact() -> None:
     config = TrainConfig.load("configs/nano.yaml")
     assert config.guide == "compact"
     assert config.model.descriptor_dim == ModelConfig().descriptor_dim  # so that descriptors of both can be matched
+
+
+@pytest.mark.parametrize("name", ["reliability_bce", "covariance_nll"])
+def test_judges_change_nothing_but_themselves_unless_attached(
+    model: SemanticKeypointDetector, batch: dict[str, torch.Tensor], name: str
+) -> None:
+    part = {"reliability_bce": "reliability", "covariance_nll": "covariance"}[name]
+    with torch.no_grad():  # an untrained head has no slope to send gradients through
+        model.get_submodule(part).layers[2].weight.normal_(0, 0.1)  # ty: ignore
+    for attached in (False, True):
+        model.zero_grad(set_to_none=True)
+        options = ObjectiveOptions(max_keypoints=64, match_px=60.0, attached_judges=attached)
+        compute(model, run(model, batch), batch, {name: 1.0}, options).losses[name].backward()
+        reached = {
+            key.split(".")[0] for key, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())
+        }
+        assert part in reached
+        assert (len(reached) > 1) is attached
+        assert "offset" not in reached  # places of keypoints are no matter of how they are judged
+    assert {"stem", "pyramid", "detail"} <= reached
+
+
+def test_the_likelihood_of_covariances_is_best_at_the_true_spread(
+    model: SemanticKeypointDetector, batch: dict[str, torch.Tensor]
+) -> None:
+    """All matches count as right: their spread is known, and both keypoints have a half of it."""
+    options = ObjectiveOptions(max_keypoints=64, match_px=1e9)
+    maps = run(model.eval(), batch)
+    covariance = model.covariance
+    assert covariance is not None
+    last = covariance.layers[2]
+    values = []
+    for sigma in (0.3, 1.0, 3.0):
+        with torch.no_grad():
+            last.bias.copy_(torch.tensor([sigma, sigma, 1.0]).log())  # ty: ignore
+        values.append(compute(model, maps, batch, {"covariance_nll": 1.0}, options).losses["covariance_nll"].item())
+    assert values[0] > values[1] > values[2]  # random descriptors: matches lie many pixels off
+
+
+def test_covariances_need_a_head_and_positive_weights() -> None:
+    with pytest.raises(ConfigError, match=r"set model\.covariance to true"):
+        plan_stage(small_config(stages=only("reliability", losses={"covariance_nll": 1.0})), "reliability")
+    with pytest.raises(ConfigError, match="covariance_nll can be"):
+        FinetuneStage(gradients="kendall", losses={"covariance_nll": 1.0})

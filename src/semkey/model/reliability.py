@@ -1,6 +1,6 @@
 """The reliability heads: how likely a keypoint's match is to be right, told from its own image alone.
 
-Whatever a head reads is detached, so that training it cannot change matching.
+Whatever a head reads is detached, so that training it cannot change matching, unless an experiment asks otherwise.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class GridReliabilityHead(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(channels, 64, 1), nn.ReLU(inplace=True), nn.Conv2d(64, 1, 1))
 
-    def forward(self, grid: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) and (B, N, 2) pixels -> logits (B, N), float32."""
-        return sample_map(self.layers(grid.detach()).float(), keypoints, GRID_STRIDE)[..., 0]
+    def forward(self, grid: torch.Tensor, keypoints: torch.Tensor, *, attached: bool = False) -> torch.Tensor:
+        """(B, C, h, w) and (B, N, 2) pixels -> logits (B, N), float32; gradients reach the grid if ``attached``."""
+        return sample_map(self.layers(grid if attached else grid.detach()).float(), keypoints, GRID_STRIDE)[..., 0]
 
 
 class KeypointReliabilityHead(nn.Module):
@@ -84,7 +84,6 @@ class KeypointReliabilityHead(nn.Module):
             return keypoints.new_zeros(0)
         return self.layers(self.inputs(log_probability, fine, detail, keypoints, peaks)).float()[:, 0]
 
-    @torch.no_grad()
     def inputs(
         self,
         log_probability: torch.Tensor,
@@ -92,8 +91,24 @@ class KeypointReliabilityHead(nn.Module):
         detail: torch.Tensor,
         keypoints: torch.Tensor,
         peaks: Peaks,
+        *,
+        attached: bool = False,
     ) -> torch.Tensor:
-        """What :meth:`forward` gives to the perceptron, of at least one keypoint: (N, K) float32, K inputs."""
+        """What :meth:`forward` gives to the perceptron, of at least one keypoint: (N, K) float32, K inputs.
+
+        Gradients reach the maps, but never the places of keypoints, only if ``attached``.
+        """
+        with torch.set_grad_enabled(attached and torch.is_grad_enabled()):
+            return self._inputs(log_probability, fine, detail, keypoints.detach(), peaks)
+
+    def _inputs(
+        self,
+        log_probability: torch.Tensor,
+        fine: torch.Tensor,
+        detail: torch.Tensor,
+        keypoints: torch.Tensor,
+        peaks: Peaks,
+    ) -> torch.Tensor:
         points, scores = keypoints[None], peaks.scores.float()
         around = self._window(log_probability[0, 0], peaks.pixels) - scores[:, None]
         standing = torch.stack([scores, scores - scores.mean(), scores - scores.min()], dim=1)

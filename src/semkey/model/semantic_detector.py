@@ -254,23 +254,28 @@ class SemanticKeypointDetector(nn.Module):
         """
         return self.judge(maps, keypoints, peaks)[0]
 
-    def judge(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def judge(
+        self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks, *, attached: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Reliability and covariance of all keypoints of one image, from the same inputs.
 
         Args:
             maps: of the image, a batch of one.
             keypoints: (N, 2) pixels of the network's input, refined.
             peaks: the N maxima that they were refined from.
+            attached: gradients reach the maps as well, which everything else is made of (docs/decoupling.md).
 
         Returns:
             (N,) float32 reliability before the sigmoid, and (N, 2, 2) float32 in squared pixels of the network's input,
             None where the network has no head for it; gradients reach these two heads alone.
         """
         if isinstance(self.reliability, GridReliabilityHead):
-            return self.reliability(maps.grid, keypoints.detach()[None])[0], None
+            return self.reliability(maps.grid, keypoints.detach()[None], attached=attached)[0], None
         if len(keypoints) == 0:
             return keypoints.new_zeros(0), None if self.covariance is None else keypoints.new_zeros(0, 2, 2)
-        inputs = self.reliability.inputs(maps.log_probability, maps.fine, maps.detail, keypoints, peaks)
+        inputs = self.reliability.inputs(
+            maps.log_probability, maps.fine, maps.detail, keypoints, peaks, attached=attached
+        )
         logits = self.reliability.layers(inputs).float()[:, 0]
         return logits, None if self.covariance is None else self.covariance(inputs)
 

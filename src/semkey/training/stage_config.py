@@ -28,7 +28,8 @@ DETECTION_LOSSES = (
     "reward_tracks",
     "temporal_scores",
 )
-RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap")
+RELIABILITY_LOSSES = ("reliability_bce", "reliability_ap", "covariance_nll")
+"""Losses of what judges keypoints: by default their gradients reach the heads of reliability and covariance alone."""
 PLACE_LOSSES = ("place",)
 TRACK_LOSSES = ("temporal_descriptors",)
 """Losses of descriptors along tracks, which have no negatives: beside one of the matching losses."""
@@ -74,6 +75,8 @@ class ObjectiveOptions(Settings):
         window: side of the windows of ``repeatability`` and ``peakiness``, pixels, even.
         reward_px: how far an inlier of a fundamental matrix may lie from its epipolar line (``reward_inliers``,
             ``reward_tracks``), pixels.
+        attached_judges: gradients of ``reliability_*`` and ``covariance_nll`` also reach the features and the score map
+            that they judge; docs/decoupling.md says what that does.
         foreign_penalty: what a keypoint loses whose match in an image of another scene agrees with a fundamental matrix
             (``reward_inliers``); an inlier of its own scene gains 1.
     """
@@ -95,6 +98,7 @@ class ObjectiveOptions(Settings):
     window: int = 16
     reward_px: float = 1.5
     foreign_penalty: float = 0.5
+    attached_judges: bool = False
 
     def __post_init__(self) -> None:
         require_within(self, "[16, inf)", "max_keypoints")
@@ -151,6 +155,15 @@ class StageConfig(Settings):
     def active_losses(self) -> dict[str, float]:
         """The losses with a weight above 0."""
         return {name: weight for name, weight in self.losses.items() if weight > 0}
+
+
+def _require_positive(stage: DetectorStage | FinetuneStage) -> None:
+    """Refuse losses below 0 where their weights are learned: the sum would have no minimum."""
+    if stage.gradients == "kendall" and "covariance_nll" in stage.active_losses:
+        raise ConfigError(
+            "gradients 'kendall' learns weights of losses that are never negative, and covariance_nll can be: use "
+            "'sum', 'pcgrad' or 'cagrad', or train it in stage reliability"
+        )
 
 
 def _require_negatives(stage: StageConfig) -> None:
@@ -210,6 +223,7 @@ class DetectorStage(StageConfig):
                 f"mode '{self.mode}' trains the descriptors too: give one of {', '.join(MATCHING_LOSSES)} a weight"
             )
         _require_negatives(self)
+        _require_positive(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +266,7 @@ class FinetuneStage(StageConfig):
         super().__post_init__()
         require_within(self, "[0, 1)", "tolerance")
         _require_negatives(self)
+        _require_positive(self)
 
 
 @dataclass(frozen=True, kw_only=True)

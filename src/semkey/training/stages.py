@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from semkey.errors import ConfigError
 from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.config import TrainConfig
 from semkey.training.stage_config import (
     DETECTED_LOSSES,
-    RELIABILITY_LOSSES,
     STAGES,
     DetectorStage,
     FinetuneStage,
@@ -21,6 +21,7 @@ from semkey.training.stage_config import (
 
 TRUNK = ("stem", "context", "pyramid")
 DETECTION = ("detail", "detector", "offset")
+JUDGES = {"reliability": ("reliability_bce", "reliability_ap"), "covariance": ("covariance_nll",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,10 @@ def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
     stage = config.stages.get(name)
     losses = stage.active_losses
     extra = ("place",) if "place" in losses else ()
-    extra = (*extra, "reliability") if any(loss in losses for loss in RELIABILITY_LOSSES) else extra
+    judges = tuple(part for part, names in JUDGES.items() if any(loss in losses for loss in names))
+    if "covariance" in judges and not config.model.covariance:
+        raise ConfigError(f"stages.{name}.losses.covariance_nll needs a head for it: set model.covariance to true")
+    extra = (*extra, *judges)
     decoupled = True
     gradients: Gradients = "sum"
     if isinstance(stage, DetectorStage):
@@ -71,7 +75,7 @@ def plan_stage(config: TrainConfig, name: StageName) -> StagePlan:
         parts = (*TRUNK, "descriptor", *DETECTION, *extra)
         decoupled, gradients = False, stage.gradients
     elif name == "reliability":
-        parts = ("reliability",)
+        parts = judges
     else:
         parts = (*TRUNK, "descriptor", *extra)
     return StagePlan(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from semkey.losses.covariance import displacement_nll, moved_covariance
 from semkey.losses.detection import success_loss
 from semkey.losses.peaks import dispersity_loss
 from semkey.losses.reliability import average_precision, position_labels, reliability_ap_loss, reliability_bce_loss
@@ -103,7 +104,7 @@ def detected_losses(
                 success = (1.0 - distance[seen] / options.same_px).clamp(min=0.0)
             parts["success"].append(success_loss(probability_from_score(windows), success))
         if bool(is_scene):
-            _reliability_losses(model, views, outcome, parts, options)
+            _reliability_losses(model, views, outcome, batch, row, parts, options)
             rows.append(_figures(outcome, options))
     zero = sides[0].log_probability.sum() * 0.0
     losses = {name: torch.stack(part).mean() if part else zero for name, part in parts.items()}
@@ -151,14 +152,17 @@ def _reliability_losses(
     model: SemanticKeypointDetector,
     views: list[_Detections],
     outcome: _Outcome,
+    batch: Batch,
+    row: int,
     parts: Mapping[str, list[torch.Tensor]],
     options: ObjectiveOptions,
 ) -> None:
-    """Add the reliability losses of one pair to ``parts``; their gradients reach the reliability head alone."""
+    """Add what judges keypoints of one pair to ``parts``; gradients reach the heads alone, but for experiments."""
+    H10, warp10 = batch["H10"][row], batch["warp10"][row]
     if not any(name in parts for name in RELIABILITY_LOSSES):
         return
     seen = outcome.seen
-    logits = model.rate(views[0].maps, views[0].keypoints, views[0].peaks.select(views[0].kept))
+    logits, covariances = _judged(model, views[0], options)
     if "reliability_bce" in parts:
         right = outcome.missed < options.match_px
         parts["reliability_bce"].append(reliability_bce_loss(logits[seen], right[seen]))
@@ -171,6 +175,35 @@ def _reliability_losses(
         )
         precision = average_precision(outcome.similarity[seen], labels, valid=valid)
         parts["reliability_ap"].append(reliability_ap_loss(precision, torch.sigmoid(logits[seen])).mean())
+    if "covariance_nll" in parts and covariances is not None:
+        right = seen & (outcome.missed < options.match_px)
+        jacobian, known = _jacobians(views[0].keypoints.detach()[right], H10, warp10)
+        rows = torch.nonzero(right)[:, 0][known]
+        matched = outcome.similarity.argmax(dim=1)[rows]
+        gaps = outcome.projected[rows] - views[1].keypoints.detach()[matched]
+        other = _judged(model, views[1], options)[1]
+        assert other is not None
+        total = moved_covariance(covariances[rows], jacobian[known]) + other[matched]
+        if len(rows) > 0:
+            parts["covariance_nll"].append(displacement_nll(gaps, total))
+
+
+def _judged(
+    model: SemanticKeypointDetector, view: _Detections, options: ObjectiveOptions
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Reliability before the sigmoid, and covariances, of a view's keypoints."""
+    peaks = view.peaks.select(view.kept)
+    return model.judge(view.maps, view.keypoints, peaks, attached=options.attached_judges)
+
+
+def _jacobians(points: torch.Tensor, H10: torch.Tensor, warp10: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, 2, 2) of the map from view 0 to view 1 at points (N, 2), by differences over a pixel; where it is known."""
+    columns, known = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for step in (points.new_tensor([0.5, 0.0]), points.new_tensor([0.0, 0.5])):
+        ends = [project_points(points + sign * step, H10, warp10) for sign in (1.0, -1.0)]
+        columns.append(ends[0][0] - ends[1][0])
+        known = known & ends[0][1] & ends[1][1]
+    return torch.stack(columns, dim=-1), known
 
 
 def _figures(outcome: _Outcome, options: ObjectiveOptions) -> tuple[float, float, float]:

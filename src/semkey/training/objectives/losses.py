@@ -23,6 +23,7 @@
 | ``reward_tracks`` | policy gradient: how long and how exactly keypoints are tracked through a clip | TraqPoint |
 | ``temporal_scores`` | relative change of the probabilities of tracked points over a clip | |
 | ``temporal_descriptors`` | one minus the length of the mean descriptor of tracked points | |
+| ``covariance_nll`` | likelihood of the distance of right matches under the covariances of both keypoints | |
 | ``place`` | InfoNCE between the views' place descriptors, on detached features | |
 """
 
