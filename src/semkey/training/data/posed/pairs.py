@@ -28,7 +28,7 @@ from semkey.training.data.posed.scene import PosedPhoto, PosedScene, find_scenes
 from semkey.training.data.posed.tracks import Tracks, find_tracks, shared_points
 from semkey.training.data.rgbd import random_crop
 
-_FORMAT = "tracks-1"
+_FORMAT = "tracks-2"
 _ATTEMPTS = 200
 _IMAGES_KEPT = 32
 _LEAST_SHARED = 16
@@ -51,6 +51,16 @@ class SceneTracks:
     scene: PosedScene
     tracks: Tracks
     pairs: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """What a pair shows of a photo: rows (N,) of the points in it, and their places (N, 2)."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    rows: NDArray[np.int32]
+    places: NDArray[np.float64]
 
 
 def prepare_posed(
@@ -128,43 +138,48 @@ class PosedPairs:
         config = self._config
         mix = rng.dirichlet([6.0, 6.0, 6.0]).astype(np.float32)
         is_mirrored = rng.random() < config.views.flips
-        views, places, valids = [], [], []
-        for photo in (chosen.scene.photos[place] for place in photos):
-            change = random_crop(rng, photo.size, config.size, config.posed.rotation_deg)
-            if is_mirrored:
-                change = np.array([[-1.0, 0.0, config.width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ change
-            scale = float(np.sqrt(abs(np.linalg.det(change[:2, :2]))))
-            image = self._image(photo)
-            shown = image if self._colors else to_gray_values(image, mix)
-            views.append(
-                relight(rng, warp_image(shown, change, config.size, scale, cv2.BORDER_REFLECT_101), config.light)
-            )
-            ones = np.ones(photo.size[::-1], np.uint8)
-            valids.append(np.asarray(cv2.warpPerspective(ones, change, config.size, flags=cv2.INTER_LINEAR)) > 0)
-            places.append(warp_points(change, photo.project(chosen.tracks.points)[0]))
-        seen = [chosen.tracks.seen_by(place) for place in photos]
-        seen = [rows[_shown(at[rows], valid)] for rows, at, valid in zip(seen, places, valids, strict=True)]
-        both = np.intersect1d(seen[0], seen[1])
+        views = [self._view(rng, chosen, photo, mix, is_mirrored=is_mirrored) for photo in photos]
+        both, *order = np.intersect1d(views[0].rows, views[1].rows, return_indices=True)
         if len(both) < _LEAST_SHARED:
             return None
-        rows = np.concatenate([rng.permutation(both), rng.choice(both, max(config.points - len(both), 0))])
-        rows = rows[: config.points]
-        strengths = np.minimum(chosen.tracks.lengths / _LONG_TRACK, 1.0)
+        count = len(both)
+        drawn = np.concatenate([rng.permutation(count), rng.integers(count, size=max(config.points - count, 0))])
+        lengths = chosen.tracks.lengths
         entries: Pair = {}
-        for k in range(2):
+        for k, view in enumerate(views):
             # longer tracks first where points crowd; all that stay are as much a target
-            kept = seen[k][choose_targets(places[k][seen[k]], strengths[seen[k]], config.size)]
-            entries[f"points{k}"] = torch.from_numpy(places[k][rows]).float()
-            entries[f"targets{k}"] = pad_targets(places[k][kept], np.ones(len(kept), np.float32))
-            entries[f"valid{k}"] = torch.from_numpy(valids[k])
+            strengths = np.minimum(lengths[view.rows] / _LONG_TRACK, 1.0)
+            kept = choose_targets(view.places, strengths, config.size)
+            entries[f"points{k}"] = torch.from_numpy(view.places[order[k][drawn[: config.points]]]).float()
+            entries[f"targets{k}"] = pad_targets(view.places[kept], np.ones(len(kept), np.float32))
+            entries[f"valid{k}"] = torch.from_numpy(view.valid)
         return {
-            **view_entries(views, mix),
+            **view_entries([view.image for view in views], mix),
             **entries,
             "H10": torch.full((3, 3), float("nan"), dtype=torch.float64),
             "warp10": torch.full((config.height, config.width, 2), float("nan")),
             "is_scene": torch.tensor(1.0),
             "scene": torch.tensor(FIRST_SCENE + number),
         }
+
+    def _view(
+        self, rng: np.random.Generator, chosen: SceneTracks, place: int, mix: NDArray[np.float32], *, is_mirrored: bool
+    ) -> _View:
+        """A photo cropped, turned and relit at random, with the points that it shows."""
+        config, photo = self._config, chosen.scene.photos[place]
+        change = random_crop(rng, photo.size, config.size, config.posed.rotation_deg)
+        if is_mirrored:
+            change = np.array([[-1.0, 0.0, config.width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ change
+        scale = float(np.sqrt(abs(np.linalg.det(change[:2, :2]))))
+        image = self._image(photo)
+        source = image if self._colors else to_gray_values(image, mix)
+        warped = warp_image(source, change, config.size, scale, cv2.BORDER_REFLECT_101)
+        ones = np.ones(photo.size[::-1], np.uint8)
+        valid = np.asarray(cv2.warpPerspective(ones, change, config.size, flags=cv2.INTER_LINEAR)) > 0
+        rows = chosen.tracks.seen_by(place)
+        places = warp_points(change, photo.project(chosen.tracks.points[rows])[0])
+        shown = _shown(places, valid)
+        return _View(image=relight(rng, warped, config.light), valid=valid, rows=rows[shown], places=places[shown])
 
     def _image(self, photo: PosedPhoto) -> NDArray[np.uint8]:
         if photo.file not in self._images:

@@ -6,7 +6,6 @@ place, matches that do not fit the poses are dropped, and what is left is joined
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,20 +34,20 @@ class Tracks:
 
     Attributes:
         points: (N, 3) in the world of the poses.
-        rows: (K,) point of each sighting.
-        photos: (K,) place of the photo in the scene.
+        rows: (K,) int32 point of each sighting.
+        photos: (K,) int32 place of the photo in the scene.
     """
 
     points: Array
-    rows: NDArray[np.int64]
-    photos: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    photos: NDArray[np.int32]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(N,) how many photos see each point."""
         return np.bincount(self.rows, minlength=len(self.points))
 
-    def seen_by(self, photo: int) -> NDArray[np.int64]:
+    def seen_by(self, photo: int) -> NDArray[np.int32]:
         """Points that a photo sees, increasing."""
         return np.sort(self.rows[self.photos == photo])
 
@@ -64,7 +63,8 @@ def find_tracks(scene: PosedScene, config: PosedConfig, progress: Progress | Non
         place = {photo.number: index for index, photo in enumerate(scene.photos)}
         known = np.array([place.get(int(image), -1) for image in images], dtype=np.int64)
         there = known >= 0
-        return _good(scene.photos, Tracks(points=points, rows=rows[there], photos=known[there]), None, config)
+        tracks = Tracks(points=points, rows=rows[there].astype(np.int32), photos=known[there].astype(np.int32))
+        return _good(scene.photos, tracks, None, config)
     return _made(scene, config, progress)
 
 
@@ -90,7 +90,8 @@ def _made(scene: PosedScene, config: PosedConfig, progress: Progress | None) -> 
     photo_of = np.repeat(np.arange(len(photos)), np.diff(starts))
     rows, chosen = _without_doubles(roots, photo_of)
     points = _triangulated(photos, pixels[chosen], photo_of[chosen], rows)
-    return _good(photos, Tracks(points=points, rows=rows, photos=photo_of[chosen]), pixels[chosen], config)
+    tracks = Tracks(points=points, rows=rows.astype(np.int32), photos=photo_of[chosen].astype(np.int32))
+    return _good(photos, tracks, pixels[chosen], config)
 
 
 def _keypoints(photo: PosedPhoto) -> tuple[Array, NDArray[np.float32]]:
@@ -207,17 +208,16 @@ def _good(photos: Sequence[PosedPhoto], tracks: Tracks, pixels: Array | None, co
         good[rows[~fits]] = False
     good &= tracks.lengths >= config.min_views
     kept = good[tracks.rows]
-    number_of = np.cumsum(good) - 1
+    number_of = (np.cumsum(good) - 1).astype(np.int32)
     return Tracks(points=tracks.points[good], rows=number_of[tracks.rows[kept]], photos=tracks.photos[kept])
 
 
-def shared_points(tracks: Tracks, photos: int) -> NDArray[np.int64]:
-    """(photos, photos) how many points every two photos share."""
-    counts = np.zeros((photos, photos), np.int64)
-    order = np.argsort(tracks.rows, kind="stable")
-    groups = np.split(tracks.photos[order], np.cumsum(tracks.lengths)[:-1])
-    for group in groups:
-        for a, b in itertools.combinations(group.tolist(), 2):
-            counts[a, b] += 1
-            counts[b, a] += 1
+def shared_points(tracks: Tracks, photos: int) -> NDArray[np.int32]:
+    """(photos, photos) how many points every two photos share; with itself each shares none."""
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(tracks.rows), np.int32)
+    seen = csr_matrix((ones, (tracks.photos, tracks.rows)), shape=(photos, len(tracks.points)))
+    counts = np.asarray((seen @ seen.T).todense(), np.int32)
+    np.fill_diagonal(counts, 0)
     return counts
