@@ -91,6 +91,15 @@ def test_depths_count_unless_the_units_may_differ() -> None:
     assert distance(with_depth) > 4e-3
 
 
+def test_the_covariance_counts_what_errors_of_landmarks_have_in_common() -> None:
+    placement = placed(PointWorld([np.eye(4), MOVED]))
+    assert placement is not None
+    exact = replace(placement, scatter=0.5)  # residuals smaller than claimed make nothing surer
+    np.testing.assert_allclose(exact.covariance @ exact.information, 1.5 * np.eye(6), atol=1e-6)
+    scattered = replace(placement, scatter=2.0)
+    np.testing.assert_allclose(scattered.covariance, 4 * exact.covariance, rtol=1e-9)
+
+
 def test_a_match_of_no_similarity_still_has_a_weight() -> None:
     world = PointWorld([np.eye(4), MOVED])
     slam_map, frame = mapped(world), observed(world, 1)

@@ -76,9 +76,11 @@ def measure_here(request: Mapping[str, Any]) -> Row:
 def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row, Any]:
     from semkey.evaluation.slam.map_measures import measure_map
     from semkey.evaluation.slam.measures import measure_run
+    from semkey.evaluation.slam.uncertainty import UncertaintyListener
     from semkey.slam import SlamConfig, run_slam
     from semkey.slam.config import LineConfig
 
+    uncertainty = UncertaintyListener()
     extractor, cached = _extractor(request)
     extractor.extract(sequence[0].image)
     hits_before = 0 if cached is None else cached.hits
@@ -91,6 +93,7 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         max_frames=request["max_frames"],
         sensor=request["sensor"],
         realtime=request["realtime"],
+        listeners=[uncertainty],
     )
     memory = _memory_since(before)
     frames = max(len(result.frames), 1)
@@ -110,6 +113,8 @@ def _run_slam(sequence: FrameSequence, request: Mapping[str, Any]) -> tuple[Row,
         "merges": sum(loop.kind == "merge" for loop in result.loops),
         "alignment": result.alignment,
         **measure_map(result),
+        # Without a metric scale errors in metres say nothing about a covariance in map units.
+        **({} if result.sensor == "mono" else uncertainty.measures()),
         **{f"stage_{name}_ms": 1000.0 * seconds / frames for name, seconds in result.stage_seconds.items()},
     }
     if slam_map is not None and slam_map.lines is not None:

@@ -14,7 +14,9 @@ _MEASURING += (
     "evaluation/running/memory.py",
     "evaluation/running/question.py",
     "evaluation/slam/child.py",
+    "evaluation/slam/map_measures.py",
     "evaluation/slam/measures.py",
+    "evaluation/slam/uncertainty.py",
 )
 _OPENCV = ("evaluation/slam/cv2_odometry.py",)
 _BACK_END = ("matching", "slam")

@@ -36,7 +36,10 @@ from semkey.slam.config import SlamConfig
 logger = logging.getLogger(__name__)
 
 KIND = "slam"
-CURVE_LABELS = {"error": ("time from the first true pose, s", "position error, m")}
+CURVE_LABELS = {
+    "error": ("time from the first true pose, s", "position error, m"),
+    "calibration": ("confidence of the covariance (the diagonal is right)", "frames whose error lies within it"),
+}
 TRAJECTORIES_FOLDER = "trajectories"
 
 _LONG_PATH_M = 50.0

@@ -10,11 +10,12 @@ import numpy as np
 
 from semkey.evaluation.running.results import Curve, Metric, Row, SetResult
 
-_CURVES = ("error_t", "error_m")
+# Curves of a run: what lies on their axes.
+_CURVES = {"error": ("error_t", "error_m"), "calibration": ("confidence", "within")}
 
 
 def summarise_runs(rows: Sequence[Row]) -> SetResult:
-    """Medians over runs, the range of the ATE, and the error over time of the run whose ATE is the median one.
+    """Medians over runs, the range of the ATE, and the curves of the run whose ATE is the median one.
 
     Runs whose features were read from a cache have no frames per second and no memory; ``timed_runs`` says how many
     have.
@@ -26,9 +27,10 @@ def summarise_runs(rows: Sequence[Row]) -> SetResult:
         metrics |= {"ate_lowest_m": float(np.nanmin(errors)), "ate_highest_m": float(np.nanmax(errors))}
     metrics["timed_runs"] = float(sum(not math.isnan(row.get("fps", math.nan)) for row in rows))
     middle = rows[median_run(rows)]
-    curves = {"error": Curve(x=middle["error_t"], y=middle["error_m"])} if middle.get("error_t") else {}
+    curves = {name: Curve(x=middle[x], y=middle[y]) for name, (x, y) in _CURVES.items() if middle.get(x)}
     failures = sum(error == math.inf for error in errors)
-    kept = [{name: value for name, value in row.items() if name not in _CURVES} for row in rows]
+    of_curves = {axis for axes in _CURVES.values() for axis in axes}
+    kept = [{name: value for name, value in row.items() if name not in of_curves} for row in rows]
     return SetResult(count=len(rows), failures=failures, metrics=metrics, curves=curves, rows=kept)
 
 
@@ -86,6 +88,13 @@ def slam_metrics(
         Metric(name="track_frames", label="frames in which a landmark was found, median"),
         Metric(name="track_keyframes", label="keyframes that see a landmark, median"),
         count("map_lines", "lines of the map"),
+        count("nees", "normalised error squared, mean (6 is true)", 2),
+        count("nees_median", "normalised error squared, median (5.35)", 2),
+        Metric(name="nees_within", label="within the 95 % bound, %", percent=True, higher_is_better=None),
+        count("nees_frames", "frames that the normalised error is of"),
+        count("sigma_mm", "standard deviation promised, mm", 2),
+        count("sigma_error_mm", "error of these poses, RMS, mm", 2),
+        count("quality", "quality, median", 2),
         *(count(name, f"{name[6:-3]}, ms per frame", 1) for name in sorted(stages)),
     ]
 
