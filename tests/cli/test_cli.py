@@ -166,6 +166,18 @@ def test_match_finds_the_homography(
     assert read_image(tmp_path / "m.png").shape[1] > 1280
 
 
+def test_match_draws_in_the_layout_asked_for(run: Run, pair: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
+    shapes = {}
+    for layout in ("horizontal", "vertical"):
+        out = tmp_path / f"{layout}.png"
+        assert run("match", *pair[:2], "-f", "orb", "-n", 300, "-o", out, "--layout", layout).code == 0
+        shapes[layout] = read_image(out).shape[:2]
+    assert shapes["horizontal"][1] > 1280 > shapes["vertical"][1]
+    assert shapes["vertical"][0] > 960 > shapes["horizontal"][0]
+    outcome = run("match", *pair[:2], "-f", "orb", "-o", tmp_path / "m.png", "--layout", "round")
+    assert (outcome.code, "round" in outcome.err) == (2, True)
+
+
 def test_match_is_reproducible(run: Run, pair: tuple[Path, Path, np.ndarray], tmp_path: Path) -> None:
     for name in ("1.json", "2.json"):
         assert run("match", *pair[:2], "-f", "orb", "--seed", 5, "--json", tmp_path / name).code == 0

@@ -81,6 +81,35 @@ def test_inliers_are_green_and_outliers_red() -> None:
     assert drawn[100, 300].tolist() == [60, 60, 60], "images are dimmed where no line is"
 
 
+def test_errors_colour_inliers_and_leave_the_others_grey() -> None:
+    features0 = make_features([[10, 50], [10, 100], [10, 150]], (400, 200))
+    features1 = make_features([[390, 50], [390, 100], [390, 150]], (400, 200))
+    matches = make_matches([[0, 0], [1, 1], [2, 2]])
+    drawn = draw_matches(
+        gray(400, 200), gray(400, 200), features0, features1, matches, [True, True, False], errors=[0.0, 2.0, 9.0],
+        layout="horizontal",
+    ).pixels.astype(int)  # fmt: skip
+    exact, worst, wrong = drawn[50, 300], drawn[100, 300], drawn[150, 300]
+    assert exact[2] > exact[0] + 20, "an error of 0 is blue"
+    assert worst[0] > worst[2] + 50, "the largest is red"
+    assert wrong.max() - wrong.min() < 5
+    with pytest.raises(InputError, match=r"errors have shape \(2,\)"):
+        draw_matches(gray(400, 200), gray(400, 200), features0, features1, matches, errors=[0.0, 1.0])
+
+
+def test_layouts_and_a_caption_of_ones_own() -> None:
+    features = make_features([[10, 50]] * 200, (400, 200))
+    matches = make_matches([[k, k] for k in range(200)])
+    image = gray(400, 200)
+    beside = draw_matches(image, image, features, features, matches, layout="horizontal")
+    above = draw_matches(image, image, features, features, matches, layout="vertical")
+    assert beside.pixels.shape[1] == 800 + IMAGE_GAP
+    assert above.pixels.shape[0] > 400 + IMAGE_GAP
+    assert above.pixels.shape[1] == 480
+    bare = draw_matches(image, image, features, features, matches, layout="horizontal", caption="")
+    assert (bare.pixels[200:] == BACKGROUND).all(), "a caption replaces what is said of the sample too"
+
+
 def test_images_of_different_sizes_and_no_matches() -> None:
     drawn = draw_matches(
         gray(600, 100),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 Geometry = Literal["fundamental", "homography"]
+Layout = Literal["auto", "horizontal", "vertical"]
 
 DEFAULT_MAX_ERROR_PX: dict[Geometry, float] = {"fundamental": 1.0, "homography": 3.0}
 
@@ -38,7 +39,10 @@ def match(
     image_a: Path = typer.Argument(..., metavar="A", help="First image."),
     image_b: Path = typer.Argument(..., metavar="B", help="Second image."),
     out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="FILE", help="Draw both images with inliers green and outliers red (matches.png)."
+        None, "--out", "-o", metavar="FILE", help="Draw both images, inliers coloured by error and outliers grey."
+    ),
+    layout: Layout = typer.Option(
+        "auto", help="Images of --out side by side or above each other; auto: as fits a screen better."
     ),
     json_file: str | None = typer.Option(
         None, "--json", metavar="FILE", help="Write matches, inliers and the model as JSON; - for stdout."
@@ -123,7 +127,7 @@ def match(
     verified = time.perf_counter()
 
     if out is not None:
-        _draw(out, images, features0, features1, matches, estimate)
+        _draw(out, images, features0, features1, matches, estimate, layout, geometry)
     if json_file is not None:
         value = {
             "features": features.features,
@@ -179,10 +183,26 @@ def _draw(
     features1: Features,
     matches: Matches,
     estimate: RobustEstimate,
+    layout: Layout,
+    geometry: Geometry,
 ) -> None:
+    import numpy as np
+
+    from semkey.geometry.homography import warp_points
+    from semkey.metrics.two_view import sampson_errors
     from semkey.visualization import draw_matches
 
-    draw_matches(images[0], images[1], features0, features1, matches, estimate.inliers).save(path)
+    points0 = features0.keypoints[matches.indices[:, 0]].double().cpu().numpy()
+    points1 = features1.keypoints[matches.indices[:, 1]].double().cpu().numpy()
+    errors = None
+    if estimate.model is not None and geometry == "homography":
+        errors = np.linalg.norm(warp_points(estimate.model, points0) - points1, axis=1)
+    elif estimate.model is not None:
+        errors = sampson_errors(estimate.model, points0, points1)
+    picture = draw_matches(
+        images[0], images[1], features0, features1, matches, estimate.inliers, errors=errors, layout=layout
+    )
+    picture.save(path)
 
 
 def _image_json(path: Path, features: Features) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import skew
 from semkey.matching.refinement import refine_homography, refine_relative_pose
+from semkey.metrics.two_view import sampson_errors
 
 # Three points make a sample: 100 hold an outlier-free one with p > 0.9999 at 45 % inliers, and PoseLib goes on where
 # fewer are found. Its own minimum of 1000 takes about 17 ms for a frame's 500 matches.
@@ -311,10 +312,7 @@ def _sampson_errors(
     """First-order distances (M,) of matches from the epipolar constraint, pixels; NaN where a point is not finite."""
     essential = skew(T_cam1_cam0[:3, 3]) @ T_cam1_cam0[:3, :3]
     F = np.linalg.inv(camera1.matrix).T @ essential @ np.linalg.inv(camera0.matrix)
-    x0, x1 = (np.concatenate([points, np.ones((len(points), 1))], axis=1) for points in (points0, points1))
-    line0, line1 = x1 @ F, x0 @ F.T
-    slope = np.square(line0[:, :2]).sum(axis=1) + np.square(line1[:, :2]).sum(axis=1)
-    return np.abs((line0 * x0).sum(axis=1)) / np.sqrt(np.maximum(slope, 1e-24))
+    return sampson_errors(F, points0, points1)
 
 
 def _checked(covariances: Covariances, count: int) -> Covariances:

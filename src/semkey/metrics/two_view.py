@@ -109,3 +109,27 @@ def epipolar_distances(
     with np.errstate(invalid="ignore", divide="ignore"):
         distances = [residuals / np.linalg.norm(lines[:, :2], axis=1) for lines in (lines0, lines1)]
     return (distances[0] + distances[1]) / 2
+
+
+def sampson_errors(F10: ArrayLike, points0: ArrayLike, points1: ArrayLike) -> NDArray[np.float64]:
+    """First-order distances of matched points from the epipolar constraint ``x1' F10 x0 = 0``.
+
+    Hartley and Zisserman, Multiple View Geometry, equation 11.9, its root.
+
+    Args:
+        F10: (3, 3) fundamental matrix, of any scale.
+        points0: (N, 2) pixels x y of image 0.
+        points1: (N, 2) the same of image 1.
+
+    Returns:
+        (N,) float64 pixels; 0 where the constraint says nothing (a point on the epipole of its image), NaN where a
+        point is not finite.
+    """
+    F = np.asarray(F10, dtype=np.float64)
+    first, second = (np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in (points0, points1))
+    ones = np.ones((len(first), 1))
+    x0, x1 = np.hstack([first, ones]), np.hstack([second, ones])
+    lines0, lines1 = x1 @ F, x0 @ F.T
+    slope = np.square(lines0[:, :2]).sum(axis=1) + np.square(lines1[:, :2]).sum(axis=1)
+    residuals = np.abs((lines0 * x0).sum(axis=1))
+    return np.divide(residuals, np.sqrt(slope), out=np.zeros(len(first)), where=~(slope <= 0))

@@ -25,6 +25,8 @@ MATCH_IMAGE_SIDE = 1600
 """Larger images are reduced for the side-by-side picture, which is for looking at."""
 INLIER_RGB = (40, 220, 80)
 OUTLIER_RGB = (235, 60, 60)
+OUTLIER_BESIDE_ERRORS_RGB = (175, 175, 175)
+"""Where inliers are coloured by error, red is an inlier's."""
 INLIER_OPACITY, OUTLIER_OPACITY = 0.8, 0.45
 MOST_LINES = 150
 """Of more matches a random sample is drawn: more lines than this cannot be told apart."""
@@ -45,7 +47,10 @@ MIN_CAPTION_WIDTH = 480
 def draw_keypoints(
     image: ImageLike, features: Features, *, color_by: Literal["scores", "reliability"] = "scores"
 ) -> Picture:
-    """Draw keypoints at their sub-pixel positions, coloured from blue (0) over green to red (1).
+    """Draw keypoints at their sub-pixel positions, coloured from blue (low) over green to red (high).
+
+    Reliabilities are probabilities, and blue is 0 and red 1. Scores have a scale of their own for each kind of features:
+    blue is the lowest of the image and red the highest.
 
     A keypoint with a covariance is an ellipse of eight standard deviations: long where it may slide along an edge.
     Others are circles, larger the more reliable they are (coloured by reliability: the higher their score is).
@@ -74,11 +79,11 @@ def draw_keypoints(
     values, others = shown.scores, shown.reliability
     if color_by == "reliability":
         values, others = others, values
-    colors = _value_colors(values)
+    colors = _value_colors(values if color_by == "reliability" else _spread(values))
     # All edges first: where keypoints crowd, no edge may cover the colour of another.
     for edge in (True, False):
         for k in range(len(features) - 1, -1, -1):
-            color, width = (EDGE_RGB, thickness + 2) if edge else (colors[k], thickness)
+            color, width = (EDGE_RGB, thickness + 1) if edge else (colors[k], thickness)
             if shown.covariances is not None:
                 _ellipse(canvas, shown.keypoints[k], shown.covariances[k], color, width)
             else:
@@ -110,7 +115,8 @@ def draw_matches(
         features1: of ``image1``.
         matches: M matches between the two.
         inliers: (M,) bool: true ones are drawn green, the others faintly red below them; ``None``: all are green.
-        errors: (M,) pixels of every match: inliers are coloured from blue (0) over green to red (their largest).
+        errors: (M,) pixels of every match: inliers are coloured from blue (0) over green to red (their largest), the
+            others are grey.
         layout: images side by side or above each other; ``auto`` takes what fits a screen better.
         caption: replaces the caption of the counts.
 
@@ -149,9 +155,9 @@ def draw_matches(
             caption += f", {int(good.sum())} inliers"
             caption += f" ({good.mean():.0%})" if len(matches) else ""
         if errors is not None and good.any():
-            caption += f", errors up to {float(np.asarray(errors)[good].max()):.1f} px"
-    if drawn.sum() < len(matches):
-        caption += f"; {int(drawn.sum())} drawn"
+            caption += f", errors from 0 (blue) to {float(np.asarray(errors)[good].max()):.2g} px (red)"
+        if drawn.sum() < len(matches):
+            caption += f"; {int(drawn.sum())} drawn"
     return Picture(with_caption(canvas, caption))
 
 
@@ -197,7 +203,7 @@ def _line_colors(good: NDArray[np.bool_], errors: ArrayLike | None, count: int) 
         raise InputError(f"errors have shape {values.shape}, expected ({count},)")
     largest = float(values[good].max(initial=0.0)) or 1.0
     return [
-        color if one else OUTLIER_RGB
+        color if one else OUTLIER_BESIDE_ERRORS_RGB
         for color, one in zip(_value_colors(np.nan_to_num(values / largest, nan=1.0)), good.tolist(), strict=True)
     ]
 
@@ -280,6 +286,12 @@ def _marker_size(image: NDArray[np.uint8]) -> tuple[float, int]:
     """Circle radius and line width in pixels that stay visible when the image is shown at screen size."""
     diagonal = float(np.hypot(*image.shape[:2]))
     return max(2.0, diagonal / 250), max(1, round(diagonal / 1600))
+
+
+def _spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values from 0 to 1 in the order of the given ones; all 1 where they are equal."""
+    low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    return (values - low) / (high - low) if high > low else np.ones_like(values)
 
 
 def _value_colors(values: NDArray[np.float32]) -> list[tuple[int, int, int]]:
