@@ -30,7 +30,7 @@ def test_demo_renders_detects_matches_and_tracks(tmp_path: Path, capsys: pytest.
     assert summary["right_matches_share"] > 0.4
     # An essential matrix keeps matches that are right by ground truth, and few others.
     assert summary["inlier_share"] == pytest.approx(summary["right_matches_share"], abs=0.3)
-    for name in ("keypoints.png", "matches.png", "trajectory.png", "slam/trajectory.png"):
+    for name in ("keypoints.png", "matches.png", "overview.jpg", "trajectory.png", "slam/trajectory.png"):
         assert read_image(out / name).std() > 10
     report = (out / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 4

@@ -12,7 +12,6 @@ from semkey import __version__
 from semkey.cli import (
     backbones,
     data,
-    demo,
     detect,
     doctor,
     info,
@@ -25,6 +24,7 @@ from semkey.cli import (
     train,
 )
 from semkey.cli.console import DownloadBar, print_error
+from semkey.cli.demo import command as demo
 from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app

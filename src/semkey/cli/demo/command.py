@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from semkey.cli.console import print_table, progress_bar
+from semkey.cli.demo.report import DemoRun, readable, write_demo_report
 from semkey.cli.inputs import FeatureOptions
 from semkey.cli.options import configured, field_option
 from semkey.rendering.config import RoomConfig, Texture
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
     from semkey.datasets import Frame, FrameSequence
     from semkey.extractors import Extractor
     from semkey.geometry.camera import PinholeCamera
+    from semkey.slam import SlamResult
 
 _FPS = 15.0
 # The matched pair is the one farthest apart within this turn, so that it shows most of the same things.
 _PAIR_MAX_ANGLE_DEG = 18.0
 _RIGHT_MATCH_PX = 3.0
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """What the steps hand to the report: figures by name, pictures by file name, seconds by step."""
-
-    out: Path
-    figures: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str, announcement: str) -> Generator[None]:
-        """Announce a step on stderr and take its time."""
-        typer.echo(announcement, err=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-    def keep(self, name: str, image: NDArray[np.uint8]) -> None:
-        """Write a picture into the output folder and remember its bytes for the report."""
-        from semkey.images import write_image
-
-        write_image(self.out / name, image)
-        self.pictures[name] = (self.out / name).read_bytes()
 
 
 @configured
@@ -68,8 +41,8 @@ def demo(
     """See semkey work: render a room, detect, match, track the camera, and compare with the truth.
 
     Needs no data, no download and no argument, and about a minute on two cores. Writes room/ (the rendered input in
-    the TUM RGB-D layout), keypoints.png, matches.png, trajectory.png, slam/ (as semkey slam), summary.json and
-    report.html, which shows it all.
+    the TUM RGB-D layout), overview.jpg, keypoints.png, matches.png, trajectory.png, slam/ (as semkey slam),
+    summary.json and report.html, which shows it all.
 
     [bold]Examples[/]
 
@@ -84,7 +57,7 @@ def demo(
     from semkey.rendering.dataset import check_room_dir
     from semkey.slam.output.report import check_out_dir
 
-    run = _Run(out=check_out_dir(out))
+    run = DemoRun(out=check_out_dir(out))
     room = out / "room"
     check_room_dir(room, replace=True)
     start = time.perf_counter()
@@ -98,15 +71,16 @@ def demo(
     with run.step("detect and match", f"detecting and matching in frames {first} and {second}"):
         _detect_and_match(run, extractor, sequence, first, second)
     with run.step("track", "tracking the camera"):
-        _track(run, extractor, sequence, seed)
+        result = _track(run, extractor, sequence, seed)
+    _draw_overview(run, sequence, result)
     run.figures["seconds"] = round(time.perf_counter() - start, 3)
     run.figures |= {"step_seconds": run.seconds, "features": extractor.name, "seed": seed, "texture": texture}
-    _write_report(run)
-    print_table(["figure", "value"], list(_readable(run.figures).items()))
+    write_demo_report(run)
+    print_table(["figure", "value"], list(readable(run.figures).items()))
     typer.echo(f"look at {out / 'report.html'} (or {', '.join(_PICTURES)} in {out})")
 
 
-_PICTURES = ("keypoints.png", "matches.png", "trajectory.png")
+_PICTURES = ("overview.jpg", "keypoints.png", "matches.png", "trajectory.png")
 
 
 def _choose_pair(sequence: FrameSequence) -> tuple[int, int]:
@@ -126,7 +100,7 @@ def _choose_pair(sequence: FrameSequence) -> tuple[int, int]:
     return first, best
 
 
-def _show_frames(run: _Run, sequence: FrameSequence) -> None:
+def _show_frames(run: DemoRun, sequence: FrameSequence) -> None:
     """A strip of images above their depth, near yellow and far blue."""
     import cv2
     import numpy as np
@@ -142,7 +116,7 @@ def _show_frames(run: _Run, sequence: FrameSequence) -> None:
     run.keep("frames.png", np.concatenate(columns, axis=1).astype(np.uint8))
 
 
-def _detect_and_match(run: _Run, extractor: Extractor, sequence: FrameSequence, first: int, second: int) -> None:
+def _detect_and_match(run: DemoRun, extractor: Extractor, sequence: FrameSequence, first: int, second: int) -> None:
     import numpy as np
 
     from semkey.geometry.transforms import inverse
@@ -165,6 +139,11 @@ def _detect_and_match(run: _Run, extractor: Extractor, sequence: FrameSequence, 
     run.keep("keypoints.png", draw_keypoints(frame0.image, features0).pixels)
     drawn = draw_matches(frame0.image, frame1.image, features0, features1, matches, estimate.inliers)
     run.keep("matches.png", drawn.pixels)
+    told = f"{estimate.inlier_count} of {len(matches)} matches agree with one motion"
+    above = draw_matches(
+        frame0.image, frame1.image, features0, features1, matches, estimate.inliers, layout="vertical", caption=told
+    )
+    run.above = above.pixels
     run.figures |= {
         "frame_pair": [first, second],
         "keypoints": [len(features0), len(features1)],
@@ -201,7 +180,7 @@ def _right_share(
     return _share(int(right.sum()), len(points0))
 
 
-def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) -> None:
+def _track(run: DemoRun, extractor: Extractor, sequence: FrameSequence, seed: int) -> SlamResult:
     from semkey.slam import FrameRecord, SlamConfig, run_slam
     from semkey.slam.output.report import write_report
 
@@ -217,72 +196,24 @@ def _track(run: _Run, extractor: Extractor, sequence: FrameSequence, seed: int) 
     run.figures |= {name: figures[name] for name in (*names, "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg")}
     picture = (run.out / "slam" / "trajectory.png").read_bytes()
     run.pictures["trajectory.png"] = picture
+    return result
 
 
-def _write_report(run: _Run) -> None:
-    import json
+def _draw_overview(run: DemoRun, sequence: FrameSequence, result: SlamResult) -> None:
+    """Matches, and the room as keyframes saw it from where SLAM found them: the picture of the README."""
+    from semkey.visualization.scene import draw_overview, draw_scene
 
-    from semkey.files import atomic_write_bytes, atomic_write_text
-    from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
-
-    figures = run.figures
-    atomic_write_bytes(run.out / "trajectory.png", run.pictures["trajectory.png"])
-    atomic_write_text(run.out / "summary.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
-
-    def picture(name: str, caption: str) -> Picture:
-        return Picture(run.pictures[name], caption)
-
-    first, second = figures["frame_pair"]
-    pair = f"Frames {first} and {second}, {figures['baseline_m']:.2f} m apart"
-    sections = [
-        Section(
-            "The room",
-            [
-                Paragraph(
-                    "Rendered on this machine with exact depth and poses: planes and boxes with procedural textures, "
-                    "hand-held motion, motion blur and sensor noise. The folder room/ has it in the TUM RGB-D layout."
-                ),
-                picture("frames.png", "Five frames and their depth, near yellow, far blue"),
-            ],
-        ),
-        Section("Result", [KeyFigures(_readable(figures))]),
-        Section("Keypoints", [picture("keypoints.png", f"Keypoints of frame {first}, coloured by score")]),
-        Section("Matches", [picture("matches.png", f"{pair}: inliers of the estimated pose green, the others red")]),
-        Section(
-            "Trajectory",
-            [
-                picture("trajectory.png", "Estimate and ground truth"),
-                Paragraph("slam/report.html has the details of this run."),
-            ],
-        ),
-        Section("Time", [Table(["step", "seconds"], _time_rows(run))]),
-    ]
-    subtitle = (
-        f"{figures['features']} features on a rendered room, seed {figures['seed']}, {figures['texture']} texture"
+    poses = {record.index: record.T_world_cam for record in result.frames if record.T_world_cam is not None}
+    seen = [(frame.image, frame.depth, poses[index]) for index in list(poses)[::6] if (frame := sequence[index])]
+    if run.above is None or sequence.camera is None or not seen:
+        return
+    scene = draw_scene(
+        [(image, depth, pose) for image, depth, pose in seen if depth is not None],
+        sequence.camera,
+        list(poses.values()),
+        (800, 720),
     )
-    atomic_write_text(run.out / "report.html", html_report("semkey demo", sections, subtitle=subtitle))
-
-
-def _time_rows(run: _Run) -> Sequence[Sequence[str | float]]:
-    return [*run.seconds.items(), ("all", run.figures["seconds"])]
-
-
-def _readable(figures: dict[str, Any]) -> dict[str, str]:
-    def text(name: str, pattern: str) -> str:
-        return "-" if figures[name] is None else pattern.format(figures[name])
-
-    return {
-        "keypoints": " and ".join(str(count) for count in figures["keypoints"]),
-        "matches": text("matches", "{}"),
-        "matches right by ground truth": text("right_matches_share", "{:.1%}"),
-        "inliers of the pose": text("inlier_share", "{:.1%}"),
-        "pose error, rotation": text("rotation_error_deg", "{:.3f} deg"),
-        "pose error, direction": text("translation_error_deg", "{:.2f} deg"),
-        "frames tracked": f"{figures['tracked']} of {figures['frames']} ({figures['tracked_percent']:.1f} %)",
-        "trajectory error (ATE RMSE)": text("ate_rmse_m", "{:.4f} m"),
-        "tracking speed": text("fps", "{:.1f} frames/s"),
-        "time in all": text("seconds", "{:.0f} s"),
-    }
+    run.keep("overview.jpg", draw_overview(run.above, scene))
 
 
 def _share(part: int, whole: int) -> float | None:
