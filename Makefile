@@ -10,7 +10,7 @@ SEMKEY_SHARED ?= $(abspath ../shared)
 export SEMKEY_SHARED PYTHON TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock release-check clean
+.PHONY: help setup demo test lint format docs dist lock release-check clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ lint: setup ## Linter, formatter and type checker only
 format: setup ## Format and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## Build the site of the documentation into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+dist: setup ## Build wheel and sdist into dist/, and check them as an index would
+	$(BIN)/python scripts/release_check.py --build-only
 
 lock: setup ## Pin the dependencies of pyproject.toml anew into requirements.lock
 	@scripts/lock.sh $(ARGS)

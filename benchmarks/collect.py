@@ -164,19 +164,32 @@ class Tables:
             rows.append(row)
         return table(header, rows)
 
-    def headline(self) -> str:
-        """The accuracy of the README: pose AUC at 10 degrees only."""
-        header = ["method", "planar, homography AUC@3/5/10 px", "200 homographies of photos, AUC@1/3/5 px"]
-        header += ["redkitchen, 10/20/40 frames apart, pose AUC@10°", "fr3_cabinet, 1/2/3 frames apart, pose AUC@10°"]
+    def glance(self) -> str:
+        """A figure per question, and the time: what fits a screen."""
+        header = ["method", "time / XFeat", "planar, AUC@5 px", "photos, AUC@3 px"]
+        header += ["redkitchen, 20 apart, AUC@10°", "fr3_cabinet, 2 apart, AUC@10°"]
+        homography, pose = "auc_poselib@{}", ["auc@10"]
         rows = []
         for method in (name for name in HEADLINE if name in self.evaluations["planar"].results):
-            row = [NAMES[method]]
-            row.append(figures(self.result("planar", method, "together"), [f"auc_poselib@{t}" for t in (3, 5, 10)]))
-            row.append(figures(self.result("homographies", method, "val"), [f"auc_poselib@{t}" for t in (1, 3, 5)]))
-            for kind, gaps in (("redkitchen", (10, 20, 40)), ("cabinet", (1, 2, 3))):
-                row.append(" / ".join(figures(self.result(kind, method, f"gap-{gap}"), ["auc@10"]) for gap in gaps))
+            row = [
+                NAMES[method],
+                figures(self.result("speed", method, "640x480"), ["extract_ratio"], scale=1, digits=2),
+            ]
+            row.append(figures(self.result("planar", method, "together"), [homography.format(5)]))
+            row.append(figures(self.result("homographies", method, "val"), [homography.format(3)]))
+            row.append(figures(self.result("redkitchen", method, "gap-20"), pose))
+            row.append(figures(self.result("cabinet", method, "gap-2"), pose))
             rows.append(row)
         return table(header, rows)
+
+    def dates(self) -> str:
+        """When each kind was measured, and with what."""
+        rows = []
+        for kind, evaluation in self.evaluations.items():
+            known = evaluation.environment
+            values = [str(known.get(name, "-")) for name in ("started", "semkey", "torch", "cpu", "threads")]
+            rows.append([kind, values[0][:10], *values[1:]])
+        return table(["results", "measured on", "semkey", "torch", "processor", "threads"], rows)
 
     def matching(self) -> str:
         """Keypoints and matches on the homographies."""

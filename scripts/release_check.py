@@ -5,11 +5,14 @@ The wheel is built from the unpacked sdist, so that both are whole. The environm
 its lines of ``semkey`` run in an empty folder beside a rendered room, whose images stand for README's; lines that need
 an extra or data that nobody can render are named and left out. Everything lies in ``build/release``.
 
-    python scripts/release_check.py            # make release-check
+    python scripts/release_check.py                              # make release-check
+    python scripts/release_check.py --python /path/to/python3.13 # with another one
+    python scripts/release_check.py --build-only                 # make dist: into dist/, checked as an index would
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -17,30 +20,53 @@ import subprocess
 import sys
 import tarfile
 import time
-import venv
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "release"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # What README names and what stands for it here.
-STAND_INS = {"rgbd_dataset_freiburg3_cabinet": "scene", "photos/": "scene/rgb/"}
+STAND_INS = {"photos/": "room/rgb/"}
 # Parts of lines that ask for data or extras that are not here.
-NEEDS = {"hpatches": "HPatches", "redkitchen": "7-Scenes", "PHOTOS": "a folder of photos", "aliked": "semkey[peers]"}
+NEEDS = {
+    "hpatches": "HPatches",
+    "PHOTOS": "a folder of photos and semkey[train]",
+    "recording.mp4": "a recording",
+    "recording.mcap": "a recording and semkey[bags]",
+    "features.h5": "semkey[h5]",
+    "match-all": "semkey[h5]",
+    "export onnx": "semkey[onnx]",
+    "--to colmap": "semkey[colmap]",
+    "semkey ui": "semkey[ui]; it serves until it is stopped",
+    "webcam": "a camera",
+}
 
 
 def main() -> None:
     """Build, install and run; ends with an error at the first thing that fails."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the empty environment")
+    parser.add_argument("--build-only", action="store_true", help="build into dist/ and check the two files")
+    options = parser.parse_args()
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     wheel = build()
-    python = install(wheel)
+    check_files(wheel)
+    if options.build_only:
+        (ROOT / "dist").mkdir(exist_ok=True)
+        for file in wheel.parent.iterdir():
+            shutil.copy(file, ROOT / "dist")
+            say(f"dist/{file.name}, {file.stat().st_size / 1e6:.1f} MB")
+        return
+    python = install(wheel, options.python)
     place = WORK / "place"
     place.mkdir()
     semkey = str(python.parent / "semkey")
-    run([semkey, "render-room", "--out", "scene", "--frames", "20"], place)
+    run([semkey, "render-room", "--out", "room", "--frames", "20"], place)
     for name, frame in (("a", 0), ("b", 5)):
-        write_jpeg(python, sorted((place / "scene" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
+        write_jpeg(python, sorted((place / "room" / "rgb").glob("*.png"))[frame], place / f"{name}.jpg")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
     for block in (text for language, text in blocks if language == "python"):
@@ -51,9 +77,32 @@ def main() -> None:
         if missing is not None:
             say(f"left out, needs {missing}: {line}")
             continue
+        if "render-room" in line:
+            shutil.move(place / "room", place / "rendered before")
         run([semkey, *replaced(line).split()[1:]], place)
     run([str(python), "-m", "semkey", "--version"], place)
+    run([semkey, "doctor"], place)
     say("the release is whole")
+
+
+def check_files(wheel: Path) -> None:
+    """What the package index would say of wheel and sdist, and whether their description leads anywhere from there.
+
+    ``twine check`` where it is installed; what it would look at is looked at in any case.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_bytes(archive.read(name))
+    text = metadata.get_payload(decode=True)
+    assert isinstance(text, bytes)
+    assert metadata["Description-Content-Type"] == "text/markdown", metadata["Description-Content-Type"]
+    relative = re.findall(r"\]\((?!https?://)([^)]+)\)", text.decode())
+    if relative:
+        sys.exit(f"release-check: error: links of the description lead nowhere on an index page: {relative}")
+    if subprocess.run([sys.executable, "-c", "import twine"], capture_output=True, check=False).returncode == 0:
+        run([sys.executable, "-m", "twine", "check", "--strict", *map(str, wheel.parent.iterdir())], ROOT)
+    else:
+        say("twine is not installed: twine check is left out")
 
 
 def build() -> Path:
@@ -69,9 +118,9 @@ def build() -> Path:
     return wheel
 
 
-def install(wheel: Path) -> Path:
+def install(wheel: Path, interpreter: str) -> Path:
     """The Python of a new environment with PyTorch and the wheel."""
-    venv.create(WORK / "venv", with_pip=True)
+    run([interpreter, "-m", "venv", str(WORK / "venv")], WORK)
     python = WORK / "venv" / "bin" / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
     torch = re.search(r"^torch==([0-9.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)

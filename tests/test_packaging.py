@@ -13,6 +13,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,12 @@ def test_the_torch_pin_is_the_constraint_of_the_project() -> None:
 def test_the_metadata_agree_with_the_files() -> None:
     assert PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
-    assert (ROOT / PROJECT["readme"]).is_file()
+    assert (ROOT / "README.md").is_file()
+    assert PROJECT["dynamic"] == ["readme"]
+    assert {"Documentation", "Changelog"} <= PROJECT["urls"].keys()
+    site = re.search(r"^site_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert site is not None
+    assert site[1] == PROJECT["urls"]["Documentation"]
     assert PROJECT["scripts"] == {"semkey": "semkey.cli.main:main"}
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -136,6 +142,10 @@ def test_the_wheel_holds_the_library_and_its_weights(tmp_path: Path, monkeypatch
     assert wheel.name == f"semkey-{PROJECT['version']}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        metadata = message_from_bytes(archive.read(f"semkey-{PROJECT['version']}.dist-info/METADATA"))
+    description = str(metadata.get_payload())
+    assert "](https://semkey." in description
+    assert not re.search(r"\]\((?!https://)", description), "on the index page relative links lead nowhere"
     assert {"semkey/__init__.py", "semkey/py.typed", "semkey/cli/main.py"} <= names
     assert {f"semkey/configs/{file.name}" for file in (ROOT / "configs").iterdir()} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
