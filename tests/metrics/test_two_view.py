@@ -11,7 +11,7 @@ SIDEWAYS = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 def test_sampson_errors_of_a_sideways_motion() -> None:
     """Rows that differ by d are corrected by d/2 in each image: the distance in both together is d / sqrt(2)."""
     points0 = np.array([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])
-    points1 = points0 + [[5.0, 0.0], [-7.0, 3.0], [2.0, -0.5]]
+    points1 = points0 + np.array([[5.0, 0.0], [-7.0, 3.0], [2.0, -0.5]])
     np.testing.assert_allclose(sampson_errors(SIDEWAYS, points0, points1), np.array([0, 3, 0.5]) / np.sqrt(2))
     np.testing.assert_allclose(sampson_errors(-40 * SIDEWAYS, points0, points1), np.array([0, 3, 0.5]) / np.sqrt(2))
 

@@ -49,8 +49,8 @@ def draw_keypoints(
 ) -> Picture:
     """Draw keypoints at their sub-pixel positions, coloured from blue (low) over green to red (high).
 
-    Reliabilities are probabilities, and blue is 0 and red 1. Scores have a scale of their own for each kind of features:
-    blue is the lowest of the image and red the highest.
+    Reliabilities are probabilities: blue is 0 and red 1. Scores have another scale for each kind of features: blue is
+    the lowest of the image and red the highest.
 
     A keypoint with a covariance is an ellipse of eight standard deviations: long where it may slide along an edge.
     Others are circles, larger the more reliable they are (coloured by reliability: the higher their score is).
