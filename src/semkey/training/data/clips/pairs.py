@@ -84,7 +84,7 @@ def prepare_clips(
     """
     result = []
     for number, folder in enumerate(config.folders):
-        sequence = open_sequence(folder)
+        sequence = open_sequence(folder).limited_to("mono")  # depth would be read for nothing
         if sequence.is_live:
             raise DatasetError(f"{folder}: a running camera is no recording")
         total = len(sequence)
