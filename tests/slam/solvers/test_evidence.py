@@ -170,6 +170,15 @@ def test_where_little_of_what_should_be_seen_is_found_more_evidence_is_needed() 
     assert needed_log10_nfa(166, 3131) > -253 + 200
 
 
+def test_matches_that_agree_before_any_pose_stand_in_for_landmarks_that_are_missing() -> None:
+    # ORB across a turn, then nano in a room upside down: 3 % of what should be seen in both.
+    assert needed_log10_nfa(33, 1198, sampled=24, matched=83) == MAX_LOG10_NFA
+    assert needed_log10_nfa(67, 2016, sampled=19, matched=432) < -16.3 - 10
+    # By either share the pose is usual; matches that were not made by descriptors alone say nothing.
+    assert needed_log10_nfa(60, 200, sampled=1, matched=400) == MAX_LOG10_NFA
+    assert needed_log10_nfa(10, 200, sampled=50, matched=0) == pytest.approx(4 * MAX_LOG10_NFA)
+
+
 def test_without_a_prediction_matches_must_be_as_good_as_true_ones() -> None:
     # Rendered rooms upside down and an unrelated photo, then a distant true view and weak and strong ones.
     for found, visible, false in ((86, 762, -30.2), (89, 714, -39.9), (62, 574, -28.3), (165, 1553, -5.7)):

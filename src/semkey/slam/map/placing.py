@@ -257,7 +257,12 @@ def place_frame(
         if counts_sample and len(sampled.associations):
             chance = _chance_of_sample(slam_map, frame, matches, sampled, camera, rules.ransac_error_px)
             by_sample = log10_sample_nfa(len(matches), len(sampled.associations), chance)
-            evidence = replace(evidence, log10_nfa=min(evidence.log10_nfa, by_sample) + _TWO_TESTS)
+            evidence = replace(
+                evidence,
+                log10_nfa=min(evidence.log10_nfa, by_sample) + _TWO_TESTS,
+                matched=len(matches),
+                sampled=len(sampled.associations),
+            )
     return replace(
         placement,
         sample_similarity=sampled.sample_similarity,
@@ -352,10 +357,12 @@ def accept(
             this share of the image cells: two rooms with the same poster agree in the poster's cells only.
     """
     evidence = placement.evidence
-    found, visible = (0, 0) if evidence is None else (evidence.found, evidence.visible)
+    found, visible, sampled, matched = 0, 0, 0, 0
+    if evidence is not None:
+        found, visible, sampled, matched = evidence.found, evidence.visible, evidence.sampled, evidence.matched
     if placement.lines is not None and placement.lines.inlier_count:
         found, visible = 0, 0  # where there are few points lines speak for the pose, and none is counted as missing
-    needed = needed_log10_nfa(found, visible, is_expected=expected is None)
+    needed = needed_log10_nfa(found, visible, is_expected=expected is None, sampled=sampled, matched=matched)
     if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
         return False
     if expected is None:

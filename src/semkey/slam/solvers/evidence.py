@@ -39,6 +39,9 @@ be seen needs less, see :func:`needed_log10_nfa`: the numbers are in ``docs/slam
 # the landmarks that should be in view is found, the threshold falls with the inverse square of the share: the false
 # poses of a wall of bricks have 3 % and 10 decades, 10 % of white pixels leave 5 % and 250 decades to true ones.
 _USUAL_SHARE = 0.1
+# Of matches by descriptors alone, before any pose, a larger part agrees with a true one: a third with ORB
+# across a turn, which finds 3 % of what should be seen there; 3 to 5 % do with poses of a room upside down.
+_USUAL_SAMPLE_SHARE = 0.2
 # Where no prediction backs a pose, what agrees with it must be as near and as similar as true matches are: so many
 # decades each, up to so many altogether. True poses have 0.8 (the median), and beyond 100 altogether less; those of
 # unrelated photos up to 0.2, those of a rendered room upside down up to 0.46.
@@ -66,6 +69,8 @@ class Evidence:
         found: of them, those that agree with it.
         depth_checked: of those found, how many have a measured depth.
         depth_agree: of those, how many have the depth that the pose says.
+        matched: matches by descriptors alone that were tried; 0 where those are no evidence.
+        sampled: of them, those that agree.
     """
 
     log10_nfa: float
@@ -73,6 +78,8 @@ class Evidence:
     found: int
     depth_checked: int = 0
     depth_agree: int = 0
+    matched: int = 0
+    sampled: int = 0
 
     @property
     def found_share(self) -> float:
@@ -80,16 +87,22 @@ class Evidence:
         return self.found / self.visible if self.visible else 0.0
 
 
-def needed_log10_nfa(found: int, visible: int, *, is_expected: bool = True) -> float:
+def needed_log10_nfa(
+    found: int, visible: int, *, is_expected: bool = True, sampled: int = 0, matched: int = 0
+) -> float:
     """The highest logarithm of the number of false alarms of a pose that is believed.
 
     Args:
         found: landmarks that agree with the pose.
         visible: landmarks that should be in view.
         is_expected: a prediction, or keyframes just seen, back the pose; not after a loss, at loops and for photos.
+        sampled: matches made by descriptors alone that agree with it.
+        matched: such matches that were tried; 0 where they are no evidence.
     """
-    share = found / visible if visible else 1.0
-    needed = MAX_LOG10_NFA * max(1.0, _USUAL_SHARE / max(share, 1e-6)) ** 2
+    missing = _USUAL_SHARE * visible / max(found, 1e-3) if visible else 1.0
+    if matched:
+        missing = min(missing, _USUAL_SAMPLE_SHARE * matched / max(sampled, 1e-3))
+    needed = MAX_LOG10_NFA * max(1.0, missing) ** 2
     return needed if is_expected else min(needed, -min(_DECADES_EACH * found, _DECADES_ENOUGH))
 
 

@@ -139,19 +139,19 @@ class Doubts:
         # edges: RANSAC alone tells that, in a third of the time.
         with self._timer.stage("pose"):
             sampled = sample_pose(self._map, frame, matches, rules, self._camera, self._seed)
-        if sampled is None or not self._is_apart(frame, sampled, placement, apart_px):
+        if sampled is None or not self.is_apart(frame, sampled, placement, apart_px):
             return None
         other = place_frame(
             self._map, frame, matches, self._nearby, rules, camera=self._camera, seed=self._seed, timer=self._timer
         )
         if other is None or not accept(other, frame, self._camera, min_inliers=rules.min_matches):
             return None
-        return other if self._is_apart(frame, other, placement, apart_px) else None
+        return other if self.is_apart(frame, other, placement, apart_px) else None
 
-    def _is_apart(self, frame: ObservedFrame, other: Placement, placement: Placement, apart_px: float) -> bool:
+    def is_apart(self, frame: ObservedFrame, other: Placement, placement: Placement, apart_px: float) -> bool:
         """Whether what agrees with another pose lies that far from where a pose puts it."""
         apart = self._distances(frame, other.inlier_associations, placement.T_world_cam)
-        return bool(np.median(apart) > apart_px * self._pixel)
+        return not len(apart) or bool(np.median(apart) > apart_px * self._pixel)
 
     def _distances(self, frame: ObservedFrame, associations: Associations, T_world_cam: Array) -> Array:
         """How far each keypoint lies from where a pose puts its landmark, pixels; NaN behind the camera."""

@@ -34,6 +34,8 @@ _HELD_SHARE = 0.9
 # A pose contradicts the established landmarks where fewer than this share of those that agree with each other agree
 # with it too. Right poses may miss 10 to 20 % by mismatches alone; a thing that fills the view leaves hardly any.
 _CONTRADICTED_SHARE = 0.5
+# Nor is a pose contradicted whose landmarks lie so near where theirs puts them: matches slide along edges.
+_CONTRADICTED_PX = 3.0
 # Once established landmarks have decided against the rest, a pose by all is believed again where they are this share of
 # what agrees with it.
 _BACKING_SHARE = 0.25
@@ -200,6 +202,7 @@ class FrameLocator:
             return None
         if agreeing >= _CONTRADICTED_SHARE * self._count_established(placement):
             return None
+        apart = by_all is None or self._doubts.is_apart(frame, by_all, placement, _CONTRADICTED_PX)
         pose = placement.T_world_cam
         visible, pixels = self._map.landmarks.visible_from(self._nearby(placement), pose, self._camera)
         found = match_by_projection(frame, self._map.landmarks, visible, pixels, radius_px=placement.radius_px)
@@ -211,7 +214,7 @@ class FrameLocator:
             everything = refine_placement(self._map, frame, found, pose, prior=prior, lines=lines)
         if self._count_established(everything) < _HELD_SHARE * self._count_established(placement):
             # The new pulls the pose away from the old.
-            return replace(placement, visible=visible, is_contested=True)
+            return replace(placement, visible=visible, is_contested=apart)
         return replace(
             everything,
             visible=visible,
@@ -219,7 +222,7 @@ class FrameLocator:
             radius_px=placement.radius_px,
             evidence=placement.evidence,
             depth_factor=placement.depth_factor,
-            is_contested=2 * len(found) < len(associations),
+            is_contested=apart and 2 * len(found) < len(associations),
         )
 
     def _count_established(self, placement: Placement) -> int:
