@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from command_line import Run
 from pictures import blocks
 from semkey.errors import ConfigError, InputError
 from semkey.images import write_image
+from semkey.interop import bulk_workers
 from semkey.interop.bulk import BulkConfig, extract_many, list_source
 from semkey.interop.bulk_workers import ExtractionJob
 from semkey.interop.hloc import read_features
@@ -266,6 +270,43 @@ def test_processes_that_die_lose_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     images = deadly_photos(tmp_path / "photos")
     check_deadly(images, tmp_path / "features.h5", BulkConfig(workers=2, chunk=3))
     assert (tmp_path / "died").exists()
+
+
+def test_a_pool_that_breaks_before_it_takes_a_chunk_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool:
+        """Takes two chunks, and has lost a worker when it is given the third."""
+
+        def __init__(self, workers: int) -> None:
+            self.left = 2 if workers > 1 else 100
+            self.is_broken = workers > 1
+
+        def submit(self, call: Callable[..., object], *arguments: object) -> Future[object]:
+            if not self.left:
+                raise BrokenProcessPool
+            self.left -= 1
+            future: Future[object] = Future()
+            if self.is_broken:
+                future.set_exception(BrokenProcessPool())
+            else:
+                future.set_result(call(*arguments))
+            return future
+
+        def shutdown(self, **_: object) -> None:
+            self.is_broken = True
+
+    pools: list[int] = []
+
+    def pool_of(workers: int) -> Pool:
+        pools.append(workers)
+        return Pool(workers if pools.count(2) < 2 else 1)
+
+    monkeypatch.setattr(bulk_workers, "_pool", pool_of)
+    images = list_source(photos(tmp_path / "photos", 6))
+    chunks = [[image] for image in images]
+    results = list(bulk_workers.run_in_processes(ORB, chunks, 2))
+    assert sorted(name for result in results for name, _ in result.found) == sorted(name for name, _ in images)
 
 
 @pytest.mark.slow

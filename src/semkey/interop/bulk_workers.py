@@ -120,8 +120,8 @@ def run_in_processes(job: ExtractionJob, chunks: Sequence[Chunk], workers: int) 
         try:
             while waiting or running:
                 while waiting and len(running) < workers * _QUEUED:
-                    chunk = waiting.pop()
-                    running[pool.submit(extract_chunk, job, chunk)] = chunk
+                    running[pool.submit(extract_chunk, job, waiting[-1])] = waiting[-1]
+                    waiting.pop()  # only now: a pool that broke a moment ago takes nothing more
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     result = future.result()
