@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from semkey.backbones.backbone import Backbone, BackboneIdentity, Upsampling
+from semkey.backbones.geometry import resample
+from semkey.backbones.guided_upsampling import GuidedUpsampling
 from semkey.backbones.specs import Architecture
 from semkey.errors import ConfigError
+from semkey.model.building import grow_from, random_detector
 from semkey.model.config import ModelConfig
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 FINER: tuple[Upsampling, ...] = ("shift-average", "resolution")
 
@@ -73,8 +77,6 @@ def test_the_average_follows_a_picture_moved_by_half_a_patch() -> None:
     before, after = (averaged(one).maps[0][inner] for one in (first, second))
     torch.testing.assert_close(after[..., 3:-5], before[..., 4:-4])
     plain = means("bilinear", 16, power=2)
-    from semkey.backbones.geometry import resample
-
     before, after = (resample(plain(one).maps[0], 16, 8, (12, 16))[inner] for one in (first, second))
     assert float((after[..., 3:-5] - before[..., 4:-4]).abs().max()) > 0.01
 
@@ -118,3 +120,53 @@ def test_what_cannot_be() -> None:
         ModelConfig(upsampling="resolution")
     with pytest.raises(ConfigError, match="must be one of"):
         ModelConfig.from_mapping({"backbone": "vit-tiny", "upsampling": "bicubic"})
+
+
+# -- learned -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("patch", "size"), [(16, (96, 128)), (14, (96, 128)), (14, (32, 64))])
+def test_attention_begins_as_bilinear_reading(patch: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    rows, columns = -(-size[0] // patch), -(-size[1] // patch)
+    tokens, guide = torch.randn(2, 5, rows, columns), torch.randn(2, 7, size[0] // 8, size[1] // 8)
+    found = GuidedUpsampling(7, 5)(tokens, guide, patch, 8)
+    torch.testing.assert_close(found, resample(tokens, patch, 8, (size[0] // 8, size[1] // 8)), atol=2e-5, rtol=0)
+
+
+def test_attention_learns_which_side_of_an_edge_a_cell_belongs_to() -> None:
+    """Left tokens are 0, right ones 1; the guide says that the edge lies right of where the tokens meet."""
+    torch.manual_seed(0)
+    tokens = torch.zeros(1, 4, 4, 4)
+    tokens[..., 2:] = 1.0
+    guide, wanted = torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 8, 8)
+    guide[..., 5:], wanted[..., 5:] = 1.0, 1.0
+    module = GuidedUpsampling(3, 4)
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.05)
+    errors = []
+    for _ in range(150):
+        loss = (module(tokens, guide, 16, 8) - wanted).square().mean()
+        errors.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert errors[-1] < 0.35 * errors[0]
+
+
+def test_attention_follows_the_picture_in_a_grown_network() -> None:
+    """A hybrid with it computes the same as the network that it grew from, and its file holds it."""
+    config = ModelConfig(backbone="vit-tiny", upsampling="attention")
+    model = random_detector(config)
+    other = SemanticKeypointDetector(ModelConfig()).eval()
+    grow_from(model, other)
+    model.eval()
+    image, colors = torch.randn(1, 1, 64, 96), torch.rand(1, 3, 64, 96)
+    torch.testing.assert_close(model(image, colors).log_probability, other(image).log_probability)
+    assert {name for name in model.state_dict() if "upsampler" in name} == {
+        f"pyramid.upsampler.{part}" for part in ("gain", "key.bias", "key.weight", "query.bias", "query.weight")
+    }
+
+
+def test_attention_needs_the_convolutions() -> None:
+    with pytest.raises(ConfigError, match="guided by the convolutions"):
+        ModelConfig(backbone="vit-tiny", upsampling="attention", branches="semantic")

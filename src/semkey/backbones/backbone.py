@@ -14,6 +14,9 @@ from semkey.backbones.geometry import grid_size, moved, pad_to_patches, resample
 from semkey.backbones.specs import Architecture, Upsampling
 from semkey.errors import ConfigError
 
+_HALVING = ("shift-average", "resolution")
+"""Upsamplings whose cells are half as wide as the patches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFeatures:
@@ -62,10 +65,11 @@ class Backbone(nn.Module):
         architecture: its shape.
         layers: which ones give maps, counted from 1, in order; empty for four at equal distances.
         identity: which weights these are.
-        upsampling: "bilinear" gives the tokens as they are. The others give maps of cells half as wide, for four times
-            the time: "shift-average" the mean of the tokens of the image and of three copies moved by half a patch,
-            each read at its true places (FeatUp's idea without its training, Fu et al. 2024); "resolution" the tokens
-            of the image at twice its size.
+        upsampling: "bilinear" gives the tokens as they are, and so does "attention", which reads them another way
+            (:class:`semkey.backbones.guided_upsampling.GuidedUpsampling`). The others give maps of cells half as wide,
+            for four times the time: "shift-average" the mean of the tokens of the image and of three copies moved by
+            half a patch, each read at its true places (FeatUp's idea without its training, Fu et al. 2024);
+            "resolution" the tokens of the image at twice its size.
 
     Raises:
         ConfigError: a layer does not exist, or patches cannot be halved.
@@ -85,7 +89,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture, self.identity, self.upsampling = architecture, identity, upsampling
-        if upsampling != "bilinear" and architecture.patch % 2:
+        if upsampling in _HALVING and architecture.patch % 2:
             raise ConfigError(f"upsampling '{upsampling}' halves patches, those of '{identity.name}' are odd")
         self.layers = architecture.check_layers(tuple(layers), identity.name)
         self.is_reduced = False
@@ -101,7 +105,7 @@ class Backbone(nn.Module):
     @property
     def patch(self) -> int:
         """Side of a cell of the maps, pixels: that of a token, or half of it."""
-        return self.architecture.patch // (1 if self.upsampling == "bilinear" else 2)
+        return self.architecture.patch // (2 if self.upsampling in _HALVING else 1)
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from semkey.errors import ConfigError
 from semkey.settings import did_you_mean
 
 Family = Literal["vit", "dinov2", "dinov2-reg", "dinov3"]
-Upsampling = Literal["bilinear", "shift-average", "resolution"]
+Upsampling = Literal["bilinear", "shift-average", "resolution", "attention"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)

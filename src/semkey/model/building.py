@@ -91,6 +91,8 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
     for name, value in target.items():
         if name.startswith("pyramid.semantic."):
             value.zero_()
+        elif name.startswith("pyramid.upsampler."):
+            continue  # it reads nothing but zeros as yet
         elif name == "place.project.weight" and name in source and value.shape[1] > source[name].shape[1]:
             known = source.pop(name)
             value.zero_()

@@ -25,8 +25,9 @@ class ModelConfig(Settings):
         backbone: frozen backbone: a preset (``vit-tiny``, ``dinov2-base-reg``, ...), ``owner/name`` of a ViT on the hub
             or a folder, see :func:`semkey.backbones.loading.load_backbone`; "none" for the convolutions alone.
         backbone_layers: which of its layers feed the pyramid, counted from 1; empty for four at equal distances.
-        upsampling: how the backbone's tokens become finer than they are: "bilinear"; "shift-average" or "resolution",
-            for four times the time, see :class:`semkey.backbones.backbone.Backbone`.
+        upsampling: how the backbone's tokens become finer than they are: "bilinear"; "attention", learned from
+            what the convolutions see (:class:`semkey.backbones.guided_upsampling.GuidedUpsampling`); "shift-average" or
+            "resolution", for four times the time, see :class:`semkey.backbones.backbone.Backbone`.
         branches: "hybrid" fuses the convolutions with the backbone; "fine" leaves the backbone out, which is the
             network without one; "semantic" leaves the convolutions out, but for the reading of positions inside a cell.
         stem_channels: channels of the stem at strides 2, 4 and 8; two numbers for strides 4 and 8 only (faster).
@@ -80,6 +81,10 @@ class ModelConfig(Settings):
         needs_one = self.backbone_layers or self.branches == "semantic" or self.upsampling != "bilinear"
         if self.backbone == "none" and needs_one:
             raise ConfigError("backbone_layers, upsampling and branches 'semantic' need a backbone, it is none")
+        if self.upsampling == "attention" and self.branches == "semantic":
+            raise ConfigError(
+                "upsampling 'attention' is guided by the convolutions, which branches 'semantic' leaves out"
+            )
         if self.backbone != "none":
             check_backbone_name(self.backbone)
         widths = (self.pixel_channels, *self.stem_channels, self.detail_channels)

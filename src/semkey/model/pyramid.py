@@ -10,6 +10,7 @@ from torch import nn
 
 from semkey.backbones.backbone import BackboneFeatures
 from semkey.backbones.geometry import resample
+from semkey.backbones.guided_upsampling import GuidedUpsampling
 from semkey.model.layers import ConvBlock
 from semkey.model.stem import GRID_STRIDE
 
@@ -27,6 +28,8 @@ class FeaturePyramid(nn.Module):
         channels: of both results.
         fine_stride: of the map that descriptors are read from, 4 or 8 (faster).
         semantic: channels of the backbone's maps; empty where there is none.
+        guided: the backbone's maps are read by attention of the stem's, see
+            :class:`semkey.backbones.guided_upsampling.GuidedUpsampling`.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class FeaturePyramid(nn.Module):
         channels: int,
         fine_stride: int = 4,
         semantic: Sequence[int] = (),
+        *,
+        guided: bool = False,
     ) -> None:
         super().__init__()
         self.fine_stride, self.fine_index = fine_stride, -2 if fine_stride == 4 else -1
@@ -48,6 +53,7 @@ class FeaturePyramid(nn.Module):
         self.fine = nn.Conv2d(stem[self.fine_index], channels, 1) if stem else None
         self.fine_from_grid = nn.Conv2d(channels, channels, 1)
         self.semantic = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in semantic)
+        self.upsampler = GuidedUpsampling(channels, channels) if guided and semantic else None
 
     def forward(
         self,
@@ -77,7 +83,10 @@ class FeaturePyramid(nn.Module):
         if semantic is not None:
             laterals = [lateral(m) for lateral, m in zip(self.semantic, semantic.maps, strict=True)]
             cells = (size[0] // GRID_STRIDE, size[1] // GRID_STRIDE)
-            parts.append(resample(_sum(laterals), semantic.patch, GRID_STRIDE, cells))
+            if self.upsampler is None:
+                parts.append(resample(_sum(laterals), semantic.patch, GRID_STRIDE, cells))
+            else:
+                parts.append(self.upsampler(_sum(laterals), parts[0], semantic.patch, GRID_STRIDE))
         grid = self.fuse(_sum(parts))
         scale = GRID_STRIDE // self.fine_stride
         fine = _resize(self.fine_from_grid(grid), (scale * grid.shape[-2], scale * grid.shape[-1]))

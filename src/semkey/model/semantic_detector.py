@@ -119,7 +119,8 @@ class SemanticKeypointDetector(nn.Module):
         by_pixels = self.config.detector == "pixels"
         self.stem = Stem(stem)
         self.context = Context(stem, self.config.context_channels)
-        self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic)
+        guided = self.config.upsampling == "attention"
+        self.pyramid = FeaturePyramid(stem, coarse, channels, self.config.descriptor_stride, semantic, guided=guided)
         # what is read around a keypoint beside the score map; by pixels, the score map has all there is
         detail_channels = 0 if by_pixels else self.config.detail_channels
         self.detail: PixelStem | DetailStem
