@@ -7,6 +7,7 @@ an extra or data that nobody can render are named and left out. Everything lies 
 
     python scripts/release_check.py                              # make release-check
     python scripts/release_check.py --python /path/to/python3.13 # with another one
+    python scripts/release_check.py --environment VENV           # into an environment that has what semkey requires
     python scripts/release_check.py --build-only                 # make dist: into dist/, checked as an index would
 """
 
@@ -48,6 +49,7 @@ def main() -> None:
     """Build, install and run; ends with an error at the first thing that fails."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the empty environment")
+    parser.add_argument("--environment", type=Path, help="install into this environment instead of an empty one")
     parser.add_argument("--build-only", action="store_true", help="build into dist/ and check the two files")
     options = parser.parse_args()
     shutil.rmtree(WORK, ignore_errors=True)
@@ -60,7 +62,7 @@ def main() -> None:
             shutil.copy(file, ROOT / "dist")
             say(f"dist/{file.name}, {file.stat().st_size / 1e6:.1f} MB")
         return
-    python = install(wheel, options.python)
+    python = install(wheel, options.python) if options.environment is None else reinstall(wheel, options.environment)
     place = WORK / "place"
     place.mkdir()
     semkey = str(python.parent / "semkey")
@@ -140,6 +142,14 @@ def install(wheel: Path, interpreter: str) -> Path:
     return python
 
 
+def reinstall(wheel: Path, environment: Path) -> Path:
+    """The Python of an environment that is there, with the wheel instead of the semkey that it had."""
+    python = environment.resolve() / "bin" / "python"
+    run([str(python), "-m", "pip", "install", "-qq", "--force-reinstall", "--no-deps", str(wheel)], WORK)
+    run([str(python), "-m", "pip", "--disable-pip-version-check", "check"], WORK)
+    return python
+
+
 def write_jpeg(python: Path, source: Path, target: Path) -> None:
     """One of the room's images under README's name for it."""
     run([str(python), "-c", f"import cv2; cv2.imwrite({str(target)!r}, cv2.imread({str(source)!r}))"], WORK)
@@ -152,19 +162,13 @@ def replaced(text: str) -> str:
     return text
 
 
-def succeeds(command: list[str], folder: Path) -> bool:
-    """Whether a command that may fail ends without an error."""
-    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, check=False)
-    return done.returncode == 0
-
-
 def run(command: list[str], folder: Path) -> None:
     """One command, named before and timed; an error ends everything."""
     shown = " ".join(Path(part).name if part.startswith("/") else part for part in command)
     say(shown if len(shown) < 200 else f"{shown[:200]}...")
     start = time.monotonic()
     done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    if done.returncode not in ((0, 3) if command[1:] == ["doctor"] else (0,)):  # 3: other programs keep the cores busy
         sys.exit(f"{done.stdout[-2000:]}{done.stderr[-4000:]}\nrelease-check: error: exit code {done.returncode}")
     say(f"  {time.monotonic() - start:.0f} s")
 

@@ -125,6 +125,9 @@ def test_the_metadata_agree_with_the_files() -> None:
     site = re.search(r"^site_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert site is not None
     assert site[1] == PROJECT["urls"]["Documentation"]
+    from semkey.cli.main import DOCUMENTATION
+
+    assert DOCUMENTATION == PROJECT["urls"]["Documentation"]
     assert PROJECT["scripts"] == {"semkey": "semkey.cli.main:main"}
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
 

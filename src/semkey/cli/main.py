@@ -29,12 +29,15 @@ from semkey.cli.evaluate import pairs as eval_commands
 from semkey.cli.export import colmap
 from semkey.cli.export.commands import app as export_app
 from semkey.cli.interop import calibrate, extract, map_files, ui
+from semkey.cli.terminal.completion import answer_shells, completion
 from semkey.cli.terminal.messages import messages, take_verbosity
 from semkey.cli.terminal.process import is_of_stream, open_closed_streams, printed, signals_as_interrupts, unprintable
 from semkey.downloads import report_downloads
 from semkey.errors import SemkeyError
 from semkey.runtime import tune_process
 
+DOCUMENTATION = "https://semkey.readthedocs.io/en/latest/"
+"""As pyproject.toml has it; an installed package would have to read its metadata for it, which takes longer."""
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -46,7 +49,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with [bold]semkey demo[/]; each command explains itself with [bold]semkey COMMAND --help[/]. "
-    "What to do when something goes wrong: [bold]semkey doctor[/], docs/troubleshooting.md.",
+    f"Documentation: {DOCUMENTATION}. When something goes wrong: [bold]semkey doctor[/], "
+    f"{DOCUMENTATION}troubleshooting/",
 )
 
 
@@ -92,6 +96,7 @@ app.command("ui")(ui.ui)
 app.command("render-room")(render_room.render_room)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
+app.command("completion")(completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -134,5 +139,6 @@ def _code(typed: list[str]) -> int:
 
 
 def _run(typed: list[str]) -> None:
+    answer_shells()
     # Commands that state how they were called find it in the context's object.
     app(args=typed, prog_name="semkey", obj=tuple(typed))
