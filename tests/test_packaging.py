@@ -127,7 +127,7 @@ def test_the_metadata_agree_with_the_files() -> None:
     assert site[1] == PROJECT["urls"]["Documentation"]
     from semkey.cli.main import DOCUMENTATION
 
-    assert DOCUMENTATION == PROJECT["urls"]["Documentation"]
+    assert PROJECT["urls"]["Documentation"] == DOCUMENTATION
     assert PROJECT["scripts"] == {"semkey": "semkey.cli.main:main"}
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
