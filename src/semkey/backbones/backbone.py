@@ -188,7 +188,8 @@ class Backbone(nn.Module):
             last if layer == self.architecture.layers else norm(outputs.hidden_states[layer]) for layer in self.layers
         ]
         first = last.shape[1] - rows * columns  # class and register tokens come first
-        maps = tuple(state[:, first:].transpose(1, 2).reshape(len(colors), -1, rows, columns) for state in states)
+        # shape[0], not len: a graph that is traced keeps the number of images free.
+        maps = tuple(state[:, first:].transpose(1, 2).reshape(colors.shape[0], -1, rows, columns) for state in states)
         return BackboneFeatures(maps=maps, class_token=last[:, 0], patch=self.architecture.patch)
 
     def train(self, mode: bool = True) -> Self:

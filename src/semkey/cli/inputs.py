@@ -36,6 +36,8 @@ Format = Literal[
     "webcam",
 ]
 SensorChoice = Literal["rgbd", "stereo", "mono"]
+# semkey.runtimes.choosing.Runtime
+RuntimeChoice = Literal["torch", "onnxruntime", "openvino", "auto"]
 
 
 def expand_folders(images: list[Path]) -> list[Path]:
@@ -66,11 +68,13 @@ class FeatureOptions(Settings):
             xfeat, disk, clidd-n64, clidd-s64, clidd-m64, clidd-l64).
         max_keypoints: largest number of keypoints per image.
         device: where the network runs: auto (the GPU if there is one), cpu, cuda or cuda:N.
+        runtime: what computes the network of semkey's own features, on a CPU.
     """
 
     features: str = option("compact", "--features", "-f", metavar="compact|orb|sift|NAME|FILE")
     max_keypoints: int = option(ExtractionConfig.max_keypoints, "--max-keypoints", "-n")
     device: str = option("auto", metavar="DEVICE")
+    runtime: RuntimeChoice = "torch"
 
     def create(self, places: str | None = None) -> Detector:
         """The extractor.
@@ -79,14 +83,15 @@ class FeatureOptions(Settings):
             places: global descriptors for it, see :mod:`semkey.extractors.places`; None leaves it its own.
 
         Raises:
-            ConfigError: unknown features, places or device, or no keypoints.
+            ConfigError: unknown features, places or device, no keypoints, or a runtime that these features do not
+                have.
             CheckpointError: weights are missing or broken.
         """
         from semkey.extractors import create_extractor
         from semkey.extractors.places import name_with_places
 
         name = self.features if places is None else name_with_places(self.features, places)
-        return create_extractor(name, max_keypoints=self.max_keypoints, device=self.device)
+        return create_extractor(name, max_keypoints=self.max_keypoints, device=self.device, runtime=self.runtime)
 
 
 @dataclass(frozen=True, kw_only=True)

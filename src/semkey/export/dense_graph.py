@@ -6,36 +6,45 @@ import torch
 from torch import nn
 
 from semkey.errors import ConfigError
+from semkey.model.preprocess import PAD_MULTIPLE
 from semkey.model.reliability import GridReliabilityHead
 from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
 
 
-def refuse_backbone(detector: SemanticKeypointDetector) -> None:
-    """Raise a ConfigError for a network over a backbone: traced, its grid of tokens keeps the size that it had then."""
-    if detector.backbone is not None:
+def check_backbone(detector: SemanticKeypointDetector) -> None:
+    """Raise a ConfigError for a network whose backbone cannot be a graph for images of any size.
+
+    Where patches do not divide the padded image, tokens are read at places that would keep the size they were traced
+    with.
+    """
+    backbone = detector.backbone
+    if backbone is not None and (PAD_MULTIPLE % backbone.architecture.patch or backbone.upsampling != "bilinear"):
         raise ConfigError(
-            f"a network over the backbone '{detector.config.backbone}' cannot be a graph for images of any size: "
-            "take compact, nano or another network without a backbone, or runtime='torch'"
+            f"a network over the backbone '{detector.config.backbone}' with patches of "
+            f"{backbone.architecture.patch} pixels and upsampling '{backbone.upsampling}' cannot be a graph for images "
+            "of any size: take one with patches of 16 (vit-tiny, dinov3-small), or one without a backbone"
         )
+    if backbone is not None and detector.extraction.place != "trained":
+        raise ConfigError(f"a graph has the place 'trained', not '{detector.extraction.place}'")
 
 
 class DenseGraph(nn.Module):
     """Dense maps of a detector, without those that have no channels.
 
     Args:
-        detector: in evaluation mode, without a backbone.
+        detector: in evaluation mode.
         with_place: give the global descriptor; else the coarse maps that it is made of.
         only_needed: leave out what extraction does not read.
 
     Raises:
-        ConfigError: the network reads a backbone.
+        ConfigError: of the network's backbone, see :func:`check_backbone`.
     """
 
     def __init__(
         self, detector: SemanticKeypointDetector, *, with_place: bool = True, only_needed: bool = False
     ) -> None:
         super().__init__()
-        refuse_backbone(detector)
+        check_backbone(detector)
         self.detector = detector
         self._with_place = with_place
         by_grid = isinstance(detector.reliability, GridReliabilityHead)
@@ -51,19 +60,26 @@ class DenseGraph(nn.Module):
         ]
 
     @property
+    def inputs(self) -> list[str]:
+        """Names of what it takes: a network over a backbone sees the images in colour as well."""
+        return ["images"] if self.detector.backbone is None else ["images", "colors"]
+
+    @property
     def names(self) -> list[str]:
         """Of the outputs, in order."""
-        coarse = len(self.detector.config.context_channels)
+        backbone = self.detector.backbone
+        coarse = len(self.detector.config.context_channels) + (0 if backbone is None else len(backbone.channels))
         last = ["global_descriptor"] if self._with_place else [f"coarse{number}" for number in range(coarse)]
         return [*self._maps, *last]
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Dense maps, as :class:`DenseMaps` and :attr:`names` say.
 
         Args:
             images: (B, 1, H, W) float32 grey of zero mean and unit variance, H and W multiples of 32.
+            colors: (B, 3, H, W) the same as RGB in [0, 1], for a backbone.
         """
-        maps = self.detector(images)
+        maps = self.detector(images, colors)
         found = [getattr(maps, name) for name in self._maps]
         return (*found, self.detector.place(maps.coarse)) if self._with_place else (*found, *maps.coarse)
 

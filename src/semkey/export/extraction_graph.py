@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from semkey.export.dense_graph import refuse_backbone
+from semkey.export.dense_graph import check_backbone
 from semkey.export.gate_graph import StructureGate
 from semkey.model.dkd import soft_argmax
 from semkey.model.gate import LEAST_RATIO
@@ -31,17 +31,22 @@ class ExtractionGraph(nn.Module):
     larger ones than ``max_side`` are to be resized before.
 
     Args:
-        detector: in evaluation mode, without a backbone; its ``extraction`` says how keypoints are chosen.
+        detector: in evaluation mode; its ``extraction`` says how keypoints are chosen.
 
     Raises:
-        ConfigError: the network reads a backbone.
+        ConfigError: of the network's backbone, see :func:`semkey.export.dense_graph.check_backbone`.
     """
 
     def __init__(self, detector: SemanticKeypointDetector) -> None:
         super().__init__()
-        refuse_backbone(detector)
+        check_backbone(detector)
         self.detector = detector
         self.gate = StructureGate()
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes: grey, or colours for a backbone."""
+        return 1 if self.detector.backbone is None else 3
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +57,7 @@ class ExtractionGraph(nn.Module):
         """Extract.
 
         Args:
-            image: (B, 1, H, W) float32 grey in [0, 1], H and W at least 32.
+            image: (B, 1, H, W) float32 grey in [0, 1], over a backbone (B, 3, H, W) RGB; H and W at least 32.
 
         Returns:
             For K = ``max_keypoints``, strongest first: keypoints (B, K, 2) pixels x y, pixel centres at integers;
@@ -60,12 +65,14 @@ class ExtractionGraph(nn.Module):
             (B, G); valid (B, K) bool; and covariances (B, K, 2, 2) in pixels squared where the network has them.
         """
         height, width = image.shape[-2:]
-        centred = image - image.mean(dim=(2, 3), keepdim=True)
+        gray = image if self.channels == 1 else _grey(image)
+        centred = gray - gray.mean(dim=(2, 3), keepdim=True)
         contrast = centred.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp(min=_LEAST_CONTRAST)
         rows = torch.arange(_padded(height)).clamp(max=height - 1)
         columns = torch.arange(_padded(width)).clamp(max=width - 1)
         padded = (centred / contrast).index_select(2, rows).index_select(3, columns)
-        maps = self.detector(padded)
+        colors = None if self.channels == 1 else image.index_select(2, rows).index_select(3, columns)
+        maps = self.detector(padded, colors)
         scores = score_from_log_probability(maps.log_probability[:, 0])
         pixels, values, windows = self._peaks(scores, height, width)
         limit = torch.stack([_number(width), _number(height)]).to(scores.dtype) - 1.0
@@ -162,6 +169,13 @@ def _windows(scores: torch.Tensor, pixels: torch.Tensor, reach: int) -> torch.Te
     columns = (pixels[..., 0, None] + steps).clamp(min=0).clamp(max=width - 1)
     flat = (rows[..., :, None] * width + columns[..., None, :]).flatten(1)
     return scores.flatten(1).gather(1, flat).reshape(pixels.shape[0], pixels.shape[1], (2 * reach + 1) ** 2)
+
+
+def _grey(image: torch.Tensor) -> torch.Tensor:
+    """OpenCV's RGB2GRAY of images of eight bits (B, 3, H, W) in [0, 1]: whole levels, in fractions of 2^15."""
+    levels = torch.round(image * _LEVELS)
+    weighted = 9798.0 * levels[:, :1] + 19235.0 * levels[:, 1:2] + 3735.0 * levels[:, 2:]
+    return torch.floor((weighted + 16384.0) / 32768.0) / _LEVELS
 
 
 def _number(side: int) -> torch.Tensor:

@@ -23,7 +23,9 @@ def weights_metadata(name: str, detector: SemanticKeypointDetector) -> dict[str,
     """
     preset = presets().get(name)
     path = preset.path if preset else Path(name)
+    backbone = {} if detector.backbone is None else {"backbone": asdict(detector.backbone.identity)}
     return {
+        **backbone,
         "preset": name if preset else path.name,
         "weights_sha256": file_sha256(path),
         "license": _LICENSE if preset else _UNKNOWN_LICENSE,

@@ -27,14 +27,18 @@ OPSET = 17
 # Sides of the images that a file is checked with: others than those it was traced with, and both orientations.
 _CHECKED = ((160, 224), (256, 96))
 _DENSE_TOLERANCE = 1e-3
-_INPUTS = {
-    True: "images (batch, 1, height, width) float32 grey of zero mean and unit variance, sides multiples of "
-    f"{PAD_MULTIPLE}",
-    False: "image (batch, 1, height, width) float32 grey (OpenCV's RGB2GRAY) in [0, 1], sides of at least 32 pixels",
+_DENSE_INPUT = f"images (batch, 1, height, width) float32 grey of zero mean and unit variance, sides of {PAD_MULTIPLE}k"
+_INPUTS: dict[tuple[str | int, ...], str] = {
+    ("images",): _DENSE_INPUT,
+    ("images", "colors"): f"{_DENSE_INPUT}; colors (batch, 3, height, width) the same as RGB in [0, 1]",
+    ("image", 1): "image (batch, 1, height, width) float32 grey (OpenCV's RGB2GRAY) in [0, 1], sides of 32 and more",
+    ("image", 3): "image (batch, 3, height, width) float32 RGB in [0, 1], sides of 32 pixels and more",
 }
 
 
-def onnx_bytes(graph: nn.Module, example: torch.Tensor, name: str, outputs: Sequence[str]) -> bytes:
+def onnx_bytes(
+    graph: nn.Module, examples: Sequence[torch.Tensor], names: Sequence[str], outputs: Sequence[str]
+) -> bytes:
     """A module traced into an ONNX file whose batch, height and width are free.
 
     By tracing and not by ``torch.export``: with free sizes that takes minutes for these graphs, this a second.
@@ -51,13 +55,14 @@ def onnx_bytes(graph: nn.Module, example: torch.Tensor, name: str, outputs: Sequ
         file = Path(folder) / "graph.onnx"
         torch.onnx.export(
             graph,
-            (example,),
+            tuple(examples),
             file,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[name],
+            input_names=list(names),
             output_names=list(outputs),
-            dynamic_axes={name: {0: "batch", 2: "height", 3: "width"}} | {one: {0: "batch"} for one in outputs},
+            dynamic_axes={name: {0: "batch", 2: "height", 3: "width"} for name in names}
+            | {one: {0: "batch"} for one in outputs},
         )
         return file.read_bytes()
 
@@ -77,22 +82,22 @@ def export_onnx(
         All metadata.
 
     Raises:
-        ConfigError: onnx or onnxruntime is not installed, or the network reads a backbone.
+        ConfigError: onnx or onnxruntime is not installed, or the network's backbone cannot be a graph.
         InputError: the file cannot be written, or the graph computes something else than the network.
     """
     if dense:
         graph: DenseGraph | ExtractionGraph = DenseGraph(detector)
-        example, name = torch.zeros(2, 1, 96, 128), "images"
+        names, taken = graph.inputs, _INPUTS[tuple(graph.inputs)]
     else:
         graph = ExtractionGraph(detector)
-        example, name = torch.rand(2, 1, 130, 201), "image"
-    data = onnx_bytes(graph.eval(), example, name, graph.names)
+        names, taken = ["image"], _INPUTS["image", graph.channels]
+    data = onnx_bytes(graph.eval(), _examples(graph, 2, (96, 128) if dense else (130, 201)), names, graph.names)
     described = {
         **metadata,
         "semkey_version": __version__,
         "opset": OPSET,
         "kind": "dense maps" if dense else "extraction",
-        "input": _INPUTS[dense],
+        "input": taken,
     }
     import onnx
 
@@ -103,12 +108,21 @@ def export_onnx(
     model.producer_name, model.producer_version = "semkey", __version__
     onnx.checker.check_model(model)
     data = model.SerializeToString()
-    _check(path, graph, data, name)
+    _check(path, graph, data, names)
     atomic_write_bytes(path, data)
     return described
 
 
-def _check(path: str | Path, graph: DenseGraph | ExtractionGraph, data: bytes, name: str) -> None:
+def _examples(
+    graph: DenseGraph | ExtractionGraph, batch: int, sides: tuple[int, int], seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Noise of the shapes that a graph takes."""
+    rng = torch.Generator().manual_seed(seed)
+    channels = [graph.channels] if isinstance(graph, ExtractionGraph) else [1, 3][: len(graph.inputs)]
+    return tuple(torch.rand(batch, number, *sides, generator=rng) for number in channels)
+
+
+def _check(path: str | Path, graph: DenseGraph | ExtractionGraph, data: bytes, names: Sequence[str]) -> None:
     """Compare with the network on other sizes than the graph was traced with.
 
     Raises:
@@ -117,12 +131,12 @@ def _check(path: str | Path, graph: DenseGraph | ExtractionGraph, data: bytes, n
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    rng = torch.Generator().manual_seed(0)
     for sides in _CHECKED:
-        given = torch.rand(1, 1, *sides, generator=rng)
+        given = _examples(graph, 1, sides, seed=1)
         with torch.no_grad():
-            expected = dict(zip(graph.names, graph(given), strict=True))
-        got = dict(zip(graph.names, session.run(None, {name: given.numpy()}), strict=True))
+            expected = dict(zip(graph.names, graph(*given), strict=True))
+        inputs = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+        got = dict(zip(graph.names, session.run(None, inputs), strict=True))
         # Keypoints of nearly equal scores may change places: what is compared in order are the scores.
         compared = ["scores", "global_descriptor"] if isinstance(graph, ExtractionGraph) else graph.names
         worst = max(float(np.abs(expected[one].numpy() - got[one]).max()) for one in compared)

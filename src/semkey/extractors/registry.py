@@ -77,6 +77,7 @@ def create_extractor(
             weights=weights,
             random_weights=random_weights,
             extraction=extraction,
+            runtime=runtime,
         )
         return with_places(inner, name, device=device, weights=weights)
     shipped = _create_shipped(
@@ -241,7 +242,7 @@ def _create_shipped(
     if name in PEERS:
         _refuse_extraction(name, extraction, runtime)
         return PEERS[name](name, max_keypoints=max_keypoints, device=select_device(device), weights=weights)
-    if name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file() or is_backbone(name):
+    if is_own(name):
         return SemanticExtractor(
             name,
             max_keypoints=max_keypoints,
@@ -252,6 +253,11 @@ def _create_shipped(
             runtime=runtime,
         )
     return None
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one of semkey's own detectors: a preset, a checkpoint, or a backbone's folder."""
+    return name in preset_names() or name.endswith(CHECKPOINT_SUFFIX) or Path(name).is_file() or is_backbone(name)
 
 
 def _refuse_extraction(name: str, extraction: dict[str, Any], runtime: str) -> None:

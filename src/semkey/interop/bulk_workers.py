@@ -38,22 +38,26 @@ class ExtractionJob(Settings):
         features: as :func:`semkey.load` takes them.
         max_keypoints: largest number of keypoints per image.
         device: where networks run.
+        runtime: what computes the network, see :func:`semkey.load`.
     """
 
     features: str = "compact"
     max_keypoints: int = 1024
     device: str = "auto"
+    runtime: str = "torch"
 
     def detector(self) -> Detector:
         """A detector for this job.
 
         Raises:
-            ConfigError: unknown features or device.
+            ConfigError: unknown features, device or runtime.
             CheckpointError: weights are missing or broken.
         """
         from semkey.extractors import create_extractor
 
-        return create_extractor(self.features, max_keypoints=self.max_keypoints, device=self.device)
+        return create_extractor(
+            self.features, max_keypoints=self.max_keypoints, device=self.device, runtime=self.runtime
+        )
 
 
 @dataclass(kw_only=True)

@@ -49,8 +49,13 @@ def use_runtime(detector: SemanticKeypointDetector, runtime: str) -> None:
         runtime: from :func:`choose_runtime`.
 
     Raises:
-        ConfigError: a precision that the runtime does not have.
+        ConfigError: a precision that the runtime does not have, or a network over a backbone.
     """
+    if runtime != "torch" and detector.backbone is not None:
+        raise ConfigError(
+            f"runtime '{runtime}' is for networks without a backbone, not for one over '{detector.config.backbone}': "
+            "take runtime='torch', or semkey export onnx"
+        )
     precision = detector.extraction.precision
     if runtime == "onnxruntime":
         if precision == "bfloat16":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semkey.cli.console import print_table, progress_bar
-from semkey.cli.inputs import FeatureOptions
+from semkey.cli.inputs import FeatureOptions, RuntimeChoice
 from semkey.cli.options import option
 from semkey.settings import Settings, require_within
 
@@ -48,6 +48,7 @@ class MethodOptions(Settings):
         keypoints: largest number of keypoints per image.
         weights: where released weights of peers are looked for first; may be repeated.
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.
+        runtime: what computes the networks of semkey's own, on a CPU; other methods are as ever.
         seed: seed of every random choice.
     """
 
@@ -55,6 +56,7 @@ class MethodOptions(Settings):
     keypoints: int = option(FeatureOptions.max_keypoints, "--keypoints", "-n")
     weights: list[Path] | None = option(None, metavar="DIR")
     device: str = option("auto", metavar="DEVICE")
+    runtime: RuntimeChoice = FeatureOptions.runtime
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class MethodOptions(Settings):
                 min_similarity=matching.min_similarity,
                 ratio=matching.ratio,
                 random_weights=random_weights,
+                runtime=self.runtime,
             )
             for name in names
         ]

@@ -92,7 +92,7 @@ def speed(
     chosen = methods.create(random_weights=random_weights)
     check_out(out)
     arguments = {"keypoints": methods.keypoints, "device": methods.device, "weights": methods.weights or []}
-    arguments["random_weights"] = random_weights
+    arguments |= {"random_weights": random_weights, "runtime": methods.runtime}
     with progress_bar() as progress:
         evaluation = run_speed(
             chosen,

@@ -17,7 +17,7 @@ from semkey.cli.evaluate.common import (
     resumable,
     split_names,
 )
-from semkey.cli.inputs import SensorChoice
+from semkey.cli.inputs import RuntimeChoice, SensorChoice
 from semkey.cli.options import changes_option, field_option
 
 
@@ -81,6 +81,7 @@ def slam(
     out: Path = out_option("slam"),
     weights: list[Path] | None = field_option(MethodOptions, "weights"),
     device: str = field_option(MethodOptions, "device"),
+    runtime: RuntimeChoice = field_option(MethodOptions, "runtime"),
     seed: int = field_option(MethodOptions, "seed", min=0),
 ) -> None:
     """ATE, RPE, share of frames tracked, frames per second and memory of SLAM with different features.
@@ -103,6 +104,8 @@ def slam(
     if torture or cases is not None:
         if changes:
             raise ConfigError("--torture takes no --set")
+        if runtime != MethodOptions.runtime:
+            raise ConfigError("--torture takes no --runtime")
         check_out(out)
         _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
         return
@@ -127,7 +130,9 @@ def slam(
     names = split_names(features, "--features")
     if places is not None:
         names = names_with_places(names, split_names(places, "--places"))
-    methods = create_slam_methods(names, keypoints=keypoints, device=device, weights=list(weights or ()))
+    methods = create_slam_methods(
+        names, keypoints=keypoints, device=device, weights=list(weights or ()), runtime=runtime
+    )
     sets = slam_sets(data or [], every=every, camera=camera)
     check_out(out)
     with resumable(), progress_bar() as progress:

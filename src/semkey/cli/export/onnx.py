@@ -11,7 +11,7 @@ from semkey.model.config import ExtractionConfig
 
 
 def export_onnx(
-    name: str = typer.Argument(..., metavar="NAME|FILE", help="A preset (compact, nano) or a checkpoint."),
+    name: str = typer.Argument(..., metavar="NAME|FILE", help="A preset (compact, nano, vit-tiny) or a checkpoint."),
     out: Path = typer.Option(..., "--out", "-o", metavar="FILE.onnx", help="Where the graph goes."),
     dense: bool = typer.Option(False, "--dense", help="The network's dense maps, without the choice of keypoints."),
     max_keypoints: int = field_option(ExtractionConfig, "max_keypoints"),

@@ -58,7 +58,12 @@ def extract(
     if source.is_dir() and images is not None:
         raise InputError("--images goes with a list; the names in a folder begin in it")
     listed = list_source(source, images)
-    job = ExtractionJob(features=features.features, max_keypoints=features.max_keypoints, device=features.device)
+    job = ExtractionJob(
+        features=features.features,
+        max_keypoints=features.max_keypoints,
+        device=features.device,
+        runtime=features.runtime,
+    )
     config = BulkConfig(workers=workers, chunk=chunk, ray=ray)
     with progress_bar("Extracting") as progress:
         summary = extract_many(listed, out, job, config, progress=progress)

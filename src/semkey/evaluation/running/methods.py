@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
 from semkey.extractors.detector import Extractor
-from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor, with_guide
+from semkey.extractors.places import split_places
+from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor, is_own, with_guide
 from semkey.matching import AlignmentConfig, Matches, create_matcher, refine
 from semkey.matching.matchers import MATCHERS
 from semkey.matching.mutual import match_mutual
@@ -117,6 +118,7 @@ def create_method(
     min_similarity: float | None = None,
     ratio: float | None = None,
     random_weights: bool = False,
+    runtime: str = "torch",
 ) -> Method:
     """A method by name.
 
@@ -132,6 +134,7 @@ def create_method(
             its own.
         ratio: of mutual nearest neighbours.
         random_weights: presets of semkey get random weights: enough to measure their speed.
+        runtime: what computes the networks of semkey's own detectors; others have none but their own.
 
     Raises:
         ConfigError: unknown name or matcher, a package that is missing, an option out of range.
@@ -143,7 +146,12 @@ def create_method(
         raise ConfigError(f"ratio lies in (0, 1], got {ratio}")
     base, matcher_name, is_guided, is_refined = _split(name)
     extractor = create_extractor(
-        base, max_keypoints=keypoints, device=device, weights=weights, random_weights=random_weights
+        base,
+        max_keypoints=keypoints,
+        device=device,
+        weights=weights,
+        random_weights=random_weights,
+        runtime=runtime if is_own(split_places(base)[0]) else "torch",
     )
     if is_guided and matcher_name not in ("mnn", "ratio"):
         raise ConfigError(f"'{name}': the guide is for nearest neighbours, not for {matcher_name}")

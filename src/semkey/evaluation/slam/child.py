@@ -43,7 +43,7 @@ def measure_in_child(request: Mapping[str, Any]) -> Row:
     Args:
         request: ``path``, ``format``, ``camera`` (``fx,fy,cx,cy`` or None), ``every``, ``max_frames``, ``sensor`` (None
             for the best that the data offer), ``features``, ``lines`` (whether line segments are used), ``keypoints``,
-            ``device``, ``weights`` (folders), ``seed``, ``realtime``, ``settings`` (changes of
+            ``device``, ``runtime``, ``weights`` (folders), ``seed``, ``realtime``, ``settings`` (changes of
             ``SlamConfig``), ``cache`` (a folder for features, or None),
             ``read_cache`` (whether features that are there are taken), and ``trajectory`` (a file to write it to).
 
@@ -135,13 +135,17 @@ def _extractor(request: Mapping[str, Any]) -> tuple[Extractor, CachedExtractor |
     from semkey.evaluation.slam.extraction import CachedExtractor
     from semkey.evaluation.slam.methods import create_features
     from semkey.extractors import create_extractor
+    from semkey.extractors.places import split_places
+    from semkey.extractors.registry import is_own
 
     name, keypoints, device = request["features"], request["keypoints"], request["device"]
+    runtime = request["runtime"]
     weights = [Path(folder) for folder in request["weights"]]
     # Descriptors of lines are sampled from the map that keypoints come from, which no cache has.
     if request["cache"] is None or request["lines"]:
-        return create_extractor(name, max_keypoints=keypoints, device=device, weights=weights), None
-    method = create_features(name, keypoints=keypoints, device=device, weights=weights)
+        own = runtime if is_own(split_places(name)[0]) else "torch"
+        return create_extractor(name, max_keypoints=keypoints, device=device, weights=weights, runtime=own), None
+    method = create_features(name, keypoints=keypoints, device=device, weights=weights, runtime=runtime)
     cached = CachedExtractor(method, Path(request["cache"]), read=request["read_cache"])
     return cached, cached
 

@@ -29,6 +29,7 @@ class SlamMethod:
     name: str
     fingerprint: Mapping[str, Any]
     weights: tuple[Path, ...] = ()
+    runtime: str = "torch"
 
     @property
     def is_opencv(self) -> bool:
@@ -66,7 +67,12 @@ def names_with_places(names: Sequence[str], places: Sequence[str]) -> list[str]:
 
 
 def create_slam_methods(
-    names: Sequence[str], *, keypoints: int = 1024, device: str = "auto", weights: Sequence[Path] = ()
+    names: Sequence[str],
+    *,
+    keypoints: int = 1024,
+    device: str = "auto",
+    weights: Sequence[Path] = (),
+    runtime: str = "torch",
 ) -> list[SlamMethod]:
     """Methods by name, before any work: an unknown name or missing weights end the run at once.
 
@@ -77,6 +83,7 @@ def create_slam_methods(
         keypoints: most keypoints of an image.
         device: where networks run.
         weights: folders where released weights are looked for first.
+        runtime: what computes the networks of semkey's own detectors.
 
     Raises:
         ConfigError: an unknown name, one with a matcher, or one that occurs twice.
@@ -87,20 +94,22 @@ def create_slam_methods(
         raise ConfigError(f"features '{twice}' occur twice")
     if not names:
         raise ConfigError("there are no features to evaluate")
-    return [_create(name, keypoints, device, weights) for name in names]
+    return [_create(name, keypoints, device, weights, runtime) for name in names]
 
 
-def create_features(features: str, *, keypoints: int, device: str, weights: Sequence[Path]) -> Method:
+def create_features(
+    features: str, *, keypoints: int, device: str, weights: Sequence[Path], runtime: str = "torch"
+) -> Method:
     """The features of a method, with what they depend on.
 
     Raises:
         ConfigError: unknown features.
         CheckpointError: weights are missing.
     """
-    return create_method(features, keypoints=keypoints, device=device, weights=weights)
+    return create_method(features, keypoints=keypoints, device=device, weights=weights, runtime=runtime)
 
 
-def _create(name: str, keypoints: int, device: str, weights: Sequence[Path]) -> SlamMethod:
+def _create(name: str, keypoints: int, device: str, weights: Sequence[Path], runtime: str) -> SlamMethod:
     if name == CV2_ODOMETRY:
         import cv2
 
@@ -111,8 +120,8 @@ def _create(name: str, keypoints: int, device: str, weights: Sequence[Path]) -> 
     base, plus, part = features.rpartition("+")
     if plus and part in PARTS:
         raise ConfigError(f"'{name}': SLAM matches by itself, near where landmarks are expected; give '{base}'")
-    method = create_features(features, keypoints=keypoints, device=device, weights=weights)
+    method = create_features(features, keypoints=keypoints, device=device, weights=weights, runtime=runtime)
     fingerprint = {"name": name, "extraction": dict(method.extraction)}
     if name != features:
         fingerprint["lines"] = True
-    return SlamMethod(name=name, fingerprint=fingerprint, weights=tuple(weights))
+    return SlamMethod(name=name, fingerprint=fingerprint, weights=tuple(weights), runtime=runtime)

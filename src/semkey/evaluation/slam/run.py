@@ -205,6 +205,7 @@ class _Job:
             "lines": method.lines,
             "keypoints": config.keypoints,
             "device": config.device,
+            "runtime": method.runtime,
             "weights": [str(folder.resolve()) for folder in method.weights],
             "seed": seed,
             "sensor": config.sensor,
