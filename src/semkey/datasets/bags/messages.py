@@ -15,29 +15,25 @@ from semkey.errors import DatasetError
 #: Encodings of raw depth images, and their units per metre.
 DEPTH_UNITS = {"16UC1": 1000.0, "mono16": 1000.0, "32FC1": 1.0}
 
-# Encoding: number type, channels, and how OpenCV makes RGB of it (None: it is RGB).
-_RAW: dict[str, tuple[str, int, int | None]] = {
-    "rgb8": ("u1", 3, None),
-    "bgr8": ("u1", 3, cv2.COLOR_BGR2RGB),
-    "8UC3": ("u1", 3, cv2.COLOR_BGR2RGB),
-    "rgba8": ("u1", 4, cv2.COLOR_RGBA2RGB),
-    "bgra8": ("u1", 4, cv2.COLOR_BGRA2RGB),
-    "8UC4": ("u1", 4, cv2.COLOR_BGRA2RGB),
-    "mono8": ("u1", 1, cv2.COLOR_GRAY2RGB),
-    "8UC1": ("u1", 1, cv2.COLOR_GRAY2RGB),
-    "mono16": ("u2", 1, cv2.COLOR_GRAY2RGB),
-    "rgb16": ("u2", 3, None),
-    "bgr16": ("u2", 3, cv2.COLOR_BGR2RGB),
-    "yuv422": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuyv": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+# Number type, channels, how OpenCV makes RGB of it (None: it is RGB), and the encodings that are so.
+_KINDS_OF_RAW: tuple[tuple[str, int, int | None, str], ...] = (
+    ("u1", 3, None, "rgb8"),
+    ("u2", 3, None, "rgb16"),
+    ("u1", 3, cv2.COLOR_BGR2RGB, "bgr8 8UC3"),
+    ("u2", 3, cv2.COLOR_BGR2RGB, "bgr16"),
+    ("u1", 4, cv2.COLOR_RGBA2RGB, "rgba8"),
+    ("u1", 4, cv2.COLOR_BGRA2RGB, "bgra8 8UC4"),
+    ("u1", 1, cv2.COLOR_GRAY2RGB, "mono8 8UC1"),
+    ("u2", 1, cv2.COLOR_GRAY2RGB, "mono16"),
+    ("u1", 2, cv2.COLOR_YUV2RGB_UYVY, "yuv422 uyvy"),
+    ("u1", 2, cv2.COLOR_YUV2RGB_YUY2, "yuv422_yuy2 yuyv"),
     # OpenCV names a mosaic by its second row and column.
-    "bayer_rggb8": ("u1", 1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": ("u1", 1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": ("u1", 1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": ("u1", 1, cv2.COLOR_BayerGB2RGB),
-}
+    ("u1", 1, cv2.COLOR_BayerBG2RGB, "bayer_rggb8"),
+    ("u1", 1, cv2.COLOR_BayerRG2RGB, "bayer_bggr8"),
+    ("u1", 1, cv2.COLOR_BayerGR2RGB, "bayer_gbrg8"),
+    ("u1", 1, cv2.COLOR_BayerGB2RGB, "bayer_grbg8"),
+)
+_RAW: dict[str, tuple[str, int, int | None]] = {name: kind[:3] for kind in _KINDS_OF_RAW for name in kind[3].split()}
 # compressed_depth_image_transport: a header of one integer and two floats stands before the PNG.
 _DEPTH_HEADER = struct.Struct("<iff")
 
