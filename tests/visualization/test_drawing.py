@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from semkey.images import read_image, write_image
 from semkey.matching import Matches
 from semkey.model.features import Features
 from semkey.visualization import draw_keypoints, draw_matches
-from semkey.visualization.draw import BACKGROUND, IMAGE_GAP
+from semkey.visualization.draw import BACKGROUND, IMAGE_GAP, with_caption
 
 
 def make_features(keypoints: list[list[float]], size: tuple[int, int], reliability: float = 0.0) -> Features:
@@ -53,6 +54,19 @@ def test_colour_tells_score_or_reliability() -> None:
     assert red > by_score[..., 2].max(), "score 1 is red"
     assert blue > by_reliability[..., 0].max() - 50
     assert not np.array_equal(by_score, by_reliability)
+
+
+def test_a_covariance_is_an_ellipse_along_its_longer_axis() -> None:
+    """Eight standard deviations: 16 px to each side along (1, 1), next to nothing across."""
+    along, across = np.array([1.0, 1.0]) / np.sqrt(2), np.array([1.0, -1.0]) / np.sqrt(2)
+    covariance = 4.0 * np.outer(along, along) + 0.01 * np.outer(across, across)
+    features = make_features([[60, 40]], (120, 80))
+    features = dataclasses.replace(features, covariances=torch.tensor(covariance[None], dtype=torch.float32))
+    drawn = draw_keypoints(gray(120, 80), features).pixels
+    rows, columns = np.nonzero((drawn != 100).any(axis=2))
+    offsets = np.stack([columns - 60, rows - 40], axis=1)
+    assert np.abs(offsets @ along).max() == pytest.approx(16, abs=2.5)
+    assert np.abs(offsets @ across).max() < 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (640, 480)])
@@ -108,6 +122,14 @@ def test_layouts_and_a_caption_of_ones_own() -> None:
     assert above.pixels.shape[1] == 480
     bare = draw_matches(image, image, features, features, matches, layout="horizontal", caption="")
     assert (bare.pixels[200:] == BACKGROUND).all(), "a caption replaces what is said of the sample too"
+
+
+def test_a_caption_that_is_too_long_for_a_line_goes_on_in_the_next() -> None:
+    short = with_caption(gray(600, 10), "some words")
+    long = with_caption(gray(600, 10), "some words " * 12)
+    assert long.shape[0] - 10 > 1.5 * (short.shape[0] - 10)
+    assert long[:, 590:].max() <= BACKGROUND + 100, "no word is cut off"
+    assert (long[10:] > 200).any(axis=(1, 2)).sum() >= 2 * (short[10:] > 200).any(axis=(1, 2)).sum()
 
 
 def test_images_of_different_sizes_and_no_matches() -> None:

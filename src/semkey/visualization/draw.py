@@ -304,13 +304,20 @@ def _value_colors(values: NDArray[np.float32]) -> list[tuple[int, int, int]]:
 
 
 def with_caption(canvas: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The picture with a dark strip below it that holds a line of text; at least wide enough for a short one."""
+    """The picture with a dark strip below it that holds a text, in as many lines as it needs."""
     width = max(canvas.shape[1], MIN_CAPTION_WIDTH)
     scale = max(0.5, width / 1800)
-    strip_height = round(44 * scale)
+    thickness, margin, font = max(1, round(scale * 1.5)), round(14 * scale), cv2.FONT_HERSHEY_SIMPLEX
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        fits = cv2.getTextSize(longer, font, scale, thickness)[0][0] <= width - 2 * margin
+        lines = [*lines[:-1], longer] if fits or not lines[-1] else [*lines, word]
+    line_height = round(30 * scale)
+    strip_height = round(44 * scale) + (len(lines) - 1) * line_height
     picture = np.full((canvas.shape[0] + strip_height, width, 3), BACKGROUND, dtype=np.uint8)
     picture[: canvas.shape[0], : canvas.shape[1]] = canvas
-    origin = (round(14 * scale), picture.shape[0] - round(14 * scale))
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(picture, text, origin, font, scale, CAPTION_RGB, max(1, round(scale * 1.5)), cv2.LINE_AA)
+    for number, line in enumerate(reversed(lines)):
+        origin = (margin, picture.shape[0] - margin - number * line_height)
+        cv2.putText(picture, line, origin, font, scale, CAPTION_RGB, thickness, cv2.LINE_AA)
     return picture
