@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import semkey
 from command_line import Run
+from pictures import blocks
 from semkey.extractors import create_extractor
 from semkey.images import read_image
 from semkey.images.writing import write_image
-from semkey.model.gate import LEAST_RATIO, contrast_to_noise, noise_level
+from semkey.model.gate import LEAST_RATIO, LEAST_SHARPNESS, contrast_to_noise, noise_level, sharpness
 
 FEATURES = ("compact", "nano", "sift", "orb")
 
@@ -93,3 +95,42 @@ def test_a_low_texture_interior_keeps_its_keypoints(shared: Path) -> None:
         assert len(detector.extract(path)) >= 0.95 * 1024
         darker = (read_image(path) * 0.5).astype(np.uint8)
         assert len(detector.extract(darker)) >= 0.75 * 1024
+
+
+def disc(image: np.ndarray, radius: int) -> np.ndarray:
+    offsets = np.arange(-radius, radius + 1)
+    inside = (np.hypot(*np.meshgrid(offsets, offsets)) <= radius).astype(np.float32)
+    return cv2.filter2D(image, -1, inside / inside.sum(), borderType=cv2.BORDER_REFLECT_101)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_far_out_of_focus_there_are_no_places_but_moved_and_enlarged_pictures_keep_theirs(name: str) -> None:
+    extractor = create_extractor(name)
+    picture = blocks(480, 640, seed=4, size=24)
+    noise = np.random.default_rng(5).normal(0, 2, picture.shape)
+
+    def count(image: np.ndarray) -> int:
+        return len(extractor.extract(np.clip(image + noise, 0, 255).astype(np.uint8)))
+
+    assert count(disc(picture.astype(np.float32), 20)) == 0
+    moved = cv2.filter2D(picture.astype(np.float32), -1, np.full((1, 31), 1 / 31, np.float32))
+    assert count(moved) > 100
+    assert count(cv2.resize(picture[:240, :320], (640, 480), interpolation=cv2.INTER_CUBIC)) > 100
+
+
+def test_sharpness_falls_with_the_blur_and_not_with_the_contrast_or_the_noise() -> None:
+    picture = cv2.cvtColor(blocks(240, 320, seed=6, size=20), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    x, y = np.meshgrid(np.arange(20, 300, 20) - 0.5, np.arange(20, 220, 20) - 0.5)
+    corners = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+    def blurred_by(sigma: float) -> np.ndarray:
+        return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), dtype=np.float32)
+
+    values = [sharpness(blurred_by(sigma), corners) for sigma in (0.5, 2.0, 4.0, 8.0)]
+    assert values == sorted(values, reverse=True)
+    assert values[1] > LEAST_SHARPNESS > values[3]
+    blurred = blurred_by(2.0)
+    assert sharpness(0.3 * blurred, corners) == pytest.approx(values[1], rel=0.1)
+    noisy = blurred + np.random.default_rng(7).normal(0, 2, picture.shape).astype(np.float32)
+    assert sharpness(noisy, corners) == pytest.approx(values[1], rel=0.2)
+    assert sharpness(np.zeros((8, 8), np.float32), corners[:1]) == np.inf
