@@ -1,133 +1,267 @@
 """True and false acceptances of poses over the threshold of evidence: the operating curve in ``docs/slam.md``.
 
-    python scripts/evidence_curve.py OUT.png --maps SEQUENCE SEQUENCE ... --photos FOLDER --features nano --pairs 5000
+    python scripts/evidence_curve.py OUT --maps SEQUENCE SEQUENCE ... --photos FOLDER --features nano --pairs 5000
 
-True are the frames of each sequence tracked in its own map. False are unrelated photos, and frames of the other
-sequences, placed by descriptors against groups of keyframes of a map: a pair is one image against one group.
+True are the frames of each sequence as they were tracked in its own map, and the same frames found in it by descriptors
+alone, against the keyframes around them. False are unrelated photos, and frames of the other sequences, placed by
+descriptors against groups of keyframes of a map: a pair is one image against one group. Both with the rules that a lost
+camera is found by.
+
+Each pair is kept in ``OUT/rows`` when it is done. After ``--seconds``, or Ctrl-C, the same command goes on from there.
+What is there is printed and drawn (``OUT/FEATURES.png``) every time.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from semkey.datasets import open_sequence
+from semkey.datasets import FrameSequence, open_sequence
 from semkey.datasets.readers.folder import list_images
-from semkey.extractors import create_extractor
+from semkey.evaluation.running.results import Row
+from semkey.evaluation.running.row_store import RowStore, content_key
+from semkey.evaluation.slam.code import code_of
+from semkey.evaluation.slam.methods import create_slam_methods
+from semkey.extractors import Extractor, create_extractor
+from semkey.geometry.transforms import inverse
 from semkey.images import read_image
 from semkey.model.features import Features
-from semkey.slam import SlamConfig, run_slam
+from semkey.slam import SlamConfig, SlamResult, run_slam
+from semkey.slam.config import image_scale
+from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.placing import Placement, PlacingRules, place_frame
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.solvers.evidence import MAX_LOG10_NFA
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA, needed_log10_nfa
 
-_GROUP = 4
+_GROUP = 3
 _FRAMES_OF_OTHERS = 12
-_PIXEL_SIGMA = 2.0
+_TRUE_FRAMES = 60
+_RIGHT_M = 0.05
 _NO_DEPTH = np.zeros((1, 1), dtype=np.float32)
+_KINDS = {
+    "tracked": "true, tracked",
+    "found": "true, by descriptors alone",
+    "photo": "photos",
+    "foreign": "other rooms",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place:
+    """A map with the sequence that it was made of."""
+
+    name: str
+    sequence: FrameSequence
+    result: SlamResult
+    slam_map: SlamMap
+
+    def groups(self) -> list[list[Keyframe]]:
+        """Keyframes that follow each other, as a lost camera is matched with them."""
+        keyframes = list(self.slam_map.keyframes.values())
+        return [keyframes[k : k + _GROUP] for k in range(max(1, len(keyframes) - _GROUP + 1))]
+
+
+class Images:
+    """Features of the images, extracted when they are first asked for; the last few are kept."""
+
+    def __init__(self, extractor: Extractor, places: list[Place]) -> None:
+        self._extractor = extractor
+        camera = places[0].slam_map.camera
+        self._size = (camera.width, camera.height)
+        self._covariances = covariance_model(SlamConfig().tracking, image_scale(camera))
+        self._kept: dict[str, ObservedFrame] = {}
+
+    def photo(self, path: Path) -> ObservedFrame:
+        """A photo in the size of the frames."""
+        if path.name not in self._kept:
+            image = cv2.resize(read_image(path), self._size, interpolation=cv2.INTER_AREA)
+            self._keep(path.name, np.asarray(image, dtype=np.uint8))
+        return self._kept[path.name]
+
+    def frame(self, place: Place, index: int) -> ObservedFrame:
+        """A frame of a sequence, without its depth: photos have none."""
+        key = f"{place.name} {index}"
+        if key not in self._kept:
+            self._keep(key, place.sequence[index].image)
+        return self._kept[key]
+
+    def _keep(self, key: str, image: NDArray[np.uint8]) -> None:
+        features: Features = self._extractor.extract(image)
+        covariances = self._covariances(features, image)
+        if len(self._kept) > 100:
+            self._kept.clear()
+        self._kept[key] = observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
 
 
 def main() -> None:
-    """Measure, print the counts as JSON, and draw."""
+    """Measure what is missing, print the counts as JSON, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--maps", type=Path, nargs="+", required=True)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--features", default="nano")
     parser.add_argument("--pairs", type=int, default=5000, help="of photos and groups of keyframes")
-    parser.add_argument("--frames", type=int, default=150, help="of each sequence")
+    parser.add_argument("--frames", type=int, default=100, help="of each sequence")
+    parser.add_argument("--seconds", type=float, default=np.inf, help="begin no pair after so long")
     arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds
+    (method,) = create_slam_methods([arguments.features])
     extractor = create_extractor(arguments.features)
-    sequences = [open_sequence(path) for path in arguments.maps]
-    results = [run_slam(sequence, extractor, SlamConfig(), max_frames=arguments.frames) for sequence in sequences]
-    true = [record.log10_nfa for result in results for record in result.frames if record.log10_nfa is not None]
-    lost = sum(record.T_world_cam is None for result in results for record in result.frames)
-    groups = [
-        (result.slam_map, keyframes)
-        for result in results
-        if result.slam_map is not None
-        for keyframes in _groups(list(result.slam_map.keyframes.values()))
-    ]
-    camera = sequences[0].camera
-    assert camera is not None
-    photos: list[ObservedFrame] = []
-    for path in list_images(arguments.photos)[: -(-arguments.pairs // len(groups))]:
-        resized = cv2.resize(read_image(path), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-        photos.append(_observe(extractor.extract(resized)))
-    pairs = [(photo, group) for photo in photos for group in groups][: arguments.pairs]
-    unrelated = [_evidence(photo, *group) for photo, group in pairs]
-    foreign = []
-    for sequence, result in zip(sequences, results, strict=True):
-        step = max(1, len(sequence) // _FRAMES_OF_OTHERS)
-        frames = [_observe(extractor.extract(sequence[k].image)) for k in range(0, len(sequence), step)]
-        foreign += [
-            _evidence(frame, slam_map, keyframes)
-            for frame in frames
-            for slam_map, keyframes in groups
-            if slam_map is not result.slam_map
-        ]
-    figures = {
-        "features": arguments.features,
-        "true": len(true),
-        "true_lost": lost,
-        "true_highest": max(true),
-        "true_99_percent": float(np.quantile(true, 0.99)),
-        "photo_pairs": len(unrelated),
-        "photos_lowest": min(unrelated),
-        "photos_accepted": int(np.count_nonzero(np.array(unrelated) <= MAX_LOG10_NFA)),
-        "foreign_pairs": len(foreign),
-        "foreign_lowest": min(foreign),
-        "foreign_accepted": int(np.count_nonzero(np.array(foreign) <= MAX_LOG10_NFA)),
-    }
-    print(json.dumps(figures, indent=1))
-    _draw(arguments.out, np.array(true), np.array(unrelated + foreign), arguments.features)
+    places = [_place(path, extractor, arguments.frames) for path in arguments.maps]
+    content = {"method": method.fingerprint, "frames": arguments.frames, "code": code_of(method)}
+    key = content_key({**content, "maps": [place.name for place in places]}, ())
+    images = Images(extractor, places)
+    with RowStore(arguments.out / "rows", method.name, "evidence", key) as store:
+        for row in itertools.chain(*(_tracked(place) for place in places)):
+            if row["name"] not in store:
+                store.append(row)
+        jobs = itertools.chain(_true_jobs(places), _foreign_jobs(places), _photo_jobs(places, arguments))
+        done, left = [], 0
+        for kind, name, place, group, source in jobs:
+            if name not in store:
+                if time.monotonic() > end:
+                    left += 1
+                    continue
+                frame = images.photo(source) if isinstance(source, Path) else images.frame(*source)
+                true = places_pose(*source) if kind == "found" and not isinstance(source, Path) else None
+                store.append({"name": name, "kind": kind, **_measure(frame, place, group, true)})
+            done.append(store[name])
+        rows = [*(store[row["name"]] for place in places for row in _tracked(place)), *done]
+    print(json.dumps({"features": arguments.features, "left": left, **_counts(rows)}, indent=1))
+    _draw(arguments.out / f"{method.name}.png", rows, arguments.features)
 
 
-def _groups(keyframes: list[Keyframe]) -> list[list[Keyframe]]:
-    return [keyframes[k : k + _GROUP] for k in range(len(keyframes))]
+def _place(path: Path, extractor: Extractor, frames: int) -> Place:
+    sequence = open_sequence(path)
+    result = run_slam(sequence, extractor, SlamConfig(), max_frames=frames)
+    assert result.slam_map is not None
+    return Place(name=path.name, sequence=sequence, result=result, slam_map=result.slam_map)
 
 
-def _observe(features: Features) -> ObservedFrame:
-    # All equally exact: what is asked is how many agree.
-    covariances = np.tile(_PIXEL_SIGMA**2 * np.eye(2), (len(features), 1, 1))
-    return observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
+def places_pose(place: Place, index: int) -> NDArray[np.float64] | None:
+    """Where a frame was tracked, in the map as it is at the end."""
+    return next((place.result.pose(record) for record in place.result.frames if record.index == index), None)
 
 
-def _evidence(frame: ObservedFrame, slam_map: SlamMap, keyframes: list[Keyframe]) -> float:
-    """log10 of the number of false alarms of the best pose there is; 0 where there is none."""
-    matches = merge_associations([match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in keyframes])
+Job = tuple[str, str, Place, list[Keyframe], "Path | tuple[Place, int]"]
 
-    def nearby(placement: Placement) -> np.ndarray:
+
+def _tracked(place: Place) -> Iterator[Row]:
+    for record in place.result.frames:
+        if record.method == "start":
+            continue
+        lost = record.T_world_cam is None or record.log10_nfa is None
+        margin = 0.0 if lost else record.log10_nfa - needed_log10_nfa(record.found, record.visible)
+        value = math.inf if lost else MAX_LOG10_NFA + margin
+        yield {"name": f"tracked {place.name} {record.index}", "kind": "tracked", "value": value, "is_right": not lost}
+
+
+def _true_jobs(places: list[Place]) -> Iterator[Job]:
+    """Frames against the keyframes around them, themselves left out."""
+    for place in places:
+        keyframes = list(place.slam_map.keyframes.values())
+        records = [record for record in place.result.frames if record.reference_keyframe is not None]
+        for record in records[:: max(1, len(records) // _TRUE_FRAMES)]:
+            others = [keyframe for keyframe in keyframes if keyframe.frame.index != record.index]
+            nearest = sorted(others, key=lambda keyframe: abs(keyframe.frame.index - record.index))[:_GROUP]
+            if nearest:
+                yield "found", f"found {place.name} {record.index}", place, nearest, (place, record.index)
+
+
+def _foreign_jobs(places: list[Place]) -> Iterator[Job]:
+    for other, place in itertools.permutations(places, 2):
+        for index in range(0, len(other.sequence), max(1, len(other.sequence) // _FRAMES_OF_OTHERS)):
+            for group in place.groups():
+                name = f"foreign {other.name} {index} {place.name} {group[0].id}"
+                yield "foreign", name, place, group, (other, index)
+
+
+def _photo_jobs(places: list[Place], arguments: argparse.Namespace) -> Iterator[Job]:
+    pairs = (
+        ("photo", f"photo {path.name} {place.name} {group[0].id}", place, group, path)
+        for path in list_images(arguments.photos)
+        for place in places
+        for group in place.groups()
+    )
+    return itertools.islice(pairs, arguments.pairs)
+
+
+def _measure(frame: ObservedFrame, place: Place, group: list[Keyframe], true: NDArray[np.float64] | None) -> Row:
+    """The evidence of the best pose there is, on a scale on which -4 is just enough, and whether the pose is right."""
+    slam_map, config = place.slam_map, SlamConfig().tracking
+    pixel = image_scale(slam_map.camera)
+    matches = merge_associations([match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in group])
+
+    def nearby(placement: Placement) -> NDArray[np.int64]:
         return slam_map.local_landmarks(placement.inlier_associations.landmark_ids)
 
-    # What tracking asks for, without the floor of inliers: whatever RANSAC finds is judged by its evidence alone.
-    rules = PlacingRules(min_matches=6, min_sample_inliers=6, ransac_error_px=4.0, search_radii_px=(8.0, 6.0, 6.0))
+    rules = PlacingRules(
+        min_matches=config.min_relocalisation_inliers,
+        min_sample_inliers=config.min_relocalisation_inliers,
+        ransac_error_px=config.ransac_error_px * pixel,
+        search_radii_px=(6.0 * pixel,) * 3,
+        settled_px=0.5 * pixel,
+    )
     placement = place_frame(slam_map, frame, matches, nearby, rules)
-    return 0.0 if placement is None else placement.log10_nfa
+    if placement is None or placement.evidence is None or placement.inlier_count < rules.min_matches:
+        return {"value": math.inf, "is_right": False}
+    found, visible = placement.evidence.found, placement.evidence.visible
+    value = MAX_LOG10_NFA + placement.log10_nfa - needed_log10_nfa(found, visible, is_expected=False)
+    is_right = False
+    if true is not None:
+        is_right = float(np.linalg.norm((inverse(true) @ placement.T_world_cam)[:3, 3])) < _RIGHT_M
+    return {"value": value, "is_right": is_right, "log10_nfa": placement.log10_nfa, "found": found, "visible": visible}
 
 
-def _draw(path: Path, true: np.ndarray, false: np.ndarray, features: str) -> None:
+def _counts(rows: list[Row]) -> dict[str, dict[str, float | None]]:
+    counts: dict[str, dict[str, float | None]] = {}
+    for kind in _KINDS:
+        of_kind = [row for row in rows if row["kind"] == kind]
+        accepted = [row for row in of_kind if row["value"] <= MAX_LOG10_NFA]
+        counts[kind] = {
+            "pairs": len(of_kind),
+            "with_a_pose": sum(math.isfinite(row["value"]) for row in of_kind),
+            "accepted": len(accepted),
+            "right": sum(bool(row["is_right"]) for row in accepted),
+            "lowest": min((round(row["value"], 1) for row in of_kind if math.isfinite(row["value"])), default=None),
+        }
+    return counts
+
+
+def _draw(path: Path, rows: list[Row], features: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    thresholds = np.linspace(-60, 10, 701)
-    for values, colour, label in ((true, "#2b7a4b", "true poses"), (false, "#b8322a", "false poses")):
-        share = 100 * np.searchsorted(np.sort(values), thresholds, side="right") / len(values)
-        axes.plot(thresholds, share, color=colour, label=f"{label} ({len(values)})")
-    axes.axvline(MAX_LOG10_NFA, color="black", linestyle="--", linewidth=1, label=f"threshold {MAX_LOG10_NFA:g}")
-    axes.set_xlabel("threshold of log10 of the number of false alarms")
+    thresholds = np.linspace(-60, 60, 1201)
+    colours = {"tracked": "#2b7a4b", "found": "#7cb342", "photo": "#b8322a", "foreign": "#e67e22"}
+    for kind, label in _KINDS.items():
+        values = np.sort([row["value"] for row in rows if row["kind"] == kind])
+        if len(values):
+            share = 100 * np.searchsorted(values, thresholds, side="right") / len(values)
+            axes.plot(thresholds, share, color=colours[kind], label=f"{label} ({len(values)})")
+    axes.axvline(MAX_LOG10_NFA, color="black", linestyle="--", linewidth=1, label=f"in use: {MAX_LOG10_NFA:g}")
+    axes.set_xlabel("threshold of evidence, log10 of the number of false alarms")
     axes.set_ylabel("accepted, %")
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_ylim(0, 110)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title(f"Poses accepted over the threshold, {features}", fontsize=10)
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     with path.open("wb") as file:
         FigureCanvasAgg(figure).print_png(file)
