@@ -327,6 +327,11 @@ class StereoConfig(Settings):
         left_right_px: largest difference between the disparities found from the left and from the right image.
         max_relative_sigma: largest standard deviation of a depth, as a share of it; farther points get no depth, since
             their depth is no longer normally distributed (it is the inverse of what is measured).
+        disparity_offset: what is added to every disparity, pixels; a run that finds out about it (``offset_sigma``)
+            writes it here.
+        offset_sigma: standard deviation of what calibrations leave of that, pixels, looked for while the camera moves,
+            see :mod:`semkey.slam.solvers.stereo_offset`: a hundredth of a degree between the cameras is 0.13 px at
+            KITTI's focal length. 0 trusts the calibration.
     """
 
     window_px: int = 9
@@ -334,6 +339,8 @@ class StereoConfig(Settings):
     min_correlation: float = 0.8
     left_right_px: float = 1.0
     max_relative_sigma: float = 0.1
+    disparity_offset: float = 0.0
+    offset_sigma: float = 0.5
 
     def __post_init__(self) -> None:
         require(
@@ -343,6 +350,8 @@ class StereoConfig(Settings):
         require_within(self, "(0, 1]", "max_disparity_share")
         require_within(self, "(0, 1)", "min_correlation", "max_relative_sigma")
         require_within(self, "(0, inf)", "left_right_px")
+        require_within(self, "(-inf, inf)", "disparity_offset")
+        require_within(self, "[0, inf)", "offset_sigma")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.mapping.disparity import DisparityWatch
 from semkey.slam.mapping.local_mapping import LocalMapping
 from semkey.slam.records import FrameRecord, FrameStatus, LoopRecord, TrackedFrame
 from semkey.slam.result import SlamResult
@@ -72,11 +75,16 @@ class SlamEngine:
             distortion_sigma=sensor.distortion_sigma,
         )
         self._starter = make_starter(slam_map, self._mapping, config, sensor, timer)
+        self._disparities: DisparityWatch | None = None
+        if sensor.baseline is not None:
+            self._disparities = DisparityWatch(slam_map, sensor.baseline, config.stereo)
         self._doubted_frame = -2
 
     def track(self, frame: ObservedFrame) -> TrackedFrame:
         """The pipeline: predict, locate, decide on a keyframe, map, adjust, close loops."""
         tracker, mapping = self._tracker, self._mapping
+        if self._disparities is not None:
+            frame = self._disparities.corrected(frame)
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
         mapping.before_frame()
@@ -110,6 +118,7 @@ class SlamEngine:
         tracker.advance(frame, location, keyframe)
         if keyframe is not None:
             loop = self._close_loop(keyframe)
+            self._calibrate(keyframe)
         return self._return_located(frame, location, keyframe, loop)
 
     def skip(self, index: int, timestamp: float) -> TrackedFrame:
@@ -162,6 +171,29 @@ class SlamEngine:
         self._tracker.follow_correction(keyframe, keyframe.scale / scale)
         self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
         return loop
+
+    def _calibrate(self, keyframe: Keyframe) -> None:
+        """See whether all disparities are wrong by the same amount, and correct the map and what follows if so."""
+        watch = self._disparities
+        if watch is None or self._map.is_fixed:
+            return
+        with self._timer.stage("map"):
+            change = watch.find_change(keyframe)
+        if change is None:
+            return
+        self._mapping.settle()
+        with self._timer.stage("map"):
+            watch.apply(change)
+        self._tracker.follow_correction(keyframe, 1.0)
+        self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+        index, offset = keyframe.frame.index, watch.offset
+        config = self.result.config
+        self.result.config = replace(config, stereo=replace(config.stereo, disparity_offset=offset))
+        what = "small" if offset > 0 else "large"
+        self.result.problems.append(
+            f"frame {index}: all disparities are {abs(offset):.2f} px too {what}, which the calibration does not say; "
+            "corrected from here on, and in the map"
+        )
 
     def _lose(self, frame: ObservedFrame) -> TrackedFrame:
         """Go on without a pose, or with a new submap where the camera was last seen if that lasts too long."""

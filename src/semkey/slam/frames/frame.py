@@ -55,6 +55,18 @@ class ObservedFrame:
         nothing = np.zeros(len(self))
         return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
 
+    def with_disparity_offset(self, offset: float, focal_baseline: float) -> ObservedFrame:
+        """The same frame as if all its disparities ``focal_baseline / depth`` were larger by ``offset`` pixels."""
+        if not offset:
+            return self
+        known = self.depth > 0
+        disparity = focal_baseline / np.where(known, self.depth, 1.0)
+        known &= disparity + offset > 0
+        factor = disparity / np.where(known, disparity + offset, 1.0)
+        depth = np.where(known, self.depth * factor, 0.0)
+        # The noise of the disparity is what it was: that of the depth grows with its square.
+        return replace(self, depth=depth, depth_sigma=np.where(known, self.depth_sigma * factor**2, self.depth_sigma))
+
     def with_depth_near(self, indices: NDArray[np.int64], radius_px: float) -> ObservedFrame:
         """The same frame as if depth had been measured only within ``radius_px`` of its keypoints ``indices`` (M,)."""
         depth = np.zeros(len(self))

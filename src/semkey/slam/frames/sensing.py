@@ -59,6 +59,11 @@ class CameraSensor(ABC):
         """
 
     @property
+    def baseline(self) -> float | None:
+        """Metres between the two cameras of a pair; None for a single one."""
+        return None
+
+    @property
     def map_config(self) -> MapConfig:
         """The settings of the map with this sensor."""
         return self._config.map
@@ -123,6 +128,11 @@ class StereoSensor(CameraSensor):
         )
         covariances = self._covariances(features, frame.image)
         return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
+
+    @property
+    def baseline(self) -> float:
+        """See :class:`CameraSensor`."""
+        return self._baseline
 
 
 class MonoSensor(CameraSensor):
