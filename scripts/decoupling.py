@@ -1,9 +1,9 @@
 """How losses fight: the same short training with their gradients combined in different ways, and its curves.
 
-    python scripts/decoupling.py run PHOTOS OUT [--steps 200] [--only sum,pcgrad] [--seed 0]
+    python scripts/decoupling.py run PHOTOS OUT [--steps 48] [--init compact] [--only sum,pcgrad] [--seed 0]
     python scripts/decoupling.py draw OUT PICTURES
 
-``run`` trains each variant from the same random weights on the same pairs, in OUT/VARIANT, and goes on where it was
+``run`` trains each variant from the same weights on the same pairs, in OUT/VARIANT, and goes on where it was
 interrupted; ``draw`` writes ``cosines.png`` and ``curves.png`` and prints a table of the last validation. What came out
 is in docs/decoupling.md.
 
@@ -16,15 +16,22 @@ gradients out of the features of descriptors.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semkey.files import atomic_write_text
+from semkey.model.checkpoint import load_checkpoint, read_config
+from semkey.model.precision import cpu_has_bfloat16
+from semkey.model.presets import presets
 from semkey.training import fit
 from semkey.training.config import TrainConfig
+from semkey.training.data import open_data
 from semkey.training.fit import HISTORY_FILE
 from semkey.training.history import History
+from semkey.training.validation import validate
 
 LOSSES = {
     "match_dual_softmax": 1.0,
@@ -50,11 +57,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "parallel": {"gradients": "sum", "attached": False, "losses": WITH_COVARIANCE, "mode": "parallel"},
 }
 FIGURES = ("descriptor_accuracy", "matching_score", "repeatability", "error_px", "reliability_auroc", "reliability_ece")
+START_FILE = "start.json"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-BATCH = 8
+BATCH = 4
 
 
-def configuration(variant: str, photos: Path, out: Path, steps: int, seed: int) -> TrainConfig:
+def stored_model(init: str) -> dict[str, Any]:
+    """Shapes of the network to start from."""
+    preset = presets().get(init)
+    return read_config(init if preset is None else preset.path).to_mapping()
+
+
+def configuration(variant: str, photos: Path, out: Path, steps: int, init: str, seed: int) -> TrainConfig:
     """The run of a variant; all see the same pairs."""
     chosen = VARIANTS[variant]
     none = {"epochs": 0}
@@ -62,14 +76,15 @@ def configuration(variant: str, photos: Path, out: Path, steps: int, seed: int) 
         {
             "name": variant,
             "seed": seed,
+            "init": init,
             "pairs_per_epoch": steps * BATCH,
-            "model": {"detector": "cells", "reliability": "keypoint", "covariance": True},
+            "model": {**stored_model(init), "reliability": "keypoint", "covariance": True},
             "data": {
                 "photos": str(photos),
                 "cache": str(out / "cache"),
-                "width": 192,
-                "height": 160,
-                "points": 192,
+                "width": 160,
+                "height": 128,
+                "points": 128,
                 "shares": {"photos": 0.85, "shapes": 0.15, "rooms": 0},
                 "views": {"scale": 1.5, "rotation_deg": 30, "roll_deg": 15, "perspective": 0.15, "quarter_turns": 0},
                 "teacher": {"name": "compact", "keypoints": 600},
@@ -79,30 +94,39 @@ def configuration(variant: str, photos: Path, out: Path, steps: int, seed: int) 
                 "detector": {
                     "epochs": 1,
                     "mode": chosen.get("mode", "joint"),
-                    "learning_rate": 2e-3,
+                    "learning_rate": 1e-3,
                     "losses": chosen["losses"],
                     "gradients": chosen["gradients"],
-                    "detected_from": steps * BATCH // 4,
+                    "detected_from": 0,
                 },
                 "reliability": none,
                 "finetune": none,
             },
-            "objectives": {"max_keypoints": 192, "attached_judges": chosen["attached"], "exact_positions": True},
-            "optimizer": {"batch_pairs": BATCH, "micro_batch": BATCH, "warm_up": 160, "average": 0.98},
-            "validation": {"pairs": 24, "every": max(BATCH, steps * BATCH // 8), "keypoints": 256, "pictures": 0},
-            "run": {"workers": 0, "threads": 1, "cosines_every": 10, "tensorboard": False, "log_every": 5},
+            "objectives": {"max_keypoints": 128, "attached_judges": chosen["attached"], "exact_positions": True},
+            "optimizer": {"batch_pairs": BATCH, "micro_batch": BATCH, "warm_up": 40, "average": 0.9},
+            "validation": {"pairs": 16, "every": max(BATCH, steps * BATCH // 4), "keypoints": 160, "pictures": 0},
+            "run": {"workers": 0, "threads": 1, "cosines_every": 4, "tensorboard": False, "log_every": 5},
         }
     )
 
 
-def run(photos: Path, out: Path, steps: int, only: list[str], seed: int) -> None:
-    """Train the variants that are not done yet."""
+def run(photos: Path, out: Path, steps: int, only: list[str], init: str, seed: int) -> None:
+    """Train the variants that are not done yet; what they start from is measured first."""
+    start = out / START_FILE
+    if not start.is_file():
+        config = configuration(only[0], photos, out, steps, init, seed)
+        pairs = open_data(config.data, split="val", seed=seed)
+        preset = presets().get(init)
+        model = load_checkpoint(init if preset is None else preset.path)
+        held_out = [pairs[index] for index in range(config.validation.pairs)]
+        figures = validate(model.eval(), held_out, config.validation, bfloat16=cpu_has_bfloat16()).figures
+        atomic_write_text(start, json.dumps(figures) + "\n")
     for variant in only:
         folder = out / variant
         if (folder / f"{variant}.safetensors").is_file():
             continue
         print(variant, flush=True)
-        fit(configuration(variant, photos, out, steps, seed), folder, resume=folder.is_dir())
+        fit(configuration(variant, photos, out, steps, init, seed), folder, resume=folder.is_dir())
 
 
 def draw(out: Path, pictures: Path) -> None:
@@ -112,12 +136,13 @@ def draw(out: Path, pictures: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    start = json.loads((out / START_FILE).read_text())
     done = {name: History(out / name / HISTORY_FILE) for name in VARIANTS if (out / name / HISTORY_FILE).is_file()}
     pictures.mkdir(parents=True, exist_ok=True)
     figure, panels = plt.subplots(1, 3, figsize=(9.4, 3.0), constrained_layout=True)
     for axes, name in zip(panels, ("descriptor_accuracy", "matching_score", "reliability_auroc"), strict=True):
         for colour, (variant, history) in zip(COLOURS, done.items(), strict=False):
-            rows = [(row["step"], row["figures"].get(name)) for row in history.of("validation")]
+            rows = [(0, start.get(name)), *((r["step"], r["figures"].get(name)) for r in history.of("validation"))]
             rows = [(step, value) for step, value in rows if value is not None]
             axes.plot(*zip(*rows, strict=True), color=colour, label=variant, linewidth=1.2)
         axes.set_title(name.replace("_", " "), fontsize=9)
@@ -136,6 +161,7 @@ def draw(out: Path, pictures: Path) -> None:
     axes.legend(fontsize=7)
     figure.savefig(pictures / "cosines.png", dpi=90)
     print("| variant | " + " | ".join(FIGURES) + " |")
+    print("| start | " + " | ".join(f"{start[name]:.3f}" for name in FIGURES) + " |")
     for variant, history in done.items():
         last = history.of("validation")[-1]
         values = [last["figures"].get(name) for name in FIGURES]
@@ -180,7 +206,8 @@ def main() -> None:
     runs = commands.add_parser("run")
     runs.add_argument("photos", type=Path)
     runs.add_argument("out", type=Path)
-    runs.add_argument("--steps", type=int, default=200)
+    runs.add_argument("--steps", type=int, default=48)
+    runs.add_argument("--init", default="compact")
     runs.add_argument("--only", default=",".join(VARIANTS))
     runs.add_argument("--seed", type=int, default=0)
     drawing = commands.add_parser("draw")
@@ -188,7 +215,7 @@ def main() -> None:
     drawing.add_argument("pictures", type=Path)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.photos, args.out, args.steps, args.only.split(","), args.seed)
+        run(args.photos, args.out, args.steps, args.only.split(","), args.init, args.seed)
     else:
         draw(args.out, args.pictures)
 
