@@ -42,6 +42,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_places_in_the_map_of_a_single_camera_are_in_units(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = next((saved / "wall" / "rgb").glob("*.png"))
+    session = load_session(saved / "room.semkey")
+    save_session(tmp_path / "mono.semkey", replace(session, result=replace(session.result, sensor="mono")))
+    for room_map, unit in ((saved / "room.semkey", "x, m\t"), (tmp_path / "mono.semkey", "x, units\t")):
+        run("localize", room_map, photo, "--out", tmp_path / room_map.stem)
+        assert unit in capsys.readouterr().out
+
+
 def test_a_map_and_its_points_are_written(saved: Path) -> None:
     session = load_session(saved / "room.semkey")
     assert session.result.features == "orb"

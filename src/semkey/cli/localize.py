@@ -103,16 +103,21 @@ def localize(
     ]
     write_json(str(out / "poses.json"), {"map": str(map_file), "images": entries})
     atomic_write_bytes(out / "map.png", _map_picture(session, list(found), list(found.values())))
-    _tell(paths, found, out)
+    _tell(paths, found, out, _unit(session))
     if problems:
         typer.echo(f"{len(problems)} of {len(paths)} could not be used", err=True)
         raise typer.Exit(2)
 
 
-def _tell(paths: list[Path], found: dict[Path, Localization], out: Path) -> None:
+def _unit(session: Session) -> str:
+    """Of the map's lengths: that of a single camera has no metres."""
+    return "units" if session.result.sensor == "mono" else "m"
+
+
+def _tell(paths: list[Path], found: dict[Path, Localization], out: Path, unit: str) -> None:
     """What was found, a row for each image."""
     rows = [_row(path, found[path]) if path in found else [str(path), "error", *"----"] for path in paths]
-    print_table(["image", "found", "landmarks", "x, m", "y, m", "z, m"], rows)
+    print_table(["image", "found", "landmarks", *(f"{axis}, {unit}" for axis in "xyz")], rows)
     for path, result in found.items():
         if result.remark is not None:
             typer.echo(f"{path}: {result.remark} (--camera fx,fy,cx,cy)")
@@ -209,6 +214,7 @@ def _map_picture(session: Session, paths: list[Path], found: list[Localization])
         [keyframe.T_world_cam for keyframe in slam_map.keyframes.values()],
         located,
         title=f"{session.result.sequence_name}: {len(located)} of {len(found)} images found",
+        unit=_unit(session),
     )
 
 

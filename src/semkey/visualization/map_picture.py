@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from semkey.errors import InputError
 from semkey.geometry.trajectories import Trajectory
 from semkey.visualization.draw import INLIER_RGB, OUTLIER_RGB, SUBPIXEL_BITS, with_caption
+from semkey.visualization.palette import ESTIMATE, START, TRUTH
 from semkey.visualization.trajectory import choose_view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DOTS_PER_INCH = 110
-_KEYFRAMES, _LOCATED = "#2563eb", "#dc2626"
-# Far mismatches would leave the rest of the map a dot: the picture shows all but this share on each side.
+_KEYFRAMES, _LOCATED = ESTIMATE, START
+# Far mismatches would leave the rest of the map a dot: the picture shows all cameras, and all but this share of the
+# points on each side.
 _OUTSIDE_SHARE = 0.01
 _MANY_LABELS = 30
 
@@ -32,6 +34,7 @@ def map_figure(
     located: Sequence[tuple[str, NDArray[np.float64]]] = (),
     *,
     title: str = "",
+    unit: str = "m",
 ) -> bytes:
     """Draw a map as PNG, from above.
 
@@ -41,6 +44,7 @@ def map_figure(
         keyframe_poses: T_world_cam (4, 4) of the keyframes, in order of time.
         located: names and poses T_world_cam (4, 4) of cameras to mark, with an arrow along the optical axis.
         title: a heading.
+        unit: of lengths.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,11 +56,12 @@ def map_figure(
 
     figure = Figure(figsize=(10.0, 8.0), dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    shade = "#8a94a0" if colors is None else colors.astype(np.float64) / 255.0
-    axes.scatter(points[:, across], points[:, upward], s=1.5, c=shade, linewidths=0, label=f"{len(points)} landmarks")
+    shade = TRUTH if colors is None else colors.astype(np.float64) / 255.0
+    axes.scatter(points[:, across], points[:, upward], s=4, c=shade, linewidths=0, label=f"{len(points)} landmarks")
     places = trajectory.positions
-    axes.plot(places[:, across], places[:, upward], ".", color=_KEYFRAMES, markersize=5, label="keyframes")
-    _limit(axes, np.concatenate([points, places, *(pose[None, :3, 3] for _, pose in located)]), (across, upward))
+    axes.plot(places[:, across], places[:, upward], ".", color=_KEYFRAMES, markersize=7, label="keyframes")
+    cameras = np.concatenate([places, *(pose[None, :3, 3] for _, pose in located)])
+    _limit(axes, points[:, (across, upward)], cameras[:, (across, upward)])
     length = 0.04 * max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
     for number, (name, pose) in enumerate(located):
         x, y = pose[across, 3], pose[upward, 3]
@@ -69,8 +74,8 @@ def map_figure(
     axes.set_aspect("equal", adjustable="box")
     if not view.forward_is_up_the_page:
         axes.invert_yaxis()
-    axes.set_xlabel(f"{'xyz'[across]} (m)")
-    axes.set_ylabel(f"{'xyz'[upward]} (m)")
+    axes.set_xlabel(f"{'xyz'[across]} ({unit})")
+    axes.set_ylabel(f"{'xyz'[upward]} ({unit})")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, loc="upper right", markerscale=1.5, framealpha=0.85)
     if title:
@@ -108,11 +113,16 @@ def draw_reprojections(
     return with_caption(canvas, caption)
 
 
-def _limit(axes: Axes, places: NDArray[np.float64], shown: tuple[int, int]) -> None:
-    """Show the bulk of the places with a margin."""
-    if not len(places):
+def _limit(axes: Axes, points: NDArray[np.float64], cameras: NDArray[np.float64]) -> None:
+    """Show the bulk of the points (N, 2) and all cameras (M, 2), with a margin."""
+    ends = []
+    if len(points):
+        ends.append(np.quantile(points, [_OUTSIDE_SHARE, 1 - _OUTSIDE_SHARE], axis=0))
+    if len(cameras):
+        ends.append(np.stack([cameras.min(axis=0), cameras.max(axis=0)]))
+    if not ends:
         return
-    low, high = np.quantile(places[:, shown], [_OUTSIDE_SHARE, 1 - _OUTSIDE_SHARE], axis=0)
+    low, high = np.min([pair[0] for pair in ends], axis=0), np.max([pair[1] for pair in ends], axis=0)
     margin = 0.08 * np.maximum(high - low, 0.1)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])

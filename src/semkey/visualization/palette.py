@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TRUTH = "#8a94a0"
 """Ground truth: grey, seen on white pages and in dark viewers."""
+TRUTH_WIDTH, TRUTH_ALPHA = 5.0, 0.55
+"""Below an estimate that lies on it, ground truth is seen as a broad band."""
 ESTIMATE, LIVE, LOST = "#2563eb", "#e69f00", "#dc2626"
 START, END, LOOP = "#16a34a", "#111827", "#cc79a7"
 

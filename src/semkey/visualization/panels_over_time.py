@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DOTS_PER_INCH = 110
 # Decades of evidence up to here are drawn to scale, more of them logarithmically.
 _LINEAR_DECADES = 10.0
+_MILLIMETRES_BELOW = 0.1
 
 
 def evidence_strip(
@@ -98,24 +99,25 @@ def draw_errors(
     axes: Axes, error: TrajectoryError, live: TrajectoryError | None, lost_stamps: NDArray, start: float
 ) -> None:
     """Position errors over time, with those of poses as first estimated where these are known."""
-    if live is not None:
-        label = f"as first estimated, RMSE {live.statistics.rmse:.3g} m"
-        axes.plot(*_broken_error(live, lost_stamps, start), color=LIVE, linewidth=1.0, label=label)
     highest = max(one.statistics.max for one in (error, live) if one is not None)
-    _draw_error(axes, error, lost_stamps, start, highest)
-
-
-def _draw_error(
-    axes: Axes, error: TrajectoryError, lost_stamps: NDArray[np.float64], start: float, highest: float
-) -> None:
+    scale, unit = error_unit(highest)
+    if live is not None:
+        times, values = _broken_error(live, lost_stamps, start)
+        label = f"as first estimated, RMSE {scale * live.statistics.rmse:.3g} {unit}"
+        axes.plot(times, scale * values, color=LIVE, linewidth=1.0, label=label)
     times, values = _broken_error(error, lost_stamps, start)
-    axes.plot(times, values, color=ESTIMATE, linewidth=1.2, marker=".", markersize=3)
-    rmse = error.statistics.rmse
-    axes.axhline(rmse, color=TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} m")
+    axes.plot(times, scale * values, color=ESTIMATE, linewidth=1.2, marker=".", markersize=3)
+    rmse = scale * error.statistics.rmse
+    axes.axhline(rmse, color=TRUTH, linestyle="--", linewidth=1.0, label=f"RMSE {rmse:.3g} {unit}")
     axes.legend(fontsize=9, loc="upper right", framealpha=0.85)
-    axes.set_ylabel("position error (m)")
+    axes.set_ylabel(f"position error ({unit})")
     # Room above the line for the legend; a perfect trajectory still gets an axis.
-    axes.set_ylim(0, 1.3 * max(highest, 1e-6))
+    axes.set_ylim(0, 1.3 * max(scale * highest, 1e-6))
+
+
+def error_unit(highest: float) -> tuple[float, str]:
+    """In what errors of at most so many metres are read without counting zeros: the factor, and the unit's name."""
+    return (1000.0, "mm") if highest < _MILLIMETRES_BELOW else (1.0, "m")
 
 
 def _mark_lost(axes: Axes, times: NDArray[np.float64], lost: NDArray[np.bool_], alpha: float) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.trajectories import Trajectory
-from semkey.visualization.palette import ESTIMATE, TRUTH
+from semkey.visualization.palette import ESTIMATE, TRUTH, TRUTH_ALPHA, TRUTH_WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def draw_poses_over_time(
         for row, name in enumerate(names):
             axes = figure.add_subplot(grid[row, column])
             if truth is not None and len(truth):
-                _line(axes, truth.timestamps, values(truth)[:, row], start, TRUTH, 1.8)
+                _line(axes, truth.timestamps, values(truth)[:, row], start, TRUTH, TRUTH_WIDTH, alpha=TRUTH_ALPHA)
             if len(estimate):
                 shown = values(estimate)[:, row]
                 if of == "degrees" and truth is not None and len(truth):
@@ -83,7 +83,9 @@ def _line(
     color: str,
     width: float,
     lost: NDArray[np.float64] | None = None,
+    alpha: float = 1.0,
 ) -> None:
     lost_before = np.searchsorted(np.sort(lost), stamps) if lost is not None else np.zeros(len(stamps), dtype=int)
     gaps = np.flatnonzero(np.diff(lost_before)) + 1
-    axes.plot(np.insert(stamps - start, gaps, np.nan), np.insert(values, gaps, np.nan), color=color, linewidth=width)
+    times, shown = np.insert(stamps - start, gaps, np.nan), np.insert(values, gaps, np.nan)
+    axes.plot(times, shown, color=color, linewidth=width, alpha=alpha)

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.trajectories import Trajectory, pose_at
 from semkey.metrics.trajectory import Alignment, TrajectoryError, absolute_trajectory_error
-from semkey.visualization.palette import END, ESTIMATE, LIVE, LOOP, LOST, START, TRUTH
-from semkey.visualization.panels_over_time import draw_errors, draw_evidence, draw_inliers, finish_panel
+from semkey.visualization.palette import END, ESTIMATE, LIVE, LOOP, LOST, START, TRUTH, TRUTH_ALPHA, TRUTH_WIDTH
+from semkey.visualization.panels_over_time import draw_errors, draw_evidence, draw_inliers, error_unit, finish_panel
 from semkey.visualization.poses_over_time import draw_poses_over_time
 
 if TYPE_CHECKING:
@@ -161,11 +161,13 @@ def _color_by_error(
     indices = np.searchsorted(drawn.timestamps, error.timestamps).clip(0, max(0, len(drawn) - 1))
     places = drawn.positions[indices]
     highest = max(float(np.percentile(error.errors, _ERROR_PERCENTILE)), 1e-9)
+    scale, unit = error_unit(highest)
+    colors = scale * error.errors
     shades = axes.scatter(
-        places[:, across], places[:, upward], c=error.errors, cmap="turbo", vmin=0, vmax=highest, s=9, zorder=3
+        places[:, across], places[:, upward], c=colors, cmap="turbo", vmin=0, vmax=scale * highest, s=9, zorder=3
     )
     if with_scale and axes.figure is not None:
-        axes.figure.colorbar(shades, ax=axes, label="position error (m)", shrink=0.85, pad=0.02)
+        axes.figure.colorbar(shades, ax=axes, label=f"position error ({unit})", shrink=0.85, pad=0.02)
 
 
 def _draw_live(axes: Axes, live: Trajectory | None, lost_stamps: NDArray, across: int, upward: int) -> None:
@@ -222,7 +224,14 @@ def _draw_view(
 ) -> None:
     if ground_truth is not None and len(ground_truth):
         truth = ground_truth.positions
-        axes.plot(truth[:, across], truth[:, upward], color=TRUTH, linewidth=1.6, label="ground truth")
+        axes.plot(
+            truth[:, across],
+            truth[:, upward],
+            color=TRUTH,
+            linewidth=TRUTH_WIDTH,
+            alpha=TRUTH_ALPHA,
+            label="ground truth",
+        )
     if len(estimated):
         line = _break_where_lost(estimated, lost_stamps)
         axes.plot(

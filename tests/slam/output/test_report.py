@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from semkey.slam.output.report import summarise, write_report
 from semkey.slam.records import LoopRecord
 from semkey.slam.timing import StageTimer
 from semkey.visualization.map_picture import draw_reprojections, map_figure
+from semkey.visualization.palette import ESTIMATE, START, rgb
 from synthetic_world import PointExtractor, PointWorld, walk
 
 PNG = b"\x89PNG"
@@ -130,6 +132,17 @@ def test_a_timer_keeps_samples_by_frame() -> None:
     again.add("pose", 1.0)
     again.end_frame()
     assert timer.samples["pose"] == [2.0, 1.0]
+
+
+def test_cameras_of_a_map_are_in_its_picture_however_far_from_the_points() -> None:
+    """They are a handful among thousands of landmarks that all lie ahead of them."""
+    points = np.random.default_rng(0).normal(size=(2000, 3)) + np.array([0, 0, 50])
+    picture = cv2.imdecode(np.frombuffer(map_figure(points, None, walk(5), [("photo", walk(3)[2])]), np.uint8), 1)
+    assert picture is not None
+    for color in (rgb(START), rgb(ESTIMATE)):
+        near = (np.abs(picture[..., ::-1].astype(int) - color).max(axis=2) < 12).nonzero()
+        # More than the legend, which is in the corner at the top right.
+        assert ((near[0] > 150) | (near[1] < 700)).sum() > 20
 
 
 def test_pictures_of_a_map_and_of_agreement() -> None:
