@@ -42,8 +42,9 @@ from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import Placement, PlacingRules, place_frame
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement, PlacingRules
+from semkey.slam.placing.placing import place_frame
 from semkey.slam.solvers.evidence import MAX_LOG10_NFA, needed_log10_nfa
 
 _GROUP = 3

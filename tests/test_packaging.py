@@ -250,6 +250,7 @@ ROOMS = {
         {"map"},
         {"result", "pipeline"},
         {"events"},
+        {"placing"},
         {"loops", "mapping"},
         {"tracking"},
         {"output"},

@@ -15,8 +15,8 @@ from semkey.slam.loops.essential_graph import path_between, way_between
 from semkey.slam.loops.plausibility import is_plausible
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
-from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement
 from synthetic_world import CAMERA, PointExtractor, PointWorld
 
 COUNT = 10

@@ -12,8 +12,8 @@ from semkey.slam.loops.submaps import join_at
 from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe_tree import scaled_transform
-from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement
 
 # Where the cameras are in the world of submap 0.
 TRUTH = {0: np.eye(4), 1: se3_exp([0.2, 0, 0, 0, 0.05, 0]), 2: se3_exp([0.1, 0.1, 0, 0.02, 0, 0])}

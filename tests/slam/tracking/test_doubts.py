@@ -15,8 +15,8 @@ from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import Associations, pixels_moved
-from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.motion import Prediction

@@ -12,8 +12,8 @@ from grid_map import COUNT, POINTS, empty_map, grow, observe
 from semkey.geometry.transforms import se3_exp
 from semkey.slam.config import TrackingConfig
 from semkey.slam.map.association import Associations
-from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement
 from semkey.slam.tracking.keyframe_choice import needs_keyframe, uncovered_share
 from synthetic_world import CAMERA
 

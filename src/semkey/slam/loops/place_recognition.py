@@ -14,8 +14,8 @@ from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceIndex, place_gro
 from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place
 from semkey.slam.map.association import pixels_moved
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import accept
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import accept
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,10 @@ from semkey.matching.background import background_similarity
 from semkey.slam.config import TrackingConfig, image_scale
 from semkey.slam.map.association import Associations, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import Placement, PlacingRules, place_frame, placement_coverage
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import placement_coverage
+from semkey.slam.placing.placement import Placement, PlacingRules
+from semkey.slam.placing.placing import place_frame
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -12,8 +12,11 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.verification import place_landmarks
 from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, sample_pose
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.placement import Placement, PlacingRules
+from semkey.slam.placing.placing import place_frame
+from semkey.slam.placing.sampling import sample_pose
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]

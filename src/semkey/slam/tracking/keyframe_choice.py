@@ -10,8 +10,8 @@ from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.image_cells import cells_of
-from semkey.slam.map.placing import Placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.placement import Placement
 
 
 def needs_keyframe(

@@ -12,8 +12,10 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, match_by_projection, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.line_association import SeenLines
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.placement import Placement, PlacingRules
+from semkey.slam.placing.placing import place_frame, refine_placement
 from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.doubts import Doubts

@@ -16,8 +16,9 @@ from semkey.slam.loops.submaps import LostClock
 from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.placing import Placement, accept
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.placement import Placement
 from semkey.slam.records import FrameRecord
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.keyframe_choice import needs_keyframe

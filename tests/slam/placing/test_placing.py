@@ -13,8 +13,10 @@ from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe
 from semkey.slam.map.image_cells import cells_of, coverage
-from semkey.slam.map.placing import Placement, PlacingRules, accept, place_frame, refine_placement
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.placement import Placement, PlacingRules
+from semkey.slam.placing.placing import place_frame, refine_placement
 from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld
 
 MOVED = se3_exp([0.06, -0.02, 0.04, 0.01, 0.03, -0.02])

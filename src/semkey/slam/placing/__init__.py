@@ -1,0 +1,1 @@
+"""Frames placed against the map: how, and what is believed."""

@@ -1,0 +1,58 @@
+"""Whether a pose is believed; whoever places frames decides by this and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semkey.geometry.camera import PinholeCamera
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.image_cells import coverage
+from semkey.slam.placing.placement import Placement
+from semkey.slam.solvers.evidence import needed_log10_nfa
+
+Array = NDArray[np.float64]
+
+
+def accept(
+    placement: Placement,
+    frame: ObservedFrame,
+    camera: PinholeCamera,
+    *,
+    min_inliers: int,
+    expected: Array | None = None,
+    min_coverage: float = 0.0,
+) -> bool:
+    """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
+
+    Chance must not explain it: the number of false alarms is at most ``10^-4``, and less where hardly anything of what
+    should be seen is found, see :func:`semkey.slam.solvers.evidence.needed_log10_nfa`. The fewest inliers are a floor
+    for what a pose can be computed from.
+
+    Args:
+        placement: of the frame.
+        frame: the frame.
+        camera: of the frame.
+        min_inliers: fewest landmarks and lines that agree.
+        expected: (V, 2) pixels where landmarks of the place should be seen; None where a prediction backs the pose.
+        min_coverage: where both the place has landmarks and the frame has keypoints, inliers must be found in at least
+            this share of the image cells: two rooms with the same poster agree in the poster's cells only.
+    """
+    evidence = placement.evidence
+    found, visible, sampled, matched = 0, 0, 0, 0
+    if evidence is not None:
+        found, visible, sampled, matched = evidence.found, evidence.visible, evidence.sampled, evidence.matched
+    if placement.lines is not None and placement.lines.inlier_count:
+        found, visible = 0, 0  # where there are few points lines speak for the pose, and none is counted as missing
+    needed = needed_log10_nfa(found, visible, is_expected=expected is None, sampled=sampled, matched=matched)
+    if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
+        return False
+    if expected is None:
+        return True
+    return placement_coverage(placement, frame, camera, expected) >= min_coverage
+
+
+def placement_coverage(placement: Placement, frame: ObservedFrame, camera: PinholeCamera, expected: Array) -> float:
+    """In which share of the cells where both sides have something inliers are found, see :func:`coverage`."""
+    matched = frame.keypoints[placement.inlier_associations.keypoint_indices]
+    return coverage(frame.keypoints, expected, matched, camera)
