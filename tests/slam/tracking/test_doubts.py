@@ -25,6 +25,7 @@ from synthetic_world import CAMERA, PointExtractor, PointWorld
 Array = NDArray[np.float64]
 CONFIG = TrackingConfig()
 START = np.eye(4)
+TENSORS = ("keypoints", "scores", "reliability", "descriptors")
 # Two degrees and two centimetres: a step of a hand-held camera at 15 Hz.
 STEP = se3_exp([0.02, 0.0, 0.01, 0.0, 0.035, 0.0])
 
@@ -55,7 +56,10 @@ def joined(left: ObservedFrame, right: ObservedFrame) -> ObservedFrame:
     """A frame with the keypoints of two."""
     names = ("keypoints", "covariances", "descriptors", "weights", "depth", "depth_sigma")
     arrays = {name: np.concatenate([getattr(left, name), getattr(right, name)]) for name in names}
-    return replace(right, tree=KDTree(arrays["keypoints"]), **arrays)
+    both = (left.features, right.features)
+    tensors = {name: torch.cat([getattr(part, name) for part in both]) for name in TENSORS}
+    features = replace(right.features, **tensors)
+    return replace(right, features=features, tree=KDTree(arrays["keypoints"]), **arrays)
 
 
 def locator(slam_map: SlamMap) -> FrameLocator:
@@ -96,6 +100,18 @@ def test_a_camera_that_stands_is_not_lost_by_mismatches() -> None:
     placement = tracked(mapped(frame_of(world, 0)), frame_of(world, 1))
     assert placement is not None
     assert np.linalg.norm(placement.T_world_cam[:3, 3]) < 2e-3
+
+
+@pytest.mark.parametrize("covered", [0.6, 1.0])
+def test_after_a_loss_a_picture_before_the_lens_is_no_place(covered: float) -> None:
+    """The rest of the view is another place by now; a camera that stands sees what the keyframe saw all over."""
+    world = PointWorld([START], points=12000)
+    slam_map, first = mapped(frame_of(world, 0)), frame_of(world, 0)
+    other = frame_of(PointWorld([START], points=12000, seed=9), 0)
+    border = covered * CAMERA.width
+    mixed = joined(select(first, first.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
+    found = locator(slam_map).by_keyframes(mixed, [slam_map.newest], CONFIG.min_relocalisation_inliers)
+    assert (found is None) == (covered < 1.0)
 
 
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])

@@ -13,7 +13,7 @@ from semkey.slam.loops.verification import place_landmarks
 from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
-from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.acceptance import accept, placement_coverage
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
 from semkey.slam.placing.sampling import sample_pose
@@ -31,6 +31,9 @@ _REPEATED_EVIDENCE = 0.5
 # What is fixed to the image lies where the keyframe saw it, to within so much, for at least this share of a pose.
 _FIXED_PX = 1.0
 _FIXED_SHARE = 0.7
+# Where it is seen again after a loss, of the cells with landmarks and keypoints this share has what agrees: a picture
+# over half of the view has 0.3 to 0.84, a camera that stands 1.
+_BACK_COVERAGE = 0.85
 # What else moves is believed with this share of the matches, and by at least so much.
 _MOVING_SHARE = 0.15
 _MOVING_PX = 3.0
@@ -76,13 +79,20 @@ class Doubts:
         return rival is not None and rival.log10_nfa <= _RIVAL_EVIDENCE * placement.log10_nfa
 
     def is_fixed_to_image(
-        self, frame: ObservedFrame, associations: Associations, placement: Placement, rules: PlacingRules
+        self,
+        frame: ObservedFrame,
+        associations: Associations,
+        placement: Placement,
+        rules: PlacingRules,
+        *,
+        is_relocalised: bool = False,
     ) -> bool:
         """Whether what agrees with a pose has not moved in the image since the keyframe, while the rest has, as one.
 
         A picture before the lens, a part of the vehicle, text on the screen: it says that the camera stands still,
         with more evidence than the world that it hides. A camera that stands before a large thing that moves sees the
-        same; nothing tells the two apart.
+        same; nothing tells the two apart. After a loss (``is_relocalised``) the rest is too far from where it was to be
+        matched: a camera that is back where a keyframe was sees what the keyframe saw nearly all over the image.
         """
         reference = self._map.nearest_keyframe(placement.inlier_associations.landmark_ids)
         if reference is None:
@@ -90,6 +100,8 @@ class Doubts:
         moved = pixels_moved(frame, placement.inlier_associations, self._map.keyframes[reference])
         if len(moved) < rules.min_matches or np.mean(moved < _FIXED_PX * self._pixel) < _FIXED_SHARE:
             return False
+        if is_relocalised and placement_coverage(placement, frame, self._camera, placement.pixels) < _BACK_COVERAGE:
+            return True
         rest = self._disagreeing(frame, associations, placement)
         least = max(rules.min_matches, _MOVING_SHARE * np.count_nonzero(placement.inliers))
         if len(rest) < least:

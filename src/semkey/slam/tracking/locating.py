@@ -172,9 +172,11 @@ class FrameLocator:
                 return True
         if self._doubts.has_rival(frame, associations, placement, rules):
             return True
-        if self._established_first and self._doubts.is_fixed_to_image(frame, associations, placement, rules):
-            return True
         is_relocalised = place is not None and rules.min_matches > self._config.min_inliers
+        if self._established_first and self._doubts.is_fixed_to_image(
+            frame, associations, placement, rules, is_relocalised=is_relocalised
+        ):
+            return True
         return is_relocalised and self._doubts.repeats(frame, place, placement, rules)
 
     def _place_by_established(
