@@ -21,7 +21,6 @@ from semkey.slam.config import LoopConfig, MapConfig
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.essential_graph import essential_edges, path_between
 from semkey.slam.loops.place_recognition import PlaceRecognition
-from semkey.slam.loops.submaps import LostClock
 from semkey.slam.loops.verification import count_supporters, match_place, place_landmarks
 from semkey.slam.map.duplicates import fuse_duplicates
 from semkey.slam.map.keyframe import Keyframe
@@ -363,42 +362,6 @@ def test_a_lost_frame_is_not_placed_by_a_poster() -> None:
     world = PointWorld(turn(16, 5.0, start=-40.0) * 2, elsewhere=range(16, 32), pixel_noise=0.2, shared_poster=0.11)
     result = run(world, SlamConfig(map=TRACKED_ONLY, loops=LoopConfig(new_submap_seconds=5.0)))
     assert all(record.T_world_cam is None for record in result.frames[18:])
-
-
-def test_a_new_submap_starts_after_a_second_but_not_sooner_than_three_frames() -> None:
-    clock = LostClock(1.0)
-    for _ in range(20):
-        clock.tracked()
-    verdicts = []
-    for k in range(12):
-        clock.lost(0.1 * k)
-        verdicts.append(clock.gives_up(0.1 * k))
-    assert verdicts == [False] * 10 + [True] * 2
-    clock.tracked()
-    assert clock.lost_frames == 0
-    assert not clock.gives_up(99.0)
-    slow = LostClock(1.0)
-    for _ in range(20):
-        slow.tracked()
-    verdicts = []
-    for second in range(4):
-        slow.lost(2.0 * second)
-        verdicts.append(slow.gives_up(2.0 * second))
-    assert verdicts == [False, False, True, True]
-    fresh = LostClock(1.0)
-    fresh.started()
-    fresh.lost(0.0)
-    assert not fresh.gives_up(0.0)
-    fresh.lost(0.1)
-    assert fresh.gives_up(0.1), "a map of one frame is waited for no longer than one frame"
-    resumed = LostClock(1.0)
-    resumed.resume(lost_frames=1, tracked_frames=0)
-    assert resumed.lost_frames == 1
-    verdicts = []
-    for k in range(12):
-        resumed.lost(0.1 * k)
-        verdicts.append(resumed.gives_up(0.1 * k))
-    assert verdicts == [False] * 10 + [True] * 2, "a loaded map is looked for as long as any other"
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import CameraSensor
 from semkey.slam.loops.place_recognition import PlaceRecognition
-from semkey.slam.loops.submaps import LostClock
 from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe import Keyframe
@@ -24,6 +23,7 @@ from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.keyframe_choice import needs_keyframe
 from semkey.slam.tracking.lines import LineTracker, SeenLines
 from semkey.slam.tracking.locating import FrameLocator
+from semkey.slam.tracking.lost_clock import LostClock
 from semkey.slam.tracking.motion import ConstantVelocity, Prediction
 
 Array = NDArray[np.float64]
