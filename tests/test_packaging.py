@@ -268,12 +268,13 @@ ROOMS = {
     ),
     "training": (
         {"stage_config", "data"},
-        {"config", "feature_folder", "history"},
+        {"config", "feature_folder", "history", "resumable"},
         {"objectives"},
         {"processes", "backbone_feed", "checkpointing", "stages"},
         {"feeding", "keeping", "validation"},
         {"loop", "report"},
         {"fit", "matcher"},
+        {"refiner"},
     ),
 }
 MOST_FILES = 20

@@ -14,6 +14,7 @@ from skimage import data
 
 import semkey
 from command_line import Run
+from pictures import NEAR, SIZE, drawing, mapped, turned
 from semkey.errors import ConfigError, InputError
 from semkey.images import write_image
 from semkey.matching import AlignmentConfig, Matches, refine
@@ -22,36 +23,6 @@ from semkey.matching.alignment.patches import local_deformations
 from semkey.model.features import Features
 
 Array = NDArray[np.float64]
-SIZE = (480, 360)
-FINER = 8
-NEAR = np.array([[1.0, 0.02, 3.3], [-0.015, 0.99, -2.6], [2e-5, -1e-5, 1.0]])
-
-
-def turned(degrees: float, scale: float) -> Array:
-    turn = np.eye(3)
-    turn[:2] = cv2.getRotationMatrix2D((SIZE[0] / 2, SIZE[1] / 2), degrees, scale)
-    return turn
-
-
-def mapped(H: Array, points: Array) -> Array:
-    h = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ H.T
-    return h[:, :2] / h[:, 2:]
-
-
-def drawing(H: Array, seed: int = 0) -> tuple[NDArray[np.uint8], Array]:
-    """Grey quadrilaterals seen through a homography, and where their corners lie in that view, exactly."""
-    rng = np.random.default_rng(seed)
-    canvas = np.full((SIZE[1] * FINER, SIZE[0] * FINER), 120, np.uint8)
-    corners = []
-    for x in range(30, SIZE[0] - 40, 44):
-        for y in range(30, SIZE[1] - 40, 44):
-            square = np.array([[0, 0], [24, 0], [24, 24], [0, 24.0]]) + rng.uniform(-4, 4, (4, 2)) + [x, y]
-            seen = mapped(H, square)
-            # Pixel centres are at integers: the corner (0, 0) of the canvas is at -0.5.
-            cv2.fillConvexPoly(canvas, np.rint((seen + 0.5) * FINER - 0.5).astype(np.int32), int(rng.integers(256)))
-            corners.append(square)
-    image = cv2.resize(canvas, SIZE, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.6), np.uint8), np.concatenate(corners)
 
 
 def aligned(H: Array, noise: float, **changes: object) -> tuple[Alignment, Array, Array]:

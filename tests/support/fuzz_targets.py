@@ -94,7 +94,7 @@ def use_state(path: Path) -> object:
 def make_configs(folder: Path) -> list[Path]:
     paths = []
     for name, path in shipped_configs().items():
-        if name.startswith("lightglue"):  # of `semkey train-matcher`
+        if name.startswith(("lightglue", "refiner")):  # of `semkey train-matcher` and `train-refiner`
             continue
         paths.append(folder / f"{name}.yaml")
         paths[-1].write_bytes(path.read_bytes())

@@ -20,11 +20,12 @@ from semkey.matching.lightglue.checkpoint import MatcherInfo, read_matcher, writ
 from semkey.matching.lightglue.network import LightGlueShape, build_network, layer_states, start_as_dual_softmax
 from semkey.matching.lightglue.trained import TrainedLightGlue, assign
 from semkey.model.features import Features
-from semkey.training.matcher import MatcherEvents, MatcherTrainConfig, fit_matcher
+from semkey.training.matcher import MatcherTrainConfig, fit_matcher
 from semkey.training.matcher.batches import MatcherBatch, draw_batch
 from semkey.training.matcher.config import TruthConfig
 from semkey.training.matcher.losses import assignment_loss
 from semkey.training.matcher.pairs import partners, project
+from semkey.training.resumable import TrainingEvents
 
 pytest.importorskip("kornia", reason="LightGlue runs through kornia, extra 'peers'")
 
@@ -196,7 +197,7 @@ def test_a_run_that_was_stopped_ends_where_the_other_did(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_matcher(settings, tmp_path / "run", events=MatcherEvents(stepped=stop))
+        fit_matcher(settings, tmp_path / "run", events=TrainingEvents(stepped=stop))
     with pytest.raises(ConfigError, match="holds a run already; --resume"):
         fit_matcher(settings, tmp_path / "run")
     with pytest.raises(ConfigError, match="made with another 'learning_rate'"):

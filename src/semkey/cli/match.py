@@ -60,6 +60,9 @@ def match(
     refine: bool = typer.Option(
         False, "--refine", help="Move matched keypoints to where the two images agree, to a fraction of a pixel."
     ),
+    refiner: Path | None = typer.Option(
+        None, metavar="FILE", help="Refine with what `semkey train-refiner` wrote, instead of by aligning patches."
+    ),
     seed: int = typer.Option(0, min=0, help="Seed of the random sampling; the same seed gives the same result."),
     guide: str | None = typer.Option(
         None,
@@ -73,7 +76,7 @@ def match(
 
     The JSON holds "image0" and "image1" (path, width, height, number of keypoints), "matches" as a list of
     {"index0", "index1", "point0", "point1", "score", "inlier"}, and "geometry" (kind, 3x3 "matrix" or null, "inliers").
-    With --refine each match has "moved" and "covariance" (2x2, of point1, pixels squared) as well.
+    With --refine or --refiner each match has "moved" and "covariance" (2x2, of point1, pixels squared) as well.
 
     [bold]Examples[/]
 
@@ -119,8 +122,10 @@ def match(
     extracted = time.perf_counter()
     matches = chosen.match(features0, features1)
     matched = time.perf_counter()
+    refine = refine or refiner is not None
     if refine:
-        matches = refine_matches(features0, features1, matches, images[0], images[1])
+        method = "alignment" if refiner is None else refiner
+        matches = refine_matches(features0, features1, matches, images[0], images[1], method=method)
         features1 = matches.features1 or features1
     refined = time.perf_counter()
     estimate = _estimate(geometry, features0, features1, matches, limit, seed)

@@ -44,7 +44,7 @@ class MethodOptions(Settings):
             clidd-n64, clidd-s64, clidd-m64, clidd-l64, a checkpoint (.safetensors), or your own: module:function or an
             entry point. Behind any of them +ratio, +dual-softmax, +lightglue (aliked-n16, disk) or +FILE of
             semkey train-matcher instead of nearest neighbours, +guided to look for these among what vit-tiny finds
-            alike, and +refine to align the matches in the images.
+            alike, and +refine to align the matches in the images (+refine=FILE of semkey train-refiner).
         keypoints: largest number of keypoints per image.
         weights: where released weights of peers are looked for first; may be repeated.
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.

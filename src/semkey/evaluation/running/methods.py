@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from semkey.downloads import file_sha256
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
 from semkey.extractors.detector import Extractor
 from semkey.extractors.places import split_places
 from semkey.extractors.registry import CHECKPOINT_SUFFIX, create_extractor, is_own, with_guide
 from semkey.matching import AlignmentConfig, Matches, create_matcher, refine
+from semkey.matching.alignment.learned import load_refiner
 from semkey.matching.matchers import MATCHERS
 from semkey.matching.mutual import match_mutual
 from semkey.model.features import Features
@@ -49,7 +51,8 @@ class Method:
             it, and with it cached features.
         matching: everything else that matches depend on; JSON-ready.
         max_keypoints: most features of an image.
-        refinement: settings by which matches are aligned in the images afterwards; None leaves them as they are.
+        refinement: how matches are refined in the images afterwards, the ``method`` of :func:`semkey.refine`; None
+            leaves them as they are.
     """
 
     name: str
@@ -58,7 +61,7 @@ class Method:
     extraction: Mapping[str, Any] = field(default_factory=dict)
     matching: Mapping[str, Any] = field(default_factory=dict)
     max_keypoints: int | None = None
-    refinement: AlignmentConfig | None = None
+    refinement: str | Path | None = None
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -104,7 +107,7 @@ class Method:
         """The features of image 1, those that are matched where the refinement puts them."""
         if self.refinement is None:
             return features1
-        found = refine(features0, features1, matches, image0, image1, config=self.refinement).features1
+        found = refine(features0, features1, matches, image0, image1, method=self.refinement).features1
         assert found is not None
         return found
 
@@ -126,7 +129,8 @@ def create_method(
         name: what :func:`semkey.extractors.create_extractor` takes, then what is to be done with it: ``+mnn`` (mutual
             nearest neighbours, as without it), ``+ratio``, ``+dual-softmax``, ``+lightglue`` or a ``+FILE.safetensors``
             of ``semkey train-matcher``, ``+guided`` for nearest neighbours among what ``vit-tiny`` finds alike, and
-            ``+refine`` to align the matches in the images.
+            ``+refine`` to align the matches in the images, or ``+refine=FILE`` with a file of ``semkey
+            train-refiner``.
         keypoints: largest number of keypoints per image, >= 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights: folders where released weights are looked for first.
@@ -144,7 +148,7 @@ def create_method(
         raise ConfigError(f"min_similarity is a cosine in [-1, 1], got {min_similarity}")
     if ratio is not None and not 0 < ratio <= 1:
         raise ConfigError(f"ratio lies in (0, 1], got {ratio}")
-    base, matcher_name, is_guided, is_refined = _split(name)
+    base, matcher_name, is_guided, refinement = _split(name)
     extractor = create_extractor(
         base,
         max_keypoints=keypoints,
@@ -167,10 +171,9 @@ def create_method(
     }
     thresholds = {"min_similarity": min_similarity, "ratio": ratio} if matcher_name in ("mnn", "ratio") else {}
     matcher = create_matcher(matcher_name, features=base, device=select_device(device), weights=weights, **thresholds)
-    refinement = AlignmentConfig() if is_refined else None
     matching = dict(matcher.settings)
     if refinement is not None:
-        matching["refinement"] = refinement.to_mapping()
+        matching["refinement"] = _refinement(refinement)
     return Method(
         name=name,
         extractor=extractor,
@@ -182,16 +185,33 @@ def create_method(
     )
 
 
-def _split(name: str) -> tuple[str, str, bool, bool]:
-    """The features' part of a name, the matcher, whether matches are guided, and whether they are refined."""
-    rest = name.removesuffix(f"+{REFINE}")
-    is_refined = rest != name
+def _refinement(method: str | Path) -> dict[str, Any]:
+    """Everything that a refinement depends on; JSON-ready.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+    """
+    if isinstance(method, str):
+        return AlignmentConfig().to_mapping()
+    _, info = load_refiner(method)
+    return {**info.to_mapping(), "weights": method.name, "weights_sha256": file_sha256(method)}
+
+
+def _split(name: str) -> tuple[str, str, bool, str | Path | None]:
+    """The features' part of a name, the matcher, whether matches are guided, and how they are refined."""
+    refinement: str | Path | None
+    before, found, file = name.rpartition(f"+{REFINE}=")
+    if found:
+        rest, refinement = before, Path(file)
+    else:
+        rest = name.removesuffix(f"+{REFINE}")
+        refinement = None if rest == name else "alignment"
     is_guided = rest.endswith(f"+{GUIDED}")
     rest = rest.removesuffix(f"+{GUIDED}")
     base, plus, matcher = rest.rpartition("+")
     is_file = plus and matcher.endswith(CHECKPOINT_SUFFIX)
     if not plus or (is_file and (Path(rest).is_file() or not Path(matcher).is_file())):
-        return rest, "mnn", is_guided, is_refined  # a checkpoint may have a plus in its name
+        return rest, "mnn", is_guided, refinement  # a checkpoint may have a plus in its name
     if matcher not in MATCHERS and not is_file:
         raise ConfigError(
             f"unknown matcher '{matcher}' in '{name}': after the features come {', '.join(f'+{one}' for one in PARTS)} "
@@ -199,7 +219,7 @@ def _split(name: str) -> tuple[str, str, bool, bool]:
         )
     if not base:
         raise ConfigError(f"'{name}' names no features: write them before the +")
-    return base, matcher, is_guided, is_refined
+    return base, matcher, is_guided, refinement
 
 
 def _device_name(settings: Mapping[str, Any], device: str) -> str:

@@ -125,7 +125,7 @@ def align(
         & (template.slope >= config.least_gradient)
         & (seen.correlation >= config.least_correlation)
         & (seen.correlation >= start)
-        & _inside(points1 + shift, grey1)
+        & inside(points1 + shift, (grey1.shape[1], grey1.shape[0]))
     )
     return Alignment(
         points1=np.where(moved[:, None], points1 + shift, points1),
@@ -235,6 +235,6 @@ class _Template:
         return _Comparison(correlation=centred[:, 0] / pixels, pull=centred[:, 1:] - self.own)
 
 
-def _inside(points: Array, image: Floats) -> NDArray[np.bool_]:
-    limit = np.array(image.shape[::-1]) - 0.5
-    return np.asarray(((points >= -0.5) & (points <= limit)).all(axis=1))
+def inside(points: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which points (M, 2) lie on an image of (width, height) pixels."""
+    return np.asarray(((points >= -0.5) & (points <= np.array(size) - 0.5)).all(axis=1))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.errors import InputError
+from semkey.errors import ConfigError, InputError
+from semkey.matching.alignment.learned import align_learned, check_width, load_refiner
 from semkey.matching.alignment.lucas_kanade import AlignmentConfig, align
+from semkey.matching.alignment.network import mean_descriptors
 from semkey.matching.mutual import Matches
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike, load_pixels
+
+_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -57,15 +63,19 @@ def refine(
     image0: ImageLike,
     image1: ImageLike,
     *,
+    method: str | Path = "alignment",
     config: AlignmentConfig | None = None,
 ) -> RefinedMatches:
     """Move the keypoint in image 1 of every match to where the image looks most like that around the one in image 0.
 
-    Translations of 11x11 grey patches by inverse-compositional Lucas-Kanade (Baker and Matthews 2004), which follow how
-    the matches around turn and scale the image. A match stays where it is that would move by more than 3 pixels, that
-    lies on a blank patch, or whose patches do not become more alike: wrong matches and other sides of things, mostly.
-    Works for all features, needs no training, and takes some milliseconds for 500 matches. The result of a match
-    depends on the others only by the deformation around it.
+    *Alignment*: translations of 11x11 grey patches by inverse-compositional Lucas-Kanade (Baker and Matthews 2004),
+    which follow how the matches around turn and scale the image. A match stays where it is that would move by more than
+    3 pixels, that lies on a blank patch, or whose patches do not become more alike: wrong matches and other sides of
+    things, mostly. Works for all features, needs no training, and takes some milliseconds for 500 matches. The result
+    of a match depends on the others only by the deformation around it.
+
+    *Learned*: a small network that ``semkey train-refiner`` trained for the features reads the same patches and the
+    descriptors and says where in the second patch the keypoint lies (after Keypt2Subpx, Kim et al. 2024).
 
     Args:
         features0: of image 0.
@@ -73,7 +83,9 @@ def refine(
         matches: of these features, as :func:`semkey.match` gives them.
         image0: the image that ``features0`` are of: a path or pixels, as ``detector.extract`` takes them.
         image1: likewise for ``features1``.
-        config: settings; None for the defaults.
+        method: ``alignment``; ``learned`` with the weights that come with semkey for the features, where there are
+            some; or a file of ``semkey train-refiner``.
+        config: settings of the alignment; None for the defaults.
 
     Returns:
         The same matches with a covariance each, with ``features0`` as given and ``features1`` with the keypoints moved.
@@ -81,6 +93,8 @@ def refine(
     Raises:
         InputError: an image cannot be read or is not the one of the features, matches that are not theirs, or values
             that are not finite.
+        ConfigError: an unknown method, settings for one that has none, or no weights for these features.
+        CheckpointError: the file of a refiner cannot be used.
 
     Example:
         >>> import semkey
@@ -94,6 +108,7 @@ def refine(
         >>> float(refined.moved.float().mean()) > 0.5
         True
     """
+    path = _refiner_file(method, features0.method, config)
     pixels0, pixels1 = (
         _pixels(image, features, name)
         for image, features, name in ((image0, features0, "image0"), (image1, features1, "image1"))
@@ -104,7 +119,15 @@ def refine(
     points1 = features1.keypoints.detach().cpu().double().numpy()[indices[:, 1].numpy()]
     if not (np.isfinite(points0).all() and np.isfinite(points1).all()):
         raise InputError("matched keypoints hold NaN or infinite values: nothing can be aligned there")
-    found = align(pixels0, pixels1, points0, points1, config or AlignmentConfig())
+    if path is None:
+        found = align(pixels0, pixels1, points0, points1, config or AlignmentConfig())
+    else:
+        network, info = load_refiner(path)
+        descriptors0, descriptors1 = features0.descriptors.detach().cpu(), features1.descriptors.detach().cpu()
+        for descriptors in (descriptors0, descriptors1):
+            check_width(info, descriptors.shape[1], path)
+        means = mean_descriptors(descriptors0[indices[:, 0]], descriptors1[indices[:, 1]])
+        found = align_learned(network, pixels0, pixels1, points0, points1, means)
     keypoints = features1.keypoints.detach().clone()
     keypoints[matches.indices[:, 1]] = torch.from_numpy(found.points1).to(keypoints)
     return RefinedMatches(
@@ -115,6 +138,28 @@ def refine(
         covariances=torch.from_numpy(found.covariances).to(keypoints),
         moved=torch.from_numpy(found.moved).to(keypoints.device),
     )
+
+
+def _refiner_file(method: str | Path, features: str, config: AlignmentConfig | None) -> Path | None:
+    """The file of a learned refiner, None for alignment."""
+    text = str(method)
+    if text == "alignment":
+        return None
+    if config is not None:
+        raise ConfigError(f"config holds settings of the alignment; the method '{text}' has none")
+    if isinstance(method, Path) or text.endswith(_SUFFIX):
+        return Path(method)
+    if text != "learned":
+        raise ConfigError(
+            f"unknown method '{text}' of refinement: choose alignment, learned or a file of semkey train-refiner"
+        )
+    path = Path(str(files("semkey"))) / "weights" / f"refiner-{features}{_SUFFIX}"
+    if not features or not path.is_file():
+        raise ConfigError(
+            f"no learned refiner comes with semkey for the features '{features}': train one with semkey train-refiner "
+            "and give its file as method, or use method='alignment'"
+        )
+    return path
 
 
 def _pixels(image: ImageLike, features: Features, name: str) -> NDArray[np.uint8]:

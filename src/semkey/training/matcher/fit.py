@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from semkey.errors import CheckpointError, ConfigError
+from semkey.errors import ConfigError
 from semkey.extractors import create_extractor
-from semkey.files import atomic_write_text
 from semkey.matching.lightglue.checkpoint import MatcherInfo, write_matcher
 from semkey.matching.lightglue.network import Network, build_network, layer_states, start_as_dual_softmax
 from semkey.matching.lightglue.trained import assign
@@ -24,31 +19,21 @@ from semkey.training.matcher.batches import MatcherBatch, draw_batch, whole_pair
 from semkey.training.matcher.config import MatcherTrainConfig
 from semkey.training.matcher.losses import assignment_loss, match_figures
 from semkey.training.matcher.pairs import Arrays, prepare_pairs
+from semkey.training.resumable import (
+    CHECKPOINT,
+    TrainingEvents,
+    learning_rate_factor,
+    log_row,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 FORMAT = "semkey-matcher-training-1"
-CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.jsonl"
-_LAST_RATE = 0.01
 _NOT_COMPARED = ("run", "name", "validate_every", "validation_pairs", "filter_threshold")
 
 
-@dataclass(kw_only=True)
-class MatcherEvents:
-    """What training tells while it runs; every entry may be left out.
-
-    Attributes:
-        preparing: done, total, what.
-        stepped: step, steps, mean loss since the last call.
-        validated: step, figures.
-    """
-
-    preparing: Callable[[int, int, str], None] = lambda *_: None
-    stepped: Callable[[int, int, float], None] = lambda *_: None
-    validated: Callable[[int, dict[str, float]], None] = lambda *_: None
-
-
 def fit_matcher(
-    config: MatcherTrainConfig, out: Path, *, resume: bool = False, events: MatcherEvents | None = None
+    config: MatcherTrainConfig, out: Path, *, resume: bool = False, events: TrainingEvents | None = None
 ) -> Path:
     """Train a matcher; interrupted by Ctrl-C or a kill, ``resume`` goes on as if nothing had happened.
 
@@ -66,8 +51,8 @@ def fit_matcher(
         CheckpointError: the checkpoint is damaged.
         KeyboardInterrupt: after the checkpoint is written.
     """
-    events = events or MatcherEvents()
-    state = _read_checkpoint(out / CHECKPOINT, config, resume)
+    events = events or TrainingEvents()
+    state = read_checkpoint(out / CHECKPOINT, config, resume=resume, kind=FORMAT, not_compared=_NOT_COMPARED)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     detector = create_extractor(config.features, max_keypoints=config.cached_keypoints, device="cpu")
@@ -82,12 +67,12 @@ def fit_matcher(
             total, count = total + trainer.update(draw_batch(pairs, trainer.step, config)), count + 1
             if trainer.step % config.run.log_every == 0 or trainer.step == config.steps:
                 events.stepped(trainer.step, config.steps, total / count)
-                _log(out, {"step": trainer.step, "loss": total / count})
+                log_row(out, {"step": trainer.step, "loss": total / count})
                 total, count = 0.0, 0
             if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
                 figures = trainer.validate(held_out)
                 events.validated(trainer.step, figures)
-                _log(out, {"step": trainer.step, **figures})
+                log_row(out, {"step": trainer.step, **figures})
                 trainer.export(out / f"{config.name}.safetensors")
             if time.monotonic() - saved > config.run.save_every:
                 trainer.save(out / CHECKPOINT)
@@ -117,7 +102,7 @@ class _Trainer:
         """One step; returns the loss, and leaves the weights alone where it is not finite."""
         config = self.config
         for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * _rate(self.step, config.steps, config.warm_up)
+            group["lr"] = config.learning_rate * learning_rate_factor(self.step, config.steps, config.warm_up)
         loss = assignment_loss(self._network, self._states(self._network, batch), batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -181,22 +166,13 @@ class _Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         state = {
-            "format": FORMAT,
-            "config": json.dumps(self.config.to_mapping()),
             "step": self.step,
             "network": self._network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+        write_checkpoint(path, state, self.config, FORMAT)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -204,43 +180,3 @@ class _Trainer:
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
-
-
-def _rate(step: int, steps: int, warm_up: int) -> float:
-    rise = min(1.0, (step + 1) / max(1, warm_up))
-    return rise * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-
-
-def _log(out: Path, row: dict[str, float]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / HISTORY).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _read_checkpoint(path: Path, config: MatcherTrainConfig, resume: bool) -> dict[str, Any] | None:
-    if not path.exists():
-        if not resume:
-            atomic_write_text(path.with_name("config.json"), json.dumps(config.to_mapping(), indent=1) + "\n")
-        return None
-    if not resume:
-        raise ConfigError(f"{path.parent}: holds a run already; --resume goes on with it, or give another --out")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        stored = MatcherTrainConfig.from_mapping(json.loads(state["config"]))
-        known = state["format"] == FORMAT
-    except ConfigError:
-        raise CheckpointError(f"{path}: was made by another version of semkey, start a new run") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
-    if not known:
-        raise CheckpointError(f"{path}: is no checkpoint of a matcher's training")
-    before, now = _compared(stored), _compared(config)
-    if before != now:
-        key = next(key for key in now if before.get(key) != now[key])
-        raise ConfigError(f"{path} was made with another '{key}': set it back to resume, or give another --out")
-    return state
-
-
-def _compared(config: MatcherTrainConfig) -> dict[str, Any]:
-    values = replace(config, data=replace(config.data, cache=None)).to_mapping()
-    return {key: value for key, value in values.items() if key not in _NOT_COMPARED}

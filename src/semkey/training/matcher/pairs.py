@@ -47,7 +47,7 @@ def prepare_pairs(
     chunks: list[Arrays] = []
     for first in range(0, count, CHUNK_PAIRS):
         path = folder / f"{first:07d}.safetensors"
-        chunk = _read(path)
+        chunk = read_chunk(path)
         if chunk is None:
             source = source or open_data(config.data, split=split, seed=config.seed, progress=progress)
             chunk = _make(source.__getitem__, range(first, first + CHUNK_PAIRS), config, detector)
@@ -113,7 +113,7 @@ def _make(pair_of: Callable[[int], Pair], indices: range, config: MatcherTrainCo
     rows: list[Arrays] = []
     for index in indices:
         pair = pair_of(index)
-        features = [detector.extract(_as_image(pair[f"image{view}"])) for view in (0, 1)]
+        features = [detector.extract(as_image(pair[f"image{view}"])) for view in (0, 1)]
         points = [one.keypoints.cpu().numpy() for one in features]
         found = partners(project(pair, points[0]), points[1], config.truth)
         row: Arrays = {"counts": np.array([len(one) for one in points], np.int32)}
@@ -126,7 +126,7 @@ def _make(pair_of: Callable[[int], Pair], indices: range, config: MatcherTrainCo
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _as_image(normalised: torch.Tensor) -> torch.Tensor:
+def as_image(normalised: torch.Tensor) -> torch.Tensor:
     """A float image in [0, 1] that the network sees as the given one: it normalises by mean and variance itself."""
     low, high = normalised.min(), normalised.max()
     return ((normalised - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
@@ -138,7 +138,7 @@ def _padded(values: NDArray, count: int) -> NDArray:
     return result
 
 
-def _read(path: Path) -> Arrays | None:
+def read_chunk(path: Path) -> Arrays | None:
     """A chunk, None where it is missing or damaged."""
     try:
         return load_file(path) if path.is_file() else None
