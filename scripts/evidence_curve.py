@@ -43,6 +43,7 @@ from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.output.session import Session, load_session, save_session
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
 from semkey.slam.solvers.evidence import MAX_LOG10_NFA, needed_log10_nfa
@@ -121,9 +122,11 @@ def main() -> None:
     end = time.monotonic() + arguments.seconds
     (method,) = create_slam_methods([arguments.features])
     extractor = create_extractor(arguments.features)
-    places = [_place(path, extractor, arguments.frames) for path in arguments.maps]
     content = {"method": method.fingerprint, "frames": arguments.frames, "code": code_of(method)}
-    key = content_key({**content, "maps": [place.name for place in places]}, ())
+    key = content_key({**content, "maps": [path.name for path in arguments.maps]}, ())
+    kept = arguments.out / "maps" / key
+    kept.mkdir(parents=True, exist_ok=True)
+    places = [_place(path, extractor, arguments.frames, kept / f"{path.name}.semkey") for path in arguments.maps]
     images = Images(extractor, places)
     with RowStore(arguments.out / "rows", method.name, "evidence", key) as store:
         for row in itertools.chain(*(_tracked(place) for place in places)):
@@ -145,11 +148,14 @@ def main() -> None:
     _draw(arguments.out / f"{method.name}.png", rows, arguments.features)
 
 
-def _place(path: Path, extractor: Extractor, frames: int) -> Place:
+def _place(path: Path, extractor: Extractor, frames: int, kept: Path) -> Place:
+    """The map of a sequence: made once, then read from its file."""
     sequence = open_sequence(path)
-    result = run_slam(sequence, extractor, SlamConfig(), max_frames=frames)
-    assert result.slam_map is not None
-    return Place(name=path.name, sequence=sequence, result=result, slam_map=result.slam_map)
+    if not kept.is_file():
+        result = run_slam(sequence, extractor, SlamConfig(), max_frames=frames)
+        save_session(kept, Session(result=result, feature_settings={}))
+    session = load_session(kept)
+    return Place(name=path.name, sequence=sequence, result=session.result, slam_map=session.slam_map)
 
 
 def places_pose(place: Place, index: int) -> NDArray[np.float64] | None:

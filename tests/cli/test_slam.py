@@ -12,6 +12,7 @@ import pytest
 from semkey.cli.main import main
 from semkey.extractors import OrbExtractor
 from semkey.geometry.trajectories import read_tum_trajectory
+from semkey.images.writing import write_image
 from tum_folder import CAMERA, DISTANCE, FOCAL, write_tum
 
 FILES = [
@@ -133,3 +134,37 @@ def test_a_truncated_frame_is_named_and_left_out(tmp_path: Path, capsys: pytest.
     assert (report["frames"], report["tracked"]) == (5, 4)
     assert [(event["first_frame"], event["recovered"]) for event in report["lost"]] == [(3, "tracked on")]
     assert victim.name in report["problems"][0]
+
+
+def test_every_sensor_says_why_it_tracked_nothing_and_exits_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    black, textured = np.zeros((240, 320, 3), np.uint8), _textured()
+    rgbd, stereo = tmp_path / "rgbd", tmp_path / "stereo"
+    for k in range(4):
+        write_image(rgbd / "rgb" / f"{k}.png", textured)
+        (rgbd / "depth").mkdir(exist_ok=True)
+        cv2.imwrite(str(rgbd / "depth" / f"{k}.png"), np.zeros((240, 320), np.uint16))
+        for camera in ("image_0", "image_1"):
+            write_image(stereo / camera / f"{k:06d}.png", black)
+    for kind in ("rgb", "depth"):
+        (rgbd / f"{kind}.txt").write_text("".join(f"{0.1 * k:.3f} {kind}/{k}.png\n" for k in range(4)))
+    (stereo / "times.txt").write_text("".join(f"{0.1 * k:.3f}\n" for k in range(4)))
+    row = "262 0 160 {x} 0 262 120 0 0 0 1 0"
+    (stereo / "calib.txt").write_text(f"P0: {row.format(x=0)}\nP1: {row.format(x=-131)}\n")
+    for sensor, folder, sentence in (
+        ("rgbd", rgbd, "no map could be started, for which keypoints with depth were missing"),
+        ("mono", rgbd, "no map could be started, for which motion seen from the side was missing"),
+        ("stereo", stereo, "4 show too little, with fewer than 20 keypoints"),
+    ):
+        out = tmp_path / f"out-{sensor}"
+        options = ("--sensor", sensor, "-f", "orb", "--out", out)
+        camera = () if sensor == "stereo" else ("--camera", "262,262,160,120")
+        assert run(folder, *options, *camera) == 3
+        assert f"lost: 0 of 4 frames were tracked: {sentence}" in capsys.readouterr().err
+        assert json.loads((out / "report.json").read_text())["shortfall"] == f"0 of 4 frames were tracked: {sentence}"
+
+
+def _textured() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

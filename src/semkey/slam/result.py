@@ -148,8 +148,8 @@ class SlamResult:
         if 2 * bare > len(lost):
             return f"{head}: {bare} show too little, with fewer than {_FEW_KEYPOINTS} keypoints"
         if self.slam_map is None or not self.slam_map.keyframes:
-            needed = "motion seen from the side" if self.sensor == "mono" else "keypoints with depth"
-            return f"{head}: no map could be started, for which {needed} were missing"
+            needed = "motion seen from the side was" if self.sensor == "mono" else "keypoints with depth were"
+            return f"{head}: no map could be started, for which {needed} missing"
         return f"{head}: the others show nothing that could be told from chance to be in the map"
 
     @property
