@@ -27,7 +27,7 @@ _SCRIPT = """
   const canvas = HOST.querySelector('canvas'), pen = canvas.getContext('2d');
   const places = new Int16Array(data('points').buffer), colours = data('colours');
   const paths = JSON.parse(text('paths'));
-  let yaw = -0.6, tilt = 0.9, zoom = 0.9, sx = 0, sy = 0, held = null;
+  let yaw = -0.6, tilt = 0.9, zoom = 1.35, sx = 0, sy = 0, held = null;
   const project = (x, y, z, size) => {
     const a = x * Math.cos(yaw) - y * Math.sin(yaw), b = x * Math.sin(yaw) + y * Math.cos(yaw);
     const c = b * Math.cos(tilt) + z * Math.sin(tilt), s = size * zoom / 2;
@@ -39,7 +39,7 @@ _SCRIPT = """
     const size = Math.min(wide, high), w = canvas.width, h = canvas.height;
     const image = pen.createImageData(w, h);
     image.data.fill(255);
-    const dot = devicePixelRatio > 1 ? 2 : 1;
+    const dot = devicePixelRatio > 1 || places.length < 15000 ? 2 : 1;
     for (let k = 0; k < places.length / 3; k++) {
       const [x, y] = project(places[3 * k] / 32767, places[3 * k + 1] / 32767, places[3 * k + 2] / 32767, size);
       for (let dx = 0; dx <= dot; dx++) for (let dy = 0; dy <= dot; dy++) {
