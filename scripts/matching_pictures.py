@@ -1,8 +1,12 @@
-"""The pictures of docs/matching.md, from a rendered room: ``python scripts/matching_pictures.py docs/matching``."""
+"""The pictures of docs/matching.md, from a rendered room: ``python scripts/matching_pictures.py docs/matching``.
+
+``--lightglue FILE`` and ``--refiner FILE`` add those of what ``semkey train-matcher`` and ``train-refiner`` wrote.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -44,29 +48,50 @@ def patch(image: np.ndarray, place: np.ndarray, marks: list[tuple[np.ndarray, tu
     return view
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, lightglue: Path | None, refiner: Path | None) -> None:
     """Draw all pictures."""
     frames = list(render_room(ROOM))
     frame0, frame1 = frames[FIRST], frames[SECOND]
-    detector = semkey.load("compact", max_keypoints=400)
+    detector = semkey.load("compact", max_keypoints=400, guide="vit-tiny")
     features0, features1 = detector.extract(frame0.image), detector.extract(frame1.image)
     places = true_places(frame0, frame1, features0.keypoints.numpy())
-    for name in ("mnn", "ratio", "dual-softmax"):
-        matches = semkey.match(features0, features1, matcher=name)
+    found = {name: semkey.match(features0, features1, matcher=name) for name in ("ratio", "dual-softmax")}
+    found["guided"] = semkey.match(features0, features1)
+    features0, features1 = replace(features0, semantics=None), replace(features1, semantics=None)
+    found["mnn"] = semkey.match(features0, features1)
+    if lightglue is not None:
+        found["lightglue"] = semkey.match(features0, features1, matcher=lightglue)
+    for name, matches in found.items():
         miss = np.linalg.norm(
             features1.keypoints.numpy()[matches.indices[:, 1]] - places[matches.indices[:, 0]], axis=1
         )
         right = miss < 3
         caption = f"{name}: {len(matches)} matches, {int(right.sum())} within 3 px of the truth (green)"
+        print(caption)
         drawn = semkey.draw_matches(
             frame0.image, frame1.image, features0, features1, matches, inliers=right, caption=caption
         )
         save(folder / f"{name}.jpg", np.asarray(drawn.pixels))
+    pair = (frame0, frame1)
+    draw_refinement(folder / "refine.jpg", pair, (features0, features1), found["mnn"], places, "alignment")
+    if refiner is not None:
+        draw_refinement(folder / "refine-learned.jpg", pair, (features0, features1), found["mnn"], places, refiner)
 
-    matches = semkey.match(features0, features1)
-    refined = semkey.refine(features0, features1, matches, frame0.image, frame1.image)
+
+def draw_refinement(
+    path: Path,
+    frames: tuple[Frame, Frame],
+    features: tuple[semkey.Features, semkey.Features],
+    matches: semkey.Matches,
+    places: np.ndarray,
+    method: str | Path,
+) -> None:
+    """Surroundings of some right matches: in image 0, in image 1 as matched, and in image 1 as refined."""
+    images = [frame.image for frame in frames]
+    refined = semkey.refine(*features, matches, *images, method=method)
     truth = places[matches.indices[:, 0]]
-    before = features1.keypoints.numpy()[matches.indices[:, 1]]
+    first = refined.points0.numpy()
+    before = features[1].keypoints.numpy()[matches.indices[:, 1]]
     after = refined.points1.numpy()
     misses = [np.linalg.norm(points - truth, axis=1) for points in (before, after)]
     near = np.flatnonzero((misses[0] < 2.5) & refined.moved.numpy())
@@ -74,22 +99,13 @@ def main(folder: Path) -> None:
     # Those in the middle of the ranking by how far they were off: neither the best nor the worst.
     chosen = near[np.argsort(misses[0][near])][step // 2 :: step][:SHOWN]
     rows = [
-        np.hstack(
-            [
-                patch(frame0.image, refined.points0.numpy()[k], [(refined.points0.numpy()[k], (255, 255, 0))])
-                for k in chosen
-            ]
-        ),
-        np.hstack(
-            [patch(frame1.image, before[k], [(truth[k], (0, 255, 0)), (before[k], (255, 60, 60))]) for k in chosen]
-        ),
-        np.hstack(
-            [patch(frame1.image, after[k], [(truth[k], (0, 255, 0)), (after[k], (80, 160, 255))]) for k in chosen]
-        ),
+        [patch(images[0], first[k], [(first[k], (255, 255, 0))]) for k in chosen],
+        [patch(images[1], before[k], [(truth[k], (0, 255, 0)), (before[k], (255, 60, 60))]) for k in chosen],
+        [patch(images[1], after[k], [(truth[k], (0, 255, 0)), (after[k], (80, 160, 255))]) for k in chosen],
     ]
-    save(folder / "refine.jpg", np.vstack(rows))
+    save(path, np.vstack([np.hstack(row) for row in rows]))
     medians = [float(np.median(miss[near])) for miss in misses]
-    print(f"refined {len(near)} right matches: median error {medians[0]:.2f} -> {medians[1]:.2f} px")
+    print(f"{path.name}: {len(near)} right matches moved, median error {medians[0]:.2f} -> {medians[1]:.2f} px")
 
 
 def save(path: Path, image: np.ndarray) -> None:
@@ -99,4 +115,9 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lightglue", type=Path)
+    parser.add_argument("--refiner", type=Path)
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.lightglue, arguments.refiner)
