@@ -89,11 +89,12 @@ def joined(stored: Evaluation, found: Evaluation, only: Sequence[str]) -> Evalua
         SystemExit: another protocol, or other sets: the numbers could not stand beside each other.
     """
     names = [name for name in found.results if name.split("+")[0] in only]
-    if (stored.kind, plain(stored.options)) != (found.kind, plain(found.options)) or not names:
+    options = {key: plain(found.options).get(key) for key in stored.options}  # there may be more of them by now
+    if (stored.kind, plain(stored.options)) != (found.kind, options) or not names:
         raise SystemExit(f"{stored.kind}: not measured as what is stored: {stored.options}; {found.options}")
-    for name in names:
-        if set(found.results[name]) != set(stored.sets):
-            raise SystemExit(f"{stored.kind}: {name} was measured on {', '.join(found.results[name])}")
+    counts = [{name: values.get("pairs") for name, values in one.sets.items()} for one in (stored, found)]
+    if counts[0] != counts[1] or any(set(found.results[name]) != set(stored.sets) for name in names):
+        raise SystemExit(f"{stored.kind}: other sets or numbers of pairs than what is stored: {counts[0]}; {counts[1]}")
     later = {name: {key: found.environment.get(key) for key in ("started", "command")} for name in names}
     known = {metric.name for metric in stored.metrics}
     return replace(

@@ -1,11 +1,15 @@
 """Teach a detector by pixels what a detector by cells says on average over shifts and warps of a picture.
 
     python scripts/distil_detector.py crops TEACHER.safetensors PHOTOS CACHE [--count 3000]
+    python scripts/distil_detector.py shapes CACHE [--count 800]
     python scripts/distil_detector.py train TRUNK.safetensors OUT.safetensors CACHE ... [--steps 1800]
 
 ``crops`` cuts crops from photos and keeps them with two maps each: the teacher's probabilities averaged over 8 shifts
 of the crop, and over 8 rotations by up to 25 degrees and scales from 0.78 to 1.35. A corner stays where it is in all of
 them; an edge, whose place in a cell decided where along it a keypoint appeared, is spread out.
+
+``shapes`` draws polygons, checkerboards, junctions and dots instead, whose corners and centres are known: photos have
+hardly a dot, and what is learned from them alone finds none.
 
 ``train`` gives the network of TRUNK a detector by pixels and trains its detail stem and detector alone to give these
 maps, and the same from two cuts of one picture, under other light, blur and noise; one in twelve views is blank,
@@ -27,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distil_views import KEPT, PHASES, SIDE, WARPED_SHARE, Views, make_crops
+from distil_views import KEPT, PHASES, SIDE, WARPED_SHARE, Views, make_crops, make_shapes
 from semkey.losses.detection import pixel_cross_entropy
 from semkey.model.checkpoint import load_checkpoint, save_checkpoint
 from semkey.model.config import ModelConfig
@@ -74,6 +78,10 @@ def main() -> None:
     crops.add_argument("--count", type=int, default=3000)
     crops.add_argument("--seed", type=int, default=1)
     crops.add_argument("--video", action="store_true", help="as a moving camera sees: enlarged, blurred, noisy, dull")
+    shapes = commands.add_parser("shapes")
+    shapes.add_argument("cache", type=Path)
+    shapes.add_argument("--count", type=int, default=800)
+    shapes.add_argument("--seed", type=int, default=201)
     learn = commands.add_parser("train")
     learn.add_argument("trunk", type=Path)
     learn.add_argument("out", type=Path)
@@ -96,6 +104,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.command == "crops":
         make_crops(args.teacher, args.photos, args.cache, args.count, args.seed, video=args.video)
+    elif args.command == "shapes":
+        make_shapes(args.cache, args.count, args.seed)
     elif args.command == "divergence":
         model = load_checkpoint(args.detector).optimize()
         for cache in args.caches:

@@ -20,6 +20,7 @@ from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.data.augment import relight
 from semkey.training.data.config import LightConfig
 from semkey.training.data.pair import normalize
+from semkey.training.data.shapes import draw_shapes
 
 Map = NDArray[np.float32]
 Gray = NDArray[np.uint8]
@@ -33,6 +34,9 @@ SIDE = 256
 NEGATIVES = 0.08
 WARPED_SHARE = 0.4
 """Weight of the map over warps; the one over shifts, whose peaks no interpolation widens, has the rest."""
+SHAPE_SIGMA = 0.6
+"""Of the map of a drawn corner, pixels: the logarithm of a Gaussian is the quadratic that places are read by."""
+SHAPE_MASS = 0.8
 VIDEO = LightConfig(
     gamma=0.4,
     contrast=(0.25, 1.1),
@@ -68,6 +72,36 @@ def make_crops(teacher: Path, photos: Path, cache: Path, count: int, seed: int, 
         maps["warped"][index] = np.where(seen[inner, inner] >= 4, warped[inner, inner], shifted)
         if (index + 1) % 100 == 0:
             print(f"{index + 1} of {count} crops", flush=True)
+
+
+def make_shapes(cache: Path, count: int, seed: int) -> None:
+    """Write a cache of drawn pictures whose corners and centres are known; both maps are Gaussians about them."""
+    rng = np.random.default_rng(seed)
+    cache.mkdir(parents=True, exist_ok=True)
+    gray = np.lib.format.open_memmap(cache / "gray.npy", "w+", np.uint8, (count, KEPT, KEPT))
+    maps = [
+        np.lib.format.open_memmap(cache / f"{name}.npy", "w+", np.float16, gray.shape) for name in ("shifted", "warped")
+    ]
+    for index in range(count):
+        gray[index], keypoints = draw_shapes(rng, KEPT, KEPT)
+        for goal in maps:
+            goal[index] = map_of_points(keypoints)
+
+
+def map_of_points(points: NDArray[np.float64], side: int = KEPT) -> Map:
+    """Probabilities (side, side) of keypoints at points (N, 2) x y between pixels."""
+    found, steps = np.zeros((side, side), np.float32), np.arange(-2, 3)
+    for x, y in points:
+        column, row = round(x), round(y)
+        if not (2 <= column < side - 2 and 2 <= row < side - 2):
+            continue
+        across, down = (
+            np.exp(-((steps + pixel - place) ** 2) / (2 * SHAPE_SIGMA**2)) for pixel, place in ((column, x), (row, y))
+        )
+        around = np.outer(down, across)
+        part = found[row - 2 : row + 3, column - 2 : column + 3]
+        np.maximum(part, SHAPE_MASS * around / around.sum(), out=part)
+    return found
 
 
 def random_crop(rng: np.random.Generator, image: NDArray[np.uint8], scales: tuple[float, float]) -> Gray:
