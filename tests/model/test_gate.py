@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import semkey
 from command_line import Run
@@ -14,7 +15,15 @@ from pictures import blocks
 from semkey.extractors import create_extractor
 from semkey.images import read_image
 from semkey.images.writing import write_image
-from semkey.model.gate import LEAST_RATIO, LEAST_SHARPNESS, contrast_to_noise, noise_level, sharpness
+from semkey.model.gate import (
+    LEAST_RATIO,
+    LEAST_SHARPNESS,
+    LEAST_SHARPNESS_OF_IMAGE,
+    contrast_to_noise,
+    has_structure,
+    noise_level,
+    sharpness,
+)
 
 FEATURES = ("compact", "nano", "sift", "orb")
 
@@ -134,3 +143,18 @@ def test_sharpness_falls_with_the_blur_and_not_with_the_contrast_or_the_noise() 
     noisy = blurred + np.random.default_rng(7).normal(0, 2, picture.shape).astype(np.float32)
     assert sharpness(noisy, corners) == pytest.approx(values[1], rel=0.2)
     assert sharpness(np.zeros((8, 8), np.float32), corners[:1]) == np.inf
+
+
+def test_large_blobs_are_in_focus_although_their_middles_have_no_edges() -> None:
+    picture = cv2.cvtColor(blocks(480, 640, seed=8, size=80), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    x, y = np.meshgrid(np.arange(40, 640, 80), np.arange(40, 480, 80))
+    middles = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    bumps = np.zeros_like(picture)
+    bumps[40::80, 40::80] = 30 * 2 * np.pi * 8**2
+    picture += cv2.GaussianBlur(bumps, (0, 0), 8)
+    assert sharpness(picture, middles) < LEAST_SHARPNESS
+    assert sharpness(picture) > LEAST_SHARPNESS_OF_IMAGE
+    assert has_structure(torch.from_numpy(picture), torch.from_numpy(middles)).any()
+    blurred = np.asarray(disc(picture, 20), dtype=np.float32)
+    assert sharpness(blurred) < LEAST_SHARPNESS_OF_IMAGE
+    assert not has_structure(torch.from_numpy(blurred), torch.from_numpy(middles)).any()

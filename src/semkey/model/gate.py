@@ -35,7 +35,13 @@ LEAST_SHARPNESS = 60.0
 keypoints. Photos, interiors and streets have 290 to 2 000, pictures moved by 31 px 139 or more, enlarged four times 48
 to 1 000 (one of 7 below 150), under a disc of 5 px radius 100 to 205, of 8 px 36 to 77, of 12 and 20 px 10 to 49."""
 
+LEAST_SHARPNESS_OF_IMAGE = 32.0
+"""The same where the image, and not a keypoint, has most energy at 8 px: keypoints on the middles of large blobs have
+few edges around them. Pictures have 76 or more, moved by 31 px 67, enlarged four times 54, under a disc of 8 px 18 to
+46, of 12 and 20 px 5 to 22."""
+
 _SHARPEST = 0.9
+_RICHEST = 0.8  # the fifth of the image with the most energy at 8 px
 _SCALE_PX = 2.0
 _COARSE = 4  # the scale of comparison, in units of the other
 _EDGE = 3  # pixels of half the resolution
@@ -72,18 +78,21 @@ def contrast_to_noise(gray: NDArray[np.float32], keypoints: NDArray[np.float32])
     return np.asarray(_Energies(gray).fine(keypoints) / _noise_energy(gray), dtype=np.float32)
 
 
-def sharpness(gray: NDArray[np.float32], keypoints: NDArray[np.float32]) -> float:
-    """How much more energy the Laplacian has at 2 px than at 8 px around the sharpest of keypoints (N, 2), N > 0.
+def sharpness(gray: NDArray[np.float32], keypoints: NDArray[np.float32] | None = None) -> float:
+    """How much more energy the Laplacian has at 2 px than at 8 px where it has most.
 
     Args:
         gray: as for :func:`contrast_to_noise`.
-        keypoints: (N, 2) pixels.
+        keypoints: (N, 2) pixels, N > 0: the sharpest tenth of them counts; None for the image itself, of which the
+            sharpest tenth of what is rich at 8 px counts.
 
     Returns:
-        The 90th percentile over the keypoints; infinite for images that are smaller than the filters.
+        A 90th percentile; infinite for images that are smaller than the filters.
     """
-    energies = _Energies(gray)
-    return _sharpness(energies.fine(keypoints), energies.coarse(keypoints), _noise_energy(gray))
+    energies, noise = _Energies(gray), _noise_energy(gray)
+    if keypoints is None:
+        return energies.sharpness(noise)
+    return _sharpness(energies.fine(keypoints), energies.coarse(keypoints), noise)
 
 
 def has_structure(gray: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
@@ -98,7 +107,11 @@ def has_structure(gray: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
     energies, noise = _Energies(pixels), _noise_energy(pixels)
     fine = energies.fine(places)
     kept = fine >= LEAST_RATIO * noise
-    if kept.any() and _sharpness(fine[kept], energies.coarse(places[kept]), noise) < LEAST_SHARPNESS:
+    if (
+        kept.any()
+        and _sharpness(fine[kept], energies.coarse(places[kept]), noise) < LEAST_SHARPNESS
+        and energies.sharpness(noise) < LEAST_SHARPNESS_OF_IMAGE
+    ):
         kept[:] = False
     return torch.from_numpy(kept).to(keypoints.device)
 
@@ -115,14 +128,29 @@ class _Energies:
     def __init__(self, gray: NDArray[np.float32]) -> None:
         # At half the resolution the same costs a quarter; the mean of four pixels is smooth by half a pixel itself.
         self._half = _smaller(gray, 2)
+        self._fine = _energy(self._half)
 
     def fine(self, keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _energy(self._half, keypoints, 2)
+        """(N,) at 2 px around keypoints (N, 2)."""
+        return _at(self._fine, keypoints, 2)
 
     def coarse(self, keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) at 8 px around keypoints (N, 2)."""
+        return _at(self._coarse(), keypoints, 2 * _COARSE)
+
+    def sharpness(self, noise: np.float32) -> float:
+        """That of the image itself."""
+        coarse = self._coarse()
+        fine = cv2.resize(self._fine, (coarse.shape[1], coarse.shape[0]), interpolation=cv2.INTER_AREA)
+        seen = coarse > 0
+        if not seen.any():
+            return float("inf")
+        rich = seen & (coarse >= np.quantile(coarse[seen], _RICHEST))
+        return _sharpness(np.asarray(fine[rich], dtype=np.float32), coarse[rich], noise)
+
+    def _coarse(self) -> NDArray[np.float32]:
         # Second derivatives by pixels four times as large are 16 times as large.
-        energy = _energy(_smaller(self._half, _COARSE), keypoints, 2 * _COARSE)
-        return np.asarray(energy / _COARSE**4, dtype=np.float32)
+        return np.asarray(_energy(_smaller(self._half, _COARSE)) / _COARSE**4, dtype=np.float32)
 
 
 def _smaller(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -134,15 +162,19 @@ def _noise_energy(gray: NDArray[np.float32]) -> np.float32:
     return np.float32(noise_level(gray) ** 2 * _WHITE_NOISE_ENERGY)
 
 
-def _energy(image: NDArray[np.float32], keypoints: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Energy (N,) of the Laplacian of an image that is ``factor`` times smaller than the one of the keypoints."""
+def _energy(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Energy of the Laplacian of an image, as large as the image."""
     smooth = cv2.GaussianBlur(image, (0, 0), _SCALE_PX / 2)
     laplacian = cv2.Laplacian(smooth, cv2.CV_32F, ksize=1)
     # Filters bend what they cannot see beyond the image's edge.
     inner = np.zeros_like(laplacian)
     inner[_EDGE:-_EDGE, _EDGE:-_EDGE] = laplacian[_EDGE:-_EDGE, _EDGE:-_EDGE]
-    energy = cv2.GaussianBlur(inner * inner, (0, 0), _WINDOW_PX / 2)
-    height, width = image.shape
+    return np.asarray(cv2.GaussianBlur(inner * inner, (0, 0), _WINDOW_PX / 2), dtype=np.float32)
+
+
+def _at(energy: NDArray[np.float32], keypoints: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """The values (N,) at keypoints (N, 2) of an image that is ``factor`` times larger."""
+    height, width = energy.shape
     shift = (factor - 1) / 2
     columns = np.clip(np.rint((keypoints[:, 0] - shift) / factor), 0, width - 1).astype(np.int64)
     rows = np.clip(np.rint((keypoints[:, 1] - shift) / factor), 0, height - 1).astype(np.int64)
