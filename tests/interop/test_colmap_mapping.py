@@ -68,14 +68,17 @@ def test_photos_around_an_object_are_placed_where_they_were(run: Run, shared: Pa
         "-o",
         tmp_path / "out",
         "--features",
-        "compact",
-        "--exhaustive",
+        "nano",
+        "--sequential",
+        5,
         "--camera",
         source,
     )
     assert outcome.code == 0, outcome.err
     model = pycolmap.Reconstruction(str(tmp_path / "out/sparse/0"))
-    assert model.num_reg_images() >= 0.8 * len(frames)
+    # Pairs of opposite sides have enough inliers by chance for COLMAP; with them all were registered, and half of them
+    # 0.7 units or more from their places.
+    assert model.num_reg_images() >= 20
     names = sorted(image.name for image in model.images.values())
     centres = {image.name: image.projection_center() for image in model.images.values()}
 
@@ -87,6 +90,31 @@ def test_photos_around_an_object_are_placed_where_they_were(run: Run, shared: Pa
     truth = as_trajectory(given)
     error = absolute_trajectory_error(as_trajectory(centres), truth, alignment="sim3")
     assert error.statistics.median < 0.01 * float(np.ptp(truth.positions, axis=0).max())
+
+
+def test_verified_pairs_are_the_same_every_time(photos: Path, tmp_path: Path) -> None:
+    from semkey.extractors import load
+    from semkey.interop.colmap_mapping import write_database
+    from semkey.interop.match_folder import match_folder
+    from semkey.matching import create_matcher
+
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(photos.iterdir())[:6:2]:
+        shutil.copy(path, few / path.name)
+    matcher = create_matcher("mnn", features="orb")
+    wanted = [(0, 1), (0, 2), (1, 2)]
+    matched = match_folder(few, tmp_path / "matches", load("orb", max_keypoints=300), matcher, lambda *_: wanted)
+    pairs = [(matched.images[i], matched.images[j]) for i, j in wanted]
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        write_database(tmp_path / f"{number}.db", few, matched, pairs, lens=None, single=True, seed=seed)
+        with pycolmap.Database.open(tmp_path / f"{number}.db") as database:
+            _, geometries = database.read_two_view_geometries()
+            found.append([geometry.inlier_matches.tolist() for geometry in geometries])
+    assert len(found[0]) == 3
+    assert min(len(inliers) for inliers in found[0]) > 15
+    assert found[0] == found[1]
 
 
 def test_keypoints_are_half_a_pixel_further_in_the_database(photos: Path, tmp_path: Path) -> None:

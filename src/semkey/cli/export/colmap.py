@@ -81,7 +81,7 @@ def colmap(
     with progress_bar() as bar:
         matched = match_folder(folder, out / "matches", extractor, matcher.create(features), remember, progress=bar)
     typer.echo(f"{len(matched.images)} images, {matched.pairs} pairs, {matched.matches} matches; now COLMAP")
-    write_database(database, folder, matched, chosen, lens=lens, single=single_camera)
+    write_database(database, folder, matched, chosen, lens=lens, single=single_camera, seed=seed)
     result = reconstruct(
         sparse,
         folder,
