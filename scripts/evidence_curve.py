@@ -4,8 +4,8 @@
 
 True are the frames of each sequence as they were tracked in its own map, and the same frames found in it by descriptors
 alone, against the keyframes around them. False are unrelated photos, and frames of the other sequences, placed by
-descriptors against groups of keyframes of a map: a pair is one image against one group. Both with the rules that a lost
-camera is found by.
+descriptors against groups of keyframes of a map: a pair is one image against one group. Both as a lost camera is found,
+but without its floor of inliers, whose effect is counted apart.
 
 Each pair is kept in ``OUT/rows`` when it is done. After ``--seconds``, or Ctrl-C, the same command goes on from there.
 What is there is printed and drawn (``OUT/FEATURES.png``) every time.
@@ -52,6 +52,7 @@ _GROUP = 3
 _FRAMES_OF_OTHERS = 12
 _TRUE_FRAMES = 60
 _RIGHT_M = 0.05
+_FLOOR = 6
 _NO_DEPTH = np.zeros((1, 1), dtype=np.float32)
 _KINDS = {
     "tracked": "true, tracked",
@@ -122,7 +123,7 @@ def main() -> None:
     end = time.monotonic() + arguments.seconds
     (method,) = create_slam_methods([arguments.features])
     extractor = create_extractor(arguments.features)
-    content = {"method": method.fingerprint, "frames": arguments.frames, "code": code_of(method)}
+    content = {"method": method.fingerprint, "floor": _FLOOR, "frames": arguments.frames, "code": code_of(method)}
     key = content_key({**content, "maps": [path.name for path in arguments.maps]}, ())
     kept = arguments.out / "maps" / key
     kept.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def main() -> None:
         for row in itertools.chain(*(_tracked(place) for place in places)):
             if row["name"] not in store:
                 store.append(row)
-        jobs = itertools.chain(_true_jobs(places), _foreign_jobs(places), _photo_jobs(places, arguments))
+        jobs = itertools.chain(_true_jobs(places), _photo_jobs(places, arguments), _foreign_jobs(places))
         done, left = [], 0
         for kind, name, place, group, source in jobs:
             if name not in store:
@@ -173,7 +174,8 @@ def _tracked(place: Place) -> Iterator[Row]:
         lost = record.T_world_cam is None or record.log10_nfa is None
         margin = 0.0 if lost else record.log10_nfa - needed_log10_nfa(record.found, record.visible)
         value = math.inf if lost else MAX_LOG10_NFA + margin
-        yield {"name": f"tracked {place.name} {record.index}", "kind": "tracked", "value": value, "is_right": not lost}
+        name = f"tracked {place.name} {record.index}"
+        yield {"name": name, "kind": "tracked", "value": value, "is_right": not lost, "has_floor": not lost}
 
 
 def _true_jobs(places: list[Place]) -> Iterator[Job]:
@@ -215,22 +217,30 @@ def _measure(frame: ObservedFrame, place: Place, group: list[Keyframe], true: ND
     def nearby(placement: Placement) -> NDArray[np.int64]:
         return slam_map.local_landmarks(placement.inlier_associations.landmark_ids)
 
+    # Without the floor of inliers: whatever RANSAC finds is judged by its evidence alone.
     rules = PlacingRules(
-        min_matches=config.min_relocalisation_inliers,
-        min_sample_inliers=config.min_relocalisation_inliers,
+        min_matches=_FLOOR,
+        min_sample_inliers=_FLOOR,
         ransac_error_px=config.ransac_error_px * pixel,
         search_radii_px=(6.0 * pixel,) * 3,
         settled_px=0.5 * pixel,
     )
     placement = place_frame(slam_map, frame, matches, nearby, rules)
-    if placement is None or placement.evidence is None or placement.inlier_count < rules.min_matches:
-        return {"value": math.inf, "is_right": False}
+    if placement is None or placement.evidence is None:
+        return {"value": math.inf, "is_right": False, "has_floor": False}
     found, visible = placement.evidence.found, placement.evidence.visible
     value = MAX_LOG10_NFA + placement.log10_nfa - needed_log10_nfa(found, visible, is_expected=False)
     is_right = False
     if true is not None:
         is_right = float(np.linalg.norm((inverse(true) @ placement.T_world_cam)[:3, 3])) < _RIGHT_M
-    return {"value": value, "is_right": is_right, "log10_nfa": placement.log10_nfa, "found": found, "visible": visible}
+    return {
+        "value": value,
+        "is_right": is_right,
+        "has_floor": placement.inlier_count >= config.min_relocalisation_inliers,
+        "log10_nfa": placement.log10_nfa,
+        "found": found,
+        "visible": visible,
+    }
 
 
 def _counts(rows: list[Row]) -> dict[str, dict[str, float | None]]:
@@ -241,7 +251,8 @@ def _counts(rows: list[Row]) -> dict[str, dict[str, float | None]]:
         counts[kind] = {
             "pairs": len(of_kind),
             "with_a_pose": sum(math.isfinite(row["value"]) for row in of_kind),
-            "accepted": len(accepted),
+            "accepted_by_evidence": len(accepted),
+            "accepted": sum(bool(row["has_floor"]) for row in accepted),
             "right": sum(bool(row["is_right"]) for row in accepted),
             "lowest": min((round(row["value"], 1) for row in of_kind if math.isfinite(row["value"])), default=None),
         }
