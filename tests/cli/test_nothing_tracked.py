@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 
 from command_line import Run
-from tum_folder import CAMERA, HEIGHT, WIDTH, write_tum
+from semkey.geometry.transforms import so3_exp
+from semkey.images import read_image
+from semkey.rendering import RoomConfig, write_room
+from tum_folder import CAMERA, FOCAL, HEIGHT, WIDTH, write_tum
 
 ORB = ("--features", "orb", *CAMERA)
 
@@ -33,7 +36,20 @@ def assert_told(run: Run, folder: Path, out: Path, sentence: str, *options: str)
 
 def test_a_single_camera_that_stands_still(run: Run, tmp_path: Path) -> None:
     folder = write_tum(tmp_path / "still", frames=12, shift_px=0)
-    assert_told(run, folder, tmp_path / "out", "motion seen from the side were missing", "--sensor", "mono")
+    assert_told(run, folder, tmp_path / "out", "motion seen from the side was missing", "--sensor", "mono")
+
+
+def test_a_single_camera_that_only_turns(run: Run, tmp_path: Path) -> None:
+    """Every frame is the first one as a camera sees it that turned: no depth can be told from these."""
+    write_room(tmp_path / "room", RoomConfig(frames=1, width=2 * WIDTH, height=2 * HEIGHT, noise=False))
+    wide = cv2.GaussianBlur(read_image(images(tmp_path / "room")[0])[..., ::-1], (0, 0), 0.9)  # it is shown smaller
+    folder = write_tum(tmp_path / "turning", frames=12)
+    K = np.array([[FOCAL, 0, (WIDTH - 1) / 2], [0, FOCAL, (HEIGHT - 1) / 2], [0, 0, 1]])
+    K_wide = np.array([[525.0, 0, WIDTH - 0.5], [0, 525.0, HEIGHT - 0.5], [0, 0, 1]])
+    for k, file in enumerate(images(folder)):
+        H = K @ so3_exp([0.0, 0.02 * k - 0.11, 0.0]) @ np.linalg.inv(K_wide)
+        cv2.imwrite(str(file), cv2.warpPerspective(wide, H, (WIDTH, HEIGHT), flags=cv2.INTER_AREA))
+    assert_told(run, folder, tmp_path / "out", "motion seen from the side was missing", "--sensor", "mono")
 
 
 def test_depth_that_cannot_be_read(run: Run, tmp_path: Path) -> None:

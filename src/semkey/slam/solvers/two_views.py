@@ -16,6 +16,7 @@ from semkey.matching.robust import estimate_absolute_pose, estimate_homography, 
 from semkey.slam.config import MonoConfig, image_scale
 from semkey.slam.solvers.bounds import CHI2_95_1, CHI2_95_2
 from semkey.slam.solvers.triangulation import TriangulatedPoints, fundamental_matrix, triangulate
+from semkey.slam.solvers.turning import only_turned
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -131,7 +132,8 @@ def initialise_two_views(
         candidates = [essential.model]
     else:
         return None
-    if np.count_nonzero(inliers) < config.min_initial_share * len(inliers):
+    too_few = np.count_nonzero(inliers) < config.min_initial_share * len(inliers)
+    if too_few or only_turned(seen0, seen1, inliers, camera, pixel_sigma):
         return None
     max_error = config.max_error_px * image_scale(camera) / pixel_sigma
     motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, covariances, max_error) for T in candidates]
