@@ -124,6 +124,14 @@ def test_a_placement_is_accepted_by_how_many_agree_and_how_they_are_spread() -> 
     half = replace(placement, inliers=placement.inliers & left)
     assert not accept(half, frame, CAMERA, min_inliers=12, expected=expected, min_coverage=0.7)
     assert accept(half, frame, CAMERA, min_inliers=12, expected=expected, min_coverage=0.3)
+    # Without what is expected, by what was looked for.
+    assert accept(placement, frame, CAMERA, min_inliers=12, min_coverage=0.95)
+    assert not accept(half, frame, CAMERA, min_inliers=12, min_coverage=0.7)
+    # Where nothing backs the pose, each landmark has to bring its share of the evidence.
+    assert placement.evidence is not None
+    weak = replace(placement, evidence=replace(placement.evidence, log10_nfa=-20.0))
+    assert accept(weak, frame, CAMERA, min_inliers=12)
+    assert not accept(weak, frame, CAMERA, min_inliers=12, is_expected=False)
 
 
 def grid(columns: int, rows: int) -> NDArray[np.float64]:

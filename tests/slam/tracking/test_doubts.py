@@ -114,6 +114,31 @@ def test_after_a_loss_a_picture_before_the_lens_is_no_place(covered: float) -> N
     assert (found is None) == (covered < 1.0)
 
 
+@pytest.mark.parametrize("share", [0.35, 0.8])
+def test_without_a_prediction_a_pose_has_to_explain_most_of_the_view(share: float) -> None:
+    """Part of the view is the place, seen from elsewhere; the rest is another one, as on two sides of a cabinet."""
+    world = PointWorld([START, STEP], points=12000)
+    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
+    other = frame_of(PointWorld([STEP], points=12000, seed=9), 0)
+    border = share * CAMERA.width
+    mixed = joined(select(second, second.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
+    found = locator(slam_map).by_keyframes(mixed, [slam_map.newest], CONFIG.min_inliers)
+    assert (found is not None) == (share > 0.5)
+    if found is not None:
+        assert np.linalg.norm((inverse(STEP) @ found.T_world_cam)[:3, 3]) < 5e-3
+
+
+def test_depth_that_contradicts_the_map_refutes_a_pose_that_no_prediction_backs() -> None:
+    world = PointWorld([START, STEP], points=12000)
+    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
+    doubled = replace(second, depth=2 * second.depth)
+    assert locator(slam_map).by_keyframes(second, [slam_map.newest], CONFIG.min_inliers) is not None
+    assert locator(slam_map).by_keyframes(doubled, [slam_map.newest], CONFIG.min_inliers) is None
+    predicted = tracked(slam_map, doubled)  # a prediction says that the unit has changed
+    assert predicted is not None
+    assert predicted.depth_factor == pytest.approx(2.0, rel=0.05)
+
+
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])
 def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[float, ...]) -> None:
     """The keyframe has seen both copies, and a frame sees one: which one, nothing tells."""

@@ -22,6 +22,7 @@ def accept(
     min_inliers: int,
     expected: Array | None = None,
     min_coverage: float = 0.0,
+    is_expected: bool | None = None,
 ) -> bool:
     """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
 
@@ -34,22 +35,28 @@ def accept(
         frame: the frame.
         camera: of the frame.
         min_inliers: fewest landmarks and lines that agree.
-        expected: (V, 2) pixels where landmarks of the place should be seen; None where a prediction backs the pose.
+        expected: (V, 2) pixels where landmarks of the place should be seen; None for those that were looked for.
         min_coverage: where both the place has landmarks and the frame has keypoints, inliers must be found in at least
-            this share of the image cells: two rooms with the same poster agree in the poster's cells only.
+            this share of the image cells: two rooms with the same poster agree in the poster's cells only. Where lines
+            agree and nothing is ``expected``, points need not.
+        is_expected: a prediction, or keyframes just seen, back the pose; by default where no pixels are ``expected``.
     """
+    if is_expected is None:
+        is_expected = expected is None
     evidence = placement.evidence
     found, visible, sampled, matched = 0, 0, 0, 0
     if evidence is not None:
         found, visible, sampled, matched = evidence.found, evidence.visible, evidence.sampled, evidence.matched
-    if placement.lines is not None and placement.lines.inlier_count:
+    has_lines = placement.lines is not None and placement.lines.inlier_count > 0
+    if has_lines:
         found, visible = 0, 0  # where there are few points lines speak for the pose, and none is counted as missing
-    needed = needed_log10_nfa(found, visible, is_expected=expected is None, sampled=sampled, matched=matched)
+    needed = needed_log10_nfa(found, visible, is_expected=is_expected, sampled=sampled, matched=matched)
     if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
         return False
-    if expected is None:
+    if min_coverage == 0 or (expected is None and has_lines):
         return True
-    return placement_coverage(placement, frame, camera, expected) >= min_coverage
+    seen = placement.pixels if expected is None else expected
+    return placement_coverage(placement, frame, camera, seen) >= min_coverage
 
 
 def placement_coverage(placement: Placement, frame: ObservedFrame, camera: PinholeCamera, expected: Array) -> float:

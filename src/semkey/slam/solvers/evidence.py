@@ -100,8 +100,8 @@ def needed_log10_nfa(
         matched: such matches that were tried; 0 where they are no evidence.
     """
     missing = _USUAL_SHARE * visible / max(found, 1e-3) if visible else 1.0
-    if matched:
-        missing = min(missing, _USUAL_SAMPLE_SHARE * matched / max(sampled, 1e-3))
+    if matched and sampled >= _USUAL_SAMPLE_SHARE * matched:
+        missing = 1.0
     needed = MAX_LOG10_NFA * max(1.0, missing) ** 2
     return needed if is_expected else min(needed, -min(_DECADES_EACH * found, _DECADES_ENOUGH))
 
