@@ -324,6 +324,7 @@ def test_submaps_are_those_of_the_map_at_the_end(room: Path, tmp_path: Path, mon
         **dict.fromkeys(("camera", "sensor", "cache")),
         **dict.fromkeys(("realtime", "lines", "read_cache"), False),
         "settings": [],
+        "runtime": "torch",
         **{"path": str(room), "format": "auto", "every": 1, "max_frames": 4, "features": "orb", "keypoints": 400},
         **{"device": "cpu", "weights": [], "seed": 0, "trajectory": str(tmp_path / "x.txt")},
     }

@@ -158,3 +158,15 @@ def test_large_blobs_are_in_focus_although_their_middles_have_no_edges() -> None
     blurred = np.asarray(disc(picture, 20), dtype=np.float32)
     assert sharpness(blurred) < LEAST_SHARPNESS_OF_IMAGE
     assert not has_structure(torch.from_numpy(blurred), torch.from_numpy(middles)).any()
+
+
+def test_a_large_picture_is_as_sharp_as_it_looks() -> None:
+    picture = cv2.cvtColor(blocks(300, 400, seed=6, size=10), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    large = np.asarray(cv2.resize(picture, (4000, 3000), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+    assert sharpness(large) > LEAST_SHARPNESS_OF_IMAGE
+    x, y = np.meshgrid(np.arange(10, 390, 10) - 0.5, np.arange(10, 290, 10) - 0.5)
+    corners = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    places = (corners + 0.5) * 10 - 0.5
+    assert sharpness(large, places) > LEAST_SHARPNESS
+    assert has_structure(torch.from_numpy(large), torch.from_numpy(places)).all()
+    assert sharpness(np.asarray(disc(large, 60), dtype=np.float32)) < LEAST_SHARPNESS_OF_IMAGE
