@@ -141,8 +141,22 @@ def test_stages_one_by_one_are_the_same_run(straight: Path, tmp_path: Path) -> N
 
 
 def test_interrupting_and_resuming_is_bit_exact(straight: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the middle of every stage; also the optimiser ends the same."""
-    run = tmp_path / "run"
+    """Ctrl-C in the middle of every stage; also the optimiser ends the same. A process of its own gets the signals."""
+    call = f"import runpy, sys; runpy.run_path({__file__!r})['interrupt_and_resume'](*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", call, str(straight), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def interrupt_and_resume(straight_folder: str, folder: str) -> None:
+    """The same as ``straight``, stopped in every stage."""
+    straight, run = Path(straight_folder), Path(folder) / "run"
 
     def interrupt(stage: str, step: int, steps: int, losses: dict[str, float]) -> None:
         if step == 2:  # the handler runs once this step is over, so the next one is the last
