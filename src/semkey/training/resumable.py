@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,64 @@ class RunSettings(Protocol):
     def to_mapping(self) -> dict[str, Any]:
         """Write it."""
         ...
+
+
+class SmallTrainer(Protocol):
+    """Weights, their moving average and the optimiser of a small training; ``step`` counts its updates."""
+
+    step: int
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write the weights that are used."""
+        ...
+
+
+def run_steps(
+    trainer: SmallTrainer,
+    config: Any,
+    out: Path,
+    events: TrainingEvents,
+    *,
+    update: Callable[[], float],
+    validate: Callable[[], dict[str, float]],
+) -> Path:
+    """Make the steps that are left, with a history, validations and checkpoints on the way, and one at the end.
+
+    Args:
+        trainer: at the step that it goes on from.
+        config: ``name``, ``steps``, ``validate_every`` and ``run`` count.
+        out: folder of the run.
+        events: told what happens.
+        update: makes one step; its loss.
+        validate: the figures of pairs held out.
+
+    Returns:
+        The file of weights.
+    """
+    weights = out / f"{config.name}.safetensors"
+    saved, total, count = time.monotonic(), 0.0, 0
+    try:
+        while trainer.step < config.steps:
+            total, count = total + update(), count + 1
+            if trainer.step % config.run.log_every == 0 or trainer.step == config.steps:
+                events.stepped(trainer.step, config.steps, total / count)
+                log_row(out, {"step": trainer.step, "loss": total / count})
+                total, count = 0.0, 0
+            if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
+                figures = validate()
+                events.validated(trainer.step, figures)
+                log_row(out, {"step": trainer.step, **figures})
+                trainer.export(weights)
+            if time.monotonic() - saved > config.run.save_every:
+                trainer.save(out / CHECKPOINT)
+                saved = time.monotonic()
+    finally:
+        trainer.save(out / CHECKPOINT)
+    return weights
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], config: RunSettings, kind: str) -> None:

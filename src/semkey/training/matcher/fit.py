@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from semkey.training.resumable import (
     CHECKPOINT,
     TrainingEvents,
     learning_rate_factor,
-    log_row,
     read_checkpoint,
+    run_steps,
     write_checkpoint,
 )
 
@@ -61,25 +60,14 @@ def fit_matcher(
     trainer = _Trainer(config, int(pairs["descriptors0"].shape[2]))
     if state is not None:
         trainer.restore(state)
-    saved, total, count = time.monotonic(), 0.0, 0
-    try:
-        while trainer.step < config.steps:
-            total, count = total + trainer.update(draw_batch(pairs, trainer.step, config)), count + 1
-            if trainer.step % config.run.log_every == 0 or trainer.step == config.steps:
-                events.stepped(trainer.step, config.steps, total / count)
-                log_row(out, {"step": trainer.step, "loss": total / count})
-                total, count = 0.0, 0
-            if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
-                figures = trainer.validate(held_out)
-                events.validated(trainer.step, figures)
-                log_row(out, {"step": trainer.step, **figures})
-                trainer.export(out / f"{config.name}.safetensors")
-            if time.monotonic() - saved > config.run.save_every:
-                trainer.save(out / CHECKPOINT)
-                saved = time.monotonic()
-    finally:
-        trainer.save(out / CHECKPOINT)
-    return out / f"{config.name}.safetensors"
+    return run_steps(
+        trainer,
+        config,
+        out,
+        events,
+        update=lambda: trainer.update(draw_batch(pairs, trainer.step, config)),
+        validate=lambda: trainer.validate(held_out),
+    )
 
 
 class _Trainer:
