@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import doctest
 import inspect
@@ -329,3 +330,28 @@ def test_users_types_are_complete(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     program.write_text(program.read_text() + "semkey.lod\nwrong: int = semkey.load()\n")
     assert subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode != 0
+
+
+def test_no_type_is_left_to_be_guessed() -> None:
+    """Strict checkers (pyright) count an array without the type of its elements, and an attribute without a type whose
+    value is computed, as unknown, and with them everything that they are part of."""
+    bare = re.compile(r"\bNDArray\b(?=[\]\), |:])")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in (ROOT / "src").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if bare.search(line) and "import" not in line
+    ]
+    assert not found
+    for name in NAMED:
+        value = getattr(semkey, name)
+        if inspect.isclass(value) and "__init__" in vars(value) and not dataclasses.is_dataclass(value):
+            function = ast.parse(textwrap.dedent(inspect.getsource(value.__init__))).body[0]
+            computed = [
+                ast.unparse(line)
+                for line in ast.walk(function)
+                if isinstance(line, ast.Assign) and not isinstance(line.value, ast.Name | ast.Constant)
+                for target in line.targets
+                if re.match(r"self\.[a-z]\w*$", ast.unparse(target))
+            ]
+            assert not computed, f"{name}: {computed}"

@@ -166,9 +166,9 @@ class FrameSequence(ABC):
         self.has_depth = has_depth
         self.baseline = baseline
         self.timestamps = timestamps
-        self.ground_truth = tuple(ground_truth)
-        self.faults = tuple(faults)
-        self.notes = tuple(notes)
+        self.ground_truth: tuple[NDArray[np.float64] | None, ...] = tuple(ground_truth)
+        self.faults: tuple[SequenceFault, ...] = tuple(faults)
+        self.notes: tuple[str, ...] = tuple(notes)
 
     @property
     def has_ground_truth(self) -> bool:

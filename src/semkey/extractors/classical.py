@@ -46,8 +46,8 @@ class ClassicalExtractor(Detector):
         if max_keypoints < 1:
             raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
         self.max_keypoints = max_keypoints
-        self.device = torch.device(device)
-        self.settings = {"kind": "opencv", "max_pixels": MAX_PIXELS, **self._options()}
+        self.device: torch.device = torch.device(device)
+        self.settings: dict[str, Any] = {"kind": "opencv", "max_pixels": MAX_PIXELS, **self._options()}
         self._detector = self._create(max_keypoints)
 
     @abstractmethod
@@ -59,7 +59,7 @@ class ClassicalExtractor(Detector):
         """What the OpenCV object was configured with, where that is not OpenCV's default."""
 
     @abstractmethod
-    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+    def _normalize(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
         """(N, descriptor_width) float32 of unit norm from what OpenCV returns."""
 
     def extract(self, image: ImageLike, mask: MaskLike | None = None) -> Features:
@@ -155,7 +155,7 @@ class ClassicalExtractor(Detector):
         places = resize_keypoints(points.cpu().numpy().astype(np.float64), size, (gray.shape[1], gray.shape[0]))
         return features, torch.from_numpy(self._describe_places(gray, places)).to(self.device)
 
-    def _describe_places(self, gray: NDArray[np.uint8], places: NDArray) -> NDArray[np.float32]:
+    def _describe_places(self, gray: NDArray[np.uint8], places: NDArray[Any]) -> NDArray[np.float32]:
         """Descriptors (M, D) of places (M, 2) in grey pixels; zero where one lies too close to the edge."""
         descriptors = np.zeros((len(places), self.descriptor_width), dtype=np.float32)
         if len(places) and min(gray.shape) >= MIN_SIDE:
@@ -170,7 +170,11 @@ class ClassicalExtractor(Detector):
         """What OpenCV has to be given to describe this place, with ``index`` as its class."""
 
     def _features(
-        self, keypoints: NDArray, responses: NDArray, descriptors: NDArray | None, image_size: tuple[int, int]
+        self,
+        keypoints: NDArray[Any],
+        responses: NDArray[Any],
+        descriptors: NDArray[Any] | None,
+        image_size: tuple[int, int],
     ) -> Features:
         if len(keypoints) == 0 or descriptors is None:
             unit_descriptors = np.zeros((0, self.descriptor_width), dtype=np.float32)
@@ -210,7 +214,7 @@ class OrbExtractor(ClassicalExtractor):
     def _point(self, x: float, y: float, index: int) -> cv2.KeyPoint:
         return cv2.KeyPoint(x, y, size=31, angle=0, octave=0, class_id=index)
 
-    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+    def _normalize(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
         bits = np.unpackbits(descriptors, axis=1)
         return bits.astype(np.float32) * np.float32(1 / 8) - np.float32(1 / 16)
 
@@ -238,7 +242,7 @@ class RootSiftExtractor(ClassicalExtractor):
         # The first layer above the base of the first octave, with the size that SIFT gives to keypoints found there.
         return cv2.KeyPoint(x, y, size=4.0, angle=0, octave=1 << 8, class_id=index)
 
-    def _normalize(self, descriptors: NDArray) -> NDArray[np.float32]:
+    def _normalize(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
         sums = descriptors.sum(axis=1, keepdims=True)
         # A descriptor of zeros (no gradient in its patch) becomes the uniform one rather than NaN.
         shares = np.where(sums > 0, descriptors / np.maximum(sums, 1e-12), 1 / self.descriptor_width)

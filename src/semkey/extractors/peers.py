@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class AlikedExtractor(PeerExtractor):
     keypoints are the same at 1024 per image, and kornia's give more correct matches.
     """
 
-    derived = ("dkd.hw_grid",)
+    derived: ClassVar[tuple[str, ...]] = ("dkd.hw_grid",)
 
     def _weights_file(self) -> str:
         return f"{self.name}.pth"
@@ -82,7 +82,7 @@ class XFeatExtractor(PeerExtractor):
     that pixel is at ``(i + 0.5) * ratio - 0.5`` of the image, which is what is returned here (the same at 640x480).
     """
 
-    derived = ("fine_matcher",)
+    derived: ClassVar[tuple[str, ...]] = ("fine_matcher",)
 
     def _weights_file(self) -> str:
         return "xfeat.pt"

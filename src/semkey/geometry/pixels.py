@@ -6,7 +6,7 @@ Resizing an image by a factor s therefore moves a point x to ``(x + 0.5) * s - 0
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ Size = tuple[int, int]
 @overload
 def resize_keypoints(keypoints: torch.Tensor, from_size: Size, to_size: Size) -> torch.Tensor: ...
 @overload
-def resize_keypoints(keypoints: NDArray, from_size: Size, to_size: Size) -> NDArray: ...
-def resize_keypoints(keypoints: NDArray | torch.Tensor, from_size: Size, to_size: Size) -> NDArray | torch.Tensor:
+def resize_keypoints(keypoints: NDArray[Any], from_size: Size, to_size: Size) -> NDArray[Any]: ...
+def resize_keypoints(
+    keypoints: NDArray[Any] | torch.Tensor, from_size: Size, to_size: Size
+) -> NDArray[Any] | torch.Tensor:
     """Keypoints of an image of ``from_size`` after the image was resized to ``to_size``.
 
     Args:

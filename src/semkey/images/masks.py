@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,7 +98,7 @@ def _covered(length: int, reduced: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return np.floor(edges[:-1] + 1e-6).astype(np.int64), np.ceil(edges[1:] - 1e-6).astype(np.int64)
 
 
-def in_mask(points: NDArray, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def in_mask(points: NDArray[Any], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which points lie on pixels that may be used.
 
     Args:
@@ -110,7 +111,7 @@ def in_mask(points: NDArray, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return usable[y, x]
 
 
-def segments_in_mask(segments: NDArray, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def segments_in_mask(segments: NDArray[Any], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which line segments lie wholly on pixels that may be used, with the pixels that they separate.
 
     An edge between a masked object and what is behind it moves with the object: a segment is refused that comes within
@@ -146,7 +147,7 @@ class MaskSource:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if not self.path.exists():
             raise InputError(f"{self.path}: no such mask or folder of masks")
         self._one = None if self.path.is_dir() else read_mask(self.path)

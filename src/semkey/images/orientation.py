@@ -7,6 +7,8 @@ other diagonal; 8 to be turned by 90 degrees counter-clockwise.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +39,7 @@ _WORDS = {
 ORIENTATION_BY_DEGREES = {0: 1, 90: 6, 180: 3, 270: 8}
 
 
-def turn_upright(pixels: NDArray, orientation: int) -> NDArray:
+def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """The picture as it is shown.
 
     Args:

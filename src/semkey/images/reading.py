@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ def read_image(
     return np.asarray(turn_upright(rgb, code), dtype=np.uint8)
 
 
-def read_stored(path: str | os.PathLike[str]) -> NDArray:
+def read_stored(path: str | os.PathLike[str]) -> NDArray[Any]:
     """The values of an image file as they are stored, turned upright: (H, W) or (H, W, C), BGR, of any depth.
 
     Raises:
@@ -141,7 +142,7 @@ def _orientation(data: bytes) -> int:
     return UPRIGHT if data[:4] in (b"II*\x00", b"MM\x00*") else parse_exif(data).orientation
 
 
-def _decode(path: Path, data: bytes) -> NDArray:
+def _decode(path: Path, data: bytes) -> NDArray[Any]:
     """The pixels of an image file exactly as stored (BGR order, any depth)."""
     damage = _find_damage(data)
     if damage is not None:

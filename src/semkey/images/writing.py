@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ def check_image_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write {target}: an image name ends in one of {', '.join(IMAGE_SUFFIXES)}")
 
 
-def write_image(path: str | os.PathLike[str], rgb: NDArray) -> None:
+def write_image(path: str | os.PathLike[str], rgb: NDArray[Any]) -> None:
     """Write an image atomically in the format that the file name's ending tells.
 
     Args:

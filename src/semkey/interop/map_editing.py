@@ -193,8 +193,11 @@ def crop_map(session: Session, inside: Callable[[NDArray[np.float64]], NDArray[n
 
 
 def _rows(
-    arrays: dict[str, NDArray], keyframes: NDArray[np.bool_], keypoints: NDArray[np.bool_], landmarks: NDArray[np.bool_]
-) -> dict[str, NDArray]:
+    arrays: dict[str, NDArray[Any]],
+    keyframes: NDArray[np.bool_],
+    keypoints: NDArray[np.bool_],
+    landmarks: NDArray[np.bool_],
+) -> dict[str, NDArray[Any]]:
     """The kept rows of every array; of removed keyframes none, since no frame hangs on them any more."""
     kept = {"keyframes": keyframes, "keypoints": keypoints, "landmarks": landmarks, "removed": slice(0, 0)}
     return {name: array[kept.get(name.split("/")[0], slice(None))] for name, array in arrays.items()}
@@ -216,7 +219,7 @@ def _parents(slam_map: SlamMap, kept: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _session(
     like: Session,
-    arrays: dict[str, NDArray],
+    arrays: dict[str, NDArray[Any]],
     counters: dict[str, int],
     colors: NDArray[np.uint8] | None,
     name: str,

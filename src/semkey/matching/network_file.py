@@ -28,7 +28,9 @@ def write_network(path: Path, network: nn.Module, info: Settings, kind: str) -> 
     atomic_write_bytes(path, save(tensors, metadata={"format": kind, "info": json.dumps(info.to_mapping())}))
 
 
-def read_network(path: Path, info: type[Info], kind: str, *, what: str, command: str) -> tuple[dict, Info]:
+def read_network(
+    path: Path, info: type[Info], kind: str, *, what: str, command: str
+) -> tuple[dict[str, torch.Tensor], Info]:
     """Weights of a file by name, and what it says of them.
 
     Args:
@@ -62,7 +64,7 @@ def read_network(path: Path, info: type[Info], kind: str, *, what: str, command:
     return tensors, said
 
 
-def fill_network(path: Path, network: nn.Module, tensors: dict, what: str) -> None:
+def fill_network(path: Path, network: nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
     """Put weights of a file into a network.
 
     Raises:

@@ -77,7 +77,7 @@ def estimate_homography(
     """
     source, target, finite = _paired(points0, 2, points1, 2)
 
-    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+    def solve(kept0: NDArray[Any], kept1: NDArray[Any]) -> tuple[NDArray[Any], dict]:
         return poselib.estimate_homography(kept0, kept1, _options(max_error_px, seed), {})
 
     estimate = _run(solve, source, target, finite, minimum=4)
@@ -114,7 +114,7 @@ def estimate_fundamental(
     """
     source, target, finite = _paired(points0, 2, points1, 2)
 
-    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+    def solve(kept0: NDArray[Any], kept1: NDArray[Any]) -> tuple[NDArray[Any], dict]:
         return poselib.estimate_fundamental(kept0, kept1, _options(max_error_px, seed), {})
 
     estimate = _run(solve, source, target, finite, minimum=7)
@@ -158,7 +158,7 @@ def estimate_relative_pose(
     source, target, finite = _paired(points0, 2, points1, 2)
     intrinsics0, intrinsics1 = _intrinsics(camera0), _intrinsics(camera1)
 
-    def solve(kept0: NDArray, kept1: NDArray) -> tuple[NDArray, dict]:
+    def solve(kept0: NDArray[Any], kept1: NDArray[Any]) -> tuple[NDArray[Any], dict]:
         options = _options(max_error_px, seed)
         pose, info = poselib.estimate_relative_pose(kept0, kept1, intrinsics0, intrinsics1, options, {})
         return _matrix(pose), info
@@ -207,7 +207,7 @@ def estimate_absolute_pose(
     points, pixels, finite = _paired(points3d_world, 3, keypoints, 2)
     intrinsics = _intrinsics(camera)
 
-    def solve(kept_points: NDArray, kept_pixels: NDArray) -> tuple[NDArray, dict]:
+    def solve(kept_points: NDArray[Any], kept_pixels: NDArray[Any]) -> tuple[NDArray[Any], dict]:
         options = {**_options(max_error_px, seed), "min_iterations": MIN_ITERATIONS_PNP}
         pose, info = poselib.estimate_absolute_pose(kept_pixels, kept_points, intrinsics, options, {})
         return _matrix(pose), info
@@ -277,7 +277,7 @@ def estimate_absolute_pose_with_lines(
 
 
 def _run(
-    solve: Callable[[NDArray, NDArray], tuple[NDArray, dict[str, Any]]],
+    solve: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], dict[str, Any]]],
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     finite: NDArray[np.bool_],

@@ -25,4 +25,5 @@ if TYPE_CHECKING:
     from semkey.slam.runner import run_slam as run_slam
     from semkey.slam.system import Slam as Slam
 
-__getattr__, __dir__, __all__ = lazy_exports(__name__)
+if not TYPE_CHECKING:  # a type checker takes __getattr__ for a promise that every name exists
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

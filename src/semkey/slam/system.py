@@ -84,7 +84,7 @@ class Slam:
         if not isinstance(camera, PinholeCamera):
             raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
         extractor = as_detector(detector)
-        self.result = result or SlamResult(
+        self.result: SlamResult = result or SlamResult(
             sequence_name="camera",
             sequence_format="frames",
             features=feature_name(extractor),

@@ -21,8 +21,8 @@ class StageTimer:
     """
 
     def __init__(self, seconds: dict[str, float] | None = None, samples: dict[str, list[float]] | None = None) -> None:
-        self.seconds = {} if seconds is None else seconds
-        self.samples = {} if samples is None else samples
+        self.seconds: dict[str, float] = {} if seconds is None else seconds
+        self.samples: dict[str, list[float]] = {} if samples is None else samples
         self._open: list[list[float]] = []
         self._frame: dict[str, float] = {}
         self._frame_start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,7 +95,9 @@ def _lowest_layer(heights: NDArray[np.float64], total: int) -> float:
     return float(low + (layer + 0.5) * _LAYER)
 
 
-def _grid_pose(T_world_cam: NDArray[np.float64], on_floor: NDArray[np.float64], up: NDArray[np.float64]) -> NDArray:
+def _grid_pose(
+    T_world_cam: NDArray[np.float64], on_floor: NDArray[np.float64], up: NDArray[np.float64]
+) -> NDArray[Any]:
     """T_world_grid (4, 4)."""
     centre, ahead = T_world_cam[:3, 3], T_world_cam[:3, 2]
     forward = ahead - (ahead @ up) * up

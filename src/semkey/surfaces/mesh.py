@@ -78,7 +78,7 @@ def fuse(views: DepthViews, config: SurfaceConfig, progress: Progress | None = N
     if not len(keys):
         raise InputError(f"no depth between {config.min_depth:g} and {config.max_depth:g} m in any of the views")
     parts = split(keys, max(int(config.memory * _MEGABYTE / BLOCK_BYTES), 1))
-    pieces: list[tuple[NDArray, NDArray, NDArray]] = []
+    pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     places = unpack(keys)
     for part, (low, high) in enumerate(parts):
         # Cubes at the upper faces of a part reach into the next one.
@@ -131,7 +131,7 @@ def check_mesh_path(path: str | Path) -> str:
 
 def _pieces(
     volume: Volume, low: NDArray[np.int64], high: NDArray[np.int64]
-) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
     """Vertices in voxels from the origin, faces and colours of each group of blocks in a box."""
     marching_cubes = _marching_cubes()
     places = unpack(volume.keys)
@@ -195,7 +195,7 @@ def _interpolated(
     return (first[:, None] * color[tuple(lower.T)] + second[:, None] * color[tuple(upper.T)]) / total[:, None]
 
 
-def _joined(pieces: list[tuple[NDArray, NDArray, NDArray]], voxel_size: float) -> SurfaceMesh:
+def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], voxel_size: float) -> SurfaceMesh:
     """One mesh of all pieces: what lies on the faces between two groups is the same vertex of both."""
     counts = np.cumsum([0, *(len(vertices) for vertices, _, _ in pieces)])
     vertices = np.concatenate([vertices for vertices, _, _ in pieces]).astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -31,7 +32,7 @@ class MicroBatches(Sampler[list[int]]):
             step += 1
 
 
-def pair_loader(pairs: Dataset, order: MicroBatches, workers: int, device: torch.device) -> Iterator[Batch]:
+def pair_loader(pairs: Dataset[Any], order: MicroBatches, workers: int, device: torch.device) -> Iterator[Batch]:
     """Collated micro-batches without end, made by ``workers`` processes, or in between where that is 0."""
     return iter(
         DataLoader(

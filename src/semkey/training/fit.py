@@ -103,8 +103,8 @@ def fit(
     *,
     stage: StageChoice = "all",
     resume: bool = False,
-    train_pairs: Dataset | None = None,
-    val_pairs: Dataset | None = None,
+    train_pairs: Dataset[Any] | None = None,
+    val_pairs: Dataset[Any] | None = None,
     events: TrainingEvents | None = None,
 ) -> FitResult:
     """Train a detector.
@@ -163,19 +163,19 @@ class _Training:
             self.checkpoints.clean()
             atomic_write_text(run / CONFIG_FILE, json.dumps(config.to_mapping(), indent=2) + "\n")
 
-    def open_pairs(self, train_pairs: Dataset | None, val_pairs: Dataset | None) -> None:
+    def open_pairs(self, train_pairs: Dataset[Any] | None, val_pairs: Dataset[Any] | None) -> None:
         """Make the data ready, in the first process before the others."""
         if self.feed is not None:
             self._tell(self.events.noted, self.feed.note)
         data, seed = self.config.data, self.config.seed
 
-        def open_both() -> tuple[Dataset, Dataset]:
+        def open_both() -> tuple[Dataset[Any], Dataset[Any]]:
             progress = self.events.preparing if self.is_first else None
 
             guide = self.config.guide
             colors = self.feed is not None or (guide is not None and guide_reads_colors(guide))
 
-            def opened(given: Dataset | None, split: Split) -> Dataset:
+            def opened(given: Dataset[Any] | None, split: Split) -> Dataset[Any]:
                 if given is not None:
                     return given
                 return open_data(data, split=split, seed=seed, progress=progress, colors=colors)

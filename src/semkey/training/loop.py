@@ -184,7 +184,7 @@ class StageLoop:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def run(self, pairs: Dataset) -> bool:
+    def run(self, pairs: Dataset[Any]) -> bool:
         """Train to the end of the stage; False where the user stopped it (after a checkpoint)."""
         is_watched = isinstance(self.plan.config, FinetuneStage)
         if self.step == 0 and (is_watched or self.kept is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -21,7 +22,10 @@ from semkey.training.stage_config import (
 
 TRUNK = ("stem", "context", "pyramid")
 DETECTION = ("detail", "detector", "offset")
-JUDGES = {"reliability": ("reliability_bce", "reliability_ap"), "covariance": ("covariance_nll",)}
+JUDGES: dict[str, Sequence[str]] = {
+    "reliability": ("reliability_bce", "reliability_ap"),
+    "covariance": ("covariance_nll",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

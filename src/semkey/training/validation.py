@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,8 +86,8 @@ def validate(
     """
     device = model.device
     rows: list[dict[str, float]] = []
-    labels: list[NDArray] = []
-    predictions: list[NDArray] = []
+    labels: list[NDArray[Any]] = []
+    predictions: list[NDArray[Any]] = []
     samples: list[SampleMatches] = []
     for cpu_pair in pairs:
         if not bool(cpu_pair["is_scene"]):

@@ -5,7 +5,7 @@ Everything is drawn over a dark edge of its own, so that it is seen on bright an
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -161,7 +161,9 @@ def draw_matches(
     return Picture(with_caption(canvas, caption))
 
 
-def _two_images(image0: NDArray, image1: NDArray, layout: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _two_images(
+    image0: NDArray[Any], image1: NDArray[Any], layout: str
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Both images, dimmed, on one canvas, and where the second one's first pixel is, x y."""
     (height0, width0), (height1, width1) = image0.shape[:2], image1.shape[:2]
     beside = (width0 + IMAGE_GAP + width1, max(height0, height1))
@@ -230,7 +232,7 @@ def _inlier_mask(matches: Matches, inliers: ArrayLike | torch.Tensor | None) -> 
     return mask
 
 
-def _reduced(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> tuple[NDArray, NDArray[np.float32]]:
+def _reduced(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
     height, width = image.shape[:2]
     scale = MATCH_IMAGE_SIDE / max(height, width)
     if scale >= 1:
@@ -241,8 +243,8 @@ def _reduced(image: NDArray[np.uint8], keypoints: NDArray[np.float32]) -> tuple[
 
 def _draw_lines(
     canvas: NDArray[np.uint8],
-    starts: NDArray,
-    ends: NDArray,
+    starts: NDArray[Any],
+    ends: NDArray[Any],
     colors: list[tuple[int, int, int]],
     chosen: NDArray[np.bool_],
     opacity: float,
@@ -262,7 +264,11 @@ def _draw_lines(
 
 
 def _ellipse(
-    canvas: NDArray[np.uint8], point: NDArray, covariance: NDArray, color: tuple[int, int, int], thickness: int
+    canvas: NDArray[np.uint8],
+    point: NDArray[Any],
+    covariance: NDArray[Any],
+    color: tuple[int, int, int],
+    thickness: int,
 ) -> None:
     """The ellipse of :data:`COVARIANCE_SIGMAS` standard deviations, at least a pixel wide."""
     variances, axes = np.linalg.eigh(covariance.astype(np.float64))
@@ -275,7 +281,7 @@ def _ellipse(
 
 
 def _circle(
-    canvas: NDArray[np.uint8], point: NDArray, radius: float, color: tuple[int, int, int], thickness: int
+    canvas: NDArray[np.uint8], point: NDArray[Any], radius: float, color: tuple[int, int, int], thickness: int
 ) -> None:
     scale = 2**SUBPIXEL_BITS
     center = (round(float(point[0]) * scale), round(float(point[1]) * scale))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,7 +78,7 @@ def draw_evidence(
     axes.set_ylabel("evidence (decades)")
 
 
-def draw_inliers(axes: Axes, seconds: NDArray, inliers: NDArray, lost: NDArray[np.bool_]) -> None:
+def draw_inliers(axes: Axes, seconds: NDArray[Any], inliers: NDArray[Any], lost: NDArray[np.bool_]) -> None:
     """Number of inliers over time, lost frames marked."""
     axes.plot(seconds, inliers, color=ESTIMATE, linewidth=1.0)
     axes.plot(seconds[lost], inliers[lost], linestyle="none", marker="x", color=LOST, markersize=5)
@@ -96,7 +96,7 @@ def _broken_error(
 
 
 def draw_errors(
-    axes: Axes, error: TrajectoryError, live: TrajectoryError | None, lost_stamps: NDArray, start: float
+    axes: Axes, error: TrajectoryError, live: TrajectoryError | None, lost_stamps: NDArray[Any], start: float
 ) -> None:
     """Position errors over time, with those of poses as first estimated where these are known."""
     highest = max(one.statistics.max for one in (error, live) if one is not None)

@@ -69,7 +69,7 @@ def euler_angles_deg(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.degrees(np.unwrap(np.stack([roll, pitch, yaw], axis=1), axis=0))
 
 
-def _turns(true_values: NDArray, truth: Trajectory, values: NDArray, estimate: Trajectory) -> float:
+def _turns(true_values: NDArray[Any], truth: Trajectory, values: NDArray[Any], estimate: Trajectory) -> float:
     """Whole turns by which an unwrapped angle differs from that of the truth, for it starts elsewhere."""
     nearest = int(np.abs(truth.timestamps - estimate.timestamps[0]).argmin())
     return 360.0 * round(float(true_values[nearest] - values[0]) / 360.0)
@@ -77,8 +77,8 @@ def _turns(true_values: NDArray, truth: Trajectory, values: NDArray, estimate: T
 
 def _line(
     axes: Axes,
-    stamps: NDArray,
-    values: NDArray,
+    stamps: NDArray[Any],
+    values: NDArray[Any],
     start: float,
     color: str,
     width: float,

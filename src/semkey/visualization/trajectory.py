@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -170,14 +170,14 @@ def _color_by_error(
         axes.figure.colorbar(shades, ax=axes, label=f"position error ({unit})", shrink=0.85, pad=0.02)
 
 
-def _draw_live(axes: Axes, live: Trajectory | None, lost_stamps: NDArray, across: int, upward: int) -> None:
+def _draw_live(axes: Axes, live: Trajectory | None, lost_stamps: NDArray[Any], across: int, upward: int) -> None:
     """The poses as they were first estimated, where they are known."""
     if live is not None and len(live):
         line = _break_where_lost(live, lost_stamps)
         axes.plot(line[:, across], line[:, upward], color=LIVE, linewidth=1.0, label="as first estimated")
 
 
-def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray, NDArray]], across: int, upward: int) -> None:
+def _draw_loops(axes: Axes, loops: Sequence[tuple[NDArray[Any], NDArray[Any]]], across: int, upward: int) -> None:
     """Lines between places that were recognised as the same."""
     for number, (place0, place1) in enumerate(loops):
         ends = np.stack([place0, place1])[:, [across, upward]]

@@ -68,7 +68,7 @@ class BagSequence(FrameSequence):
         given = parse_topics(topics) if isinstance(topics, str) else dict(topics or {})
         self._path = path
         with BagReader(path) as reader:
-            self.topics = find_topics(reader, given)
+            self.topics: TopicRoles = find_topics(reader, given)
             head = reader.first(self.topics.rgb)
             first = decode_image(head, f"{path} {self.topics.rgb}")
             self._image_size = (first.shape[1], first.shape[0])

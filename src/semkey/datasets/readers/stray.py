@@ -70,7 +70,7 @@ class StraySequence(FrameSequence):
             ground_truth=[pose for _, pose in rows[:count]],
             faults=faults,
         )
-        self.imu = _stray_imu(path / "imu.csv")
+        self.imu: ImuSamples | None = _stray_imu(path / "imu.csv")
 
     def _delivered_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return self._optics.delivered_mask(mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ def negative_images(photos: Sequence[NDArray[np.uint8]], *, seed: int = 0) -> di
     return sets
 
 
-def _image(grey: NDArray, noise: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+def _image(grey: NDArray[Any], noise: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
     values = np.repeat(np.asarray(grey, dtype=np.float64)[:, :, None], 3, axis=2)
     if noise is not None:
         values = values + noise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class ImageSource:
 class Truth(Protocol):
     """Where points of one image lie in the other."""
 
-    def project(self, points: NDArray, size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def project(self, points: NDArray[Any], size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Map points of image 0 to image 1.
 
         Args:
@@ -51,7 +51,7 @@ class Truth(Protocol):
         ...
 
 
-def inside_image(points: NDArray, size: tuple[int, int]) -> NDArray[np.bool_]:
+def inside_image(points: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Which points (N, 2) lie on the pixels of an image of ``size`` (width, height); NaN does not."""
     x, y = points[:, 0], points[:, 1]
     return (x >= 0.0) & (x <= size[0] - 1.0) & (y >= 0.0) & (y <= size[1] - 1.0)
@@ -63,7 +63,7 @@ class HomographyTruth:
 
     H10: NDArray[np.float64]
 
-    def project(self, points: NDArray, size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def project(self, points: NDArray[Any], size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """See :class:`Truth`.
 
         A point beyond the horizon, which ``H10`` maps as well though camera 1 has it behind itself, is unknown: there
@@ -110,7 +110,7 @@ class PoseTruth:
         """Whether points can be mapped."""
         return self.read_depth0 is not None and self.read_depth1 is not None
 
-    def project(self, points: NDArray, size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def project(self, points: NDArray[Any], size1: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """See :class:`Truth`; without depth nothing is known.
 
         Depth at a sub-pixel point is interpolated bilinearly where its four neighbours agree within
@@ -144,19 +144,21 @@ class PoseTruth:
             lens1=self.lens0,
         )
 
-    def straightened(self, points0: NDArray, points1: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def straightened(
+        self, points0: NDArray[Any], points1: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pixels (N, 2) of both images as ``camera0`` and ``camera1`` would see them without their lenses."""
         return _straightened(points0, self.lens0, self.camera0), _straightened(points1, self.lens1, self.camera1)
 
 
-def _straightened(points: NDArray, lens: Lens | None, camera: PinholeCamera) -> NDArray[np.float64]:
+def _straightened(points: NDArray[Any], lens: Lens | None, camera: PinholeCamera) -> NDArray[np.float64]:
     if lens is None:
         return np.asarray(points, dtype=np.float64)
     rays = lens.unproject(points)
     return camera.project(rays / rays[:, 2:])
 
 
-def surface_depth(depth: NDArray[np.float32], points: NDArray, tolerance: float) -> NDArray[np.float64]:
+def surface_depth(depth: NDArray[np.float32], points: NDArray[Any], tolerance: float) -> NDArray[np.float64]:
     """Depth (N,) float64 of a surface at pixels (N, 2), bilinear; NaN outside, at holes (0) and across depth edges.
 
     An edge is where the four neighbours differ by more than ``tolerance`` of the nearest. Neighbours without weight do

@@ -192,7 +192,7 @@ def _summarise(
     found = counts > 0
     errors = np.where(found, np.linalg.norm(differences, axis=1), np.inf)
 
-    def metrics(chosen: NDArray) -> dict[str, float]:
+    def metrics(chosen: NDArray[Any]) -> dict[str, float]:
         """Of the corners ``chosen`` (indices)."""
         kept = chosen[found[chosen]]
         statistics = LocalisationStatistics.of(differences[kept])
@@ -208,7 +208,7 @@ def _summarise(
             "keypoints_per_corner": float(counts[kept].mean()) if len(kept) else float("nan"),
         }
 
-    def resampled(chosen: NDArray) -> list[float]:
+    def resampled(chosen: NDArray[Any]) -> list[float]:
         kept = chosen[found[chosen]]
         statistics = LocalisationStatistics.of(differences[kept])
         return [

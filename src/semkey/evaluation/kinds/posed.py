@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,11 +180,13 @@ class PosedProtocol(Settings):
             **self._with_depth(pair, truth, features0, features1, indices),
         }
 
-    def _estimate(self, truth: PoseTruth, points0: NDArray, points1: NDArray, max_error_px: float) -> RobustEstimate:
+    def _estimate(
+        self, truth: PoseTruth, points0: NDArray[Any], points1: NDArray[Any], max_error_px: float
+    ) -> RobustEstimate:
         solve = POSE_ESTIMATORS[self.estimator]
         return solve(points0, points1, truth.camera0, truth.camera1, max_error_px=max_error_px, seed=self.seed)
 
-    def _epipolar(self, truth: PoseTruth, points0: NDArray, points1: NDArray) -> Row:
+    def _epipolar(self, truth: PoseTruth, points0: NDArray[Any], points1: NDArray[Any]) -> Row:
         distances = epipolar_distances(points0, points1, truth.camera0.matrix, truth.camera1.matrix, truth.T_cam1_cam0)
         near = distances[distances <= self.epipolar_px[-1]]
         return {
@@ -193,7 +195,7 @@ class PosedProtocol(Settings):
         }
 
     def _with_depth(
-        self, pair: ImagePair, truth: PoseTruth, features0: Features, features1: Features, indices: NDArray
+        self, pair: ImagePair, truth: PoseTruth, features0: Features, features1: Features, indices: NDArray[Any]
     ) -> Row:
         if not truth.has_depth:
             unknown = [float("nan")] * len(self.correct_px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class NoiseCounts:
     across: NDArray[np.int64]
 
     @classmethod
-    def of(cls, image1: NDArray[np.uint8], found: NDArray, true: NDArray) -> Self:
+    def of(cls, image1: NDArray[np.uint8], found: NDArray[Any], true: NDArray[Any]) -> Self:
         """Counts of one pair.
 
         Args:

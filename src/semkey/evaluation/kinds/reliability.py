@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -208,7 +208,7 @@ class ReliabilityProtocol(Settings):
         }
 
     def _keypoint_samples(
-        self, features0: Features, view0: MappedKeypoints, indices: NDArray, distances: NDArray
+        self, features0: Features, view0: MappedKeypoints, indices: NDArray[Any], distances: NDArray[Any]
     ) -> Samples:
         """The co-visible keypoints of image 0."""
         has_right_match = np.zeros(len(view0), dtype=bool)
@@ -220,7 +220,9 @@ class ReliabilityProtocol(Settings):
             probabilities=reliability,
         )
 
-    def _match_samples(self, features0: Features, features1: Features, matches: Matches, distances: NDArray) -> Samples:
+    def _match_samples(
+        self, features0: Features, features1: Features, matches: Matches, distances: NDArray[Any]
+    ) -> Samples:
         """The matches whose truth is known."""
         judged = ~np.isnan(distances)
         index0, index1 = matched_indices(matches)[judged].T

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ def pooled_intervals(parts: Sequence[Samples], suffix: str, *, seed: int) -> dic
     return finite_intervals(list(ranked), ends)
 
 
-def _encode(values: NDArray) -> str:
+def _encode(values: NDArray[Any]) -> str:
     little_endian = values.astype(values.dtype.newbyteorder("<"))
     return base64.b64encode(little_endian.tobytes()).decode("ascii")
 

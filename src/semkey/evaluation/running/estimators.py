@@ -18,14 +18,14 @@ CONFIDENCE = 0.9999
 
 
 def homography_poselib(
-    points0: NDArray, points1: NDArray, weights: NDArray, *, max_error_px: float, seed: int
+    points0: NDArray[Any], points1: NDArray[Any], weights: NDArray[Any], *, max_error_px: float, seed: int
 ) -> RobustEstimate:
     """LO-RANSAC of PoseLib, see :func:`semkey.matching.robust.estimate_homography`; weights are not used."""
     return estimate_homography(points0, points1, max_error_px=max_error_px, seed=seed)
 
 
 def homography_opencv(
-    points0: NDArray, points1: NDArray, weights: NDArray, *, max_error_px: float, seed: int
+    points0: NDArray[Any], points1: NDArray[Any], weights: NDArray[Any], *, max_error_px: float, seed: int
 ) -> RobustEstimate:
     """OpenCV's ``USAC_MAGSAC`` (MAGSAC++, Barath et al. 2020); weights are not used.
 
@@ -40,7 +40,7 @@ def homography_opencv(
 
 
 def homography_dlt(
-    points0: NDArray, points1: NDArray, weights: NDArray, *, max_error_px: float, seed: int
+    points0: NDArray[Any], points1: NDArray[Any], weights: NDArray[Any], *, max_error_px: float, seed: int
 ) -> RobustEstimate:
     """The homography of least weighted algebraic error over all matches: every outlier counts.
 
@@ -76,8 +76,8 @@ def homography_dlt(
 
 
 def pose_poselib(
-    points0: NDArray,
-    points1: NDArray,
+    points0: NDArray[Any],
+    points1: NDArray[Any],
     camera0: PinholeCamera,
     camera1: PinholeCamera,
     *,
@@ -89,8 +89,8 @@ def pose_poselib(
 
 
 def pose_opencv(
-    points0: NDArray,
-    points1: NDArray,
+    points0: NDArray[Any],
+    points1: NDArray[Any],
     camera0: PinholeCamera,
     camera1: PinholeCamera,
     *,
@@ -143,7 +143,7 @@ def _failure(count: int) -> RobustEstimate:
     return RobustEstimate(model=None, inliers=np.zeros(count, dtype=bool))
 
 
-def _contiguous(points: NDArray) -> NDArray[np.float64]:
+def _contiguous(points: NDArray[Any]) -> NDArray[np.float64]:
     return np.ascontiguousarray(points, dtype=np.float64)
 
 
@@ -157,7 +157,7 @@ def _usac(threshold: float, seed: int) -> cv2.UsacParams:
     return params
 
 
-def _normalised(points: NDArray, weights: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _normalised(points: NDArray[Any], weights: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points moved to weighted mean 0 and weighted mean distance sqrt(2), and the (3, 3) transform that does so."""
     mean = np.average(points, axis=0, weights=weights)
     spread = float(np.average(np.linalg.norm(points - mean, axis=1), weights=weights))

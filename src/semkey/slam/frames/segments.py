@@ -78,7 +78,7 @@ class SegmentExtractor:
     """
 
     def __init__(self, extractor: Extractor, config: LineConfig) -> None:
-        self.name = extractor.name
+        self.name: str = extractor.name
         self.settings: dict[str, Any] = dict(getattr(extractor, "settings", {}))
         self._extractor = extractor
         self._config = config

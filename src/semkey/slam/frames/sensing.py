@@ -77,7 +77,7 @@ class CameraSensor(ABC):
 class RgbdSensor(CameraSensor):
     """A camera with a depth image for every frame."""
 
-    name = "rgbd"
+    name: ClassVar[Sensor] = "rgbd"
     needs_depth = True
     has_range = True
     triangulates = False
@@ -107,7 +107,7 @@ class StereoSensor(CameraSensor):
         ConfigError: the baseline is not known or not positive.
     """
 
-    name = "stereo"
+    name: ClassVar[Sensor] = "stereo"
     needs_right = True
 
     def __init__(self, camera: PinholeCamera, config: SlamConfig, baseline: float | None) -> None:
@@ -138,7 +138,7 @@ class StereoSensor(CameraSensor):
 class MonoSensor(CameraSensor):
     """A single camera: its map has no absolute scale."""
 
-    name = "mono"
+    name: ClassVar[Sensor] = "mono"
     is_metric = False
 
     def observe(self, frame: Frame, features: Features) -> ObservedFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class LandmarkMap:
     """
 
     def __init__(self, descriptor_size: int) -> None:
-        self.observations = ObservationTable()
+        self.observations: ObservationTable = ObservationTable()
         self._count = 0
         self._made = 0
         self._free = np.empty(0, dtype=np.int64)
@@ -238,12 +239,12 @@ class LandmarkMap:
         old = self._birth[: self._count] <= keyframe_id - _PROBATION_KEYFRAMES
         return np.flatnonzero(self.alive & old & (self._keyframe_count[: self._count] < 2))
 
-    def to_arrays(self) -> dict[str, NDArray]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays with a row per landmark, by name, for :meth:`from_arrays`."""
         return {name: getattr(self, attribute)[: self._count].copy() for name, attribute in _COLUMNS.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray], *, made: int) -> LandmarkMap:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, made: int) -> LandmarkMap:
         """Landmarks with the rows of :meth:`to_arrays`, as yet without observations; ``made`` as :attr:`made`."""
         landmarks = cls(arrays["descriptor"].shape[1])
         for name, attribute in _COLUMNS.items():

@@ -42,7 +42,7 @@ class DisparityWatch:
         self._map = slam_map
         self._baseline = baseline
         self._prior = config.offset_sigma
-        self.offset = config.disparity_offset
+        self.offset: float = config.disparity_offset
         self._offsets: list[float] = []
         self._weights: list[float] = []
 

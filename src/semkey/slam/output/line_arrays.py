@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ LINE_SPECS = {
 }
 
 
-def line_arrays(slam_map: SlamMap) -> dict[str, NDArray]:
+def line_arrays(slam_map: SlamMap) -> dict[str, NDArray[Any]]:
     """The lines of a map and the segments of its keyframes, as copies; nothing where lines are not used."""
     if slam_map.lines is None:
         return {}
@@ -67,7 +68,7 @@ def line_arrays(slam_map: SlamMap) -> dict[str, NDArray]:
 
 
 def restore_lines(
-    path: Path, arrays: Mapping[str, NDArray], slam_map: SlamMap, config: LineConfig, *, made: int
+    path: Path, arrays: Mapping[str, NDArray[Any]], slam_map: SlamMap, config: LineConfig, *, made: int
 ) -> None:
     """Give a map the lines that :func:`line_arrays` took from it; a map that was made without lines has none.
 
@@ -105,7 +106,7 @@ def restore_lines(
     slam_map.lines = LineMap.from_arrays(slam_map, slam_map.camera, config, stored, made=made)
 
 
-def _check_references(path: Path, arrays: Mapping[str, NDArray], slam_map: SlamMap) -> None:
+def _check_references(path: Path, arrays: Mapping[str, NDArray[Any]], slam_map: SlamMap) -> None:
     counts, serials, sightings = arrays["keyframes/segments"], arrays["lines/serial"], arrays["lines/sighting"]
     known = [*slam_map.keyframes, *slam_map.removed]
     size = dict(zip(slam_map.keyframes, counts.tolist(), strict=True))

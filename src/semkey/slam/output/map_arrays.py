@@ -25,7 +25,7 @@ from semkey.slam.output.map_checks import check_map
 from semkey.slam.output.map_file import ArraySpec
 from semkey.slam.records import FrameRecord
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 Poses = NDArray[np.float64]
 
 # Letters: K keyframes, P keypoints of all keyframes together, D descriptor, G global descriptor, L landmark rows,
@@ -130,7 +130,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
 
 def restore_map(
     path: Path,
-    arrays: Mapping[str, NDArray],
+    arrays: Mapping[str, NDArray[Any]],
     counters: Mapping[str, int],
     camera: PinholeCamera,
     config: MapConfig,
@@ -209,7 +209,9 @@ def frame_arrays(records: Sequence[FrameRecord], ground_truth: Mapping[int, Pose
     }
 
 
-def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tuple[list[FrameRecord], dict[int, Poses]]:
+def restore_frames(
+    arrays: Mapping[str, NDArray[Any]], methods: Sequence[str]
+) -> tuple[list[FrameRecord], dict[int, Poses]]:
     """The records and the ground truth that :func:`frame_arrays` took apart."""
     columns = {name.split("/")[1]: array for name, array in arrays.items() if name.startswith("frames/")}
     records, truth = [], {}
@@ -240,7 +242,7 @@ def restore_frames(arrays: Mapping[str, NDArray], methods: Sequence[str]) -> tup
     return records, truth
 
 
-def _evidence(columns: Mapping[str, NDArray], row: int) -> dict[str, Any]:
+def _evidence(columns: Mapping[str, NDArray[Any]], row: int) -> dict[str, Any]:
     """What spoke for a frame's pose, which maps of earlier versions do not have."""
     if "log10_nfa" not in columns:
         return {}
@@ -250,7 +252,7 @@ def _evidence(columns: Mapping[str, NDArray], row: int) -> dict[str, Any]:
 
 
 def _keyframe(
-    arrays: Mapping[str, NDArray], number: int, rows: slice, size: tuple[int, int], pixel_sigma: float
+    arrays: Mapping[str, NDArray[Any]], number: int, rows: slice, size: tuple[int, int], pixel_sigma: float
 ) -> Keyframe:
     parent = int(arrays["keyframes/parent"][number])
     features = Features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ _POSITIVE = ("keyframes/scale", "removed/scale_ratio", "keypoints/weight")
 _FAR = 1e9  # metres, or pixels: nothing is there, and squares of it are still numbers
 
 
-def check_map(path: Path, arrays: Mapping[str, NDArray]) -> None:
+def check_map(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Refuse arrays that refer to what is not there, or hold numbers that cannot be.
 
     Args:
@@ -46,7 +47,7 @@ def check_map(path: Path, arrays: Mapping[str, NDArray]) -> None:
             raise InputError(f"{path}: the map contradicts itself: {problem}")
 
 
-def _references(arrays: Mapping[str, NDArray]) -> dict[str, bool]:
+def _references(arrays: Mapping[str, NDArray[Any]]) -> dict[str, bool]:
     ids, rows = arrays["keyframes/id"], len(arrays["landmarks/position"])
     known = np.concatenate([ids, arrays["removed/id"]])
     landmarks = arrays["keypoints/landmark"]
@@ -70,7 +71,7 @@ def _references(arrays: Mapping[str, NDArray]) -> dict[str, bool]:
     }
 
 
-def _values(arrays: Mapping[str, NDArray]) -> dict[str, bool]:
+def _values(arrays: Mapping[str, NDArray[Any]]) -> dict[str, bool]:
     alive = arrays["landmarks/alive"]
     problems = {
         f"{name} is not finite, or out of range": bool((~(np.abs(arrays[name]) < _largest(name))).any())

@@ -54,7 +54,7 @@ class MapFile:
     """
 
     header: Mapping[str, Any]
-    arrays: Mapping[str, NDArray]
+    arrays: Mapping[str, NDArray[Any]]
     version: int = 1
 
 
@@ -124,7 +124,9 @@ def read_map_file(path: str | Path, specs: Mapping[str, ArraySpec]) -> MapFile:
     return MapFile(header=header, arrays=arrays, version=version)
 
 
-def check_arrays(path: str | Path, arrays: Mapping[str, NDArray], specs: Mapping[str, ArraySpec]) -> dict[str, int]:
+def check_arrays(
+    path: str | Path, arrays: Mapping[str, NDArray[Any]], specs: Mapping[str, ArraySpec]
+) -> dict[str, int]:
     """Check names, types and shapes of arrays; returns the length that each letter stands for.
 
     Raises:
@@ -171,7 +173,7 @@ def _metadata(path: Path, data: bytes) -> dict[str, Any]:
     return content
 
 
-def _arrays(path: Path, data: bytes) -> dict[str, NDArray]:
+def _arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -181,7 +183,7 @@ def _arrays(path: Path, data: bytes) -> dict[str, NDArray]:
         raise InputError(f"{path}: the map is damaged (cut off or overwritten); use another copy") from None
 
 
-def _checksum(header: str, arrays: Mapping[str, NDArray]) -> str:
+def _checksum(header: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 (hex) over the header and, in order of their names, every array's name, type, shape and bytes."""
     digest = hashlib.sha256(header.encode())
     for name in sorted(arrays):

@@ -26,7 +26,7 @@ class OptionalListener(SlamListener):
 
     def __init__(self, listener: SlamListener, what: str) -> None:
         self._listener, self._what = listener, what
-        self.has_failed = False
+        self.has_failed: bool = False
 
     def on_start(self, result: SlamResult, slam_map: SlamMap) -> None:
         """See :class:`SlamListener`."""

@@ -294,7 +294,7 @@ class Autosave(SlamListener):
     ) -> None:
         if not seconds > 0 or (keyframes is not None and keyframes < 1):
             raise ConfigError(f"an automatic save needs a positive interval, got {seconds} s and {keyframes} keyframes")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._seconds, self._keyframes = seconds, keyframes
         self._feature_settings = dict(feature_settings or {})
         self._every = every

@@ -81,7 +81,7 @@ class Tracker:
         sensor: CameraSensor,
         timer: StageTimer | None = None,
     ) -> None:
-        self.submap = 0
+        self.submap: int = 0
         self._map = slam_map
         self._places = places
         self._config = config.tracking

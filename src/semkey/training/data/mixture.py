@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from semkey.errors import ConfigError
 from semkey.training.data.pair import Pair, PairSource
 
 
-class PairMixture(Dataset):
+class PairMixture(Dataset[Any]):
     """An endless data set that draws each pair from one of several sources.
 
     Which source pair ``index`` comes from, and the pair itself, depend on the seeds and the index alone: training that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,7 +136,7 @@ def _flatten(image: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.
     return np.asarray(centred / np.maximum(spread, 0.1), np.float32)
 
 
-def _display(image: NDArray) -> Rgb:
+def _display(image: NDArray[Any]) -> Rgb:
     """A normalised view as enlarged RGB; NaN becomes the background."""
     levels = np.nan_to_num(127.5 + 51.0 * image, nan=_BACKGROUND)
     gray = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
@@ -157,14 +158,14 @@ def _colors(points: NDArray[np.float32], pair: Pair) -> list[tuple[int, int, int
     return [(int(r), int(g), int(b)) for r, g, b in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]]
 
 
-def _fixed(point: NDArray, left: int) -> tuple[int, int]:
+def _fixed(point: NDArray[Any], left: int) -> tuple[int, int]:
     """A pixel of a view in the fixed-point coordinates of the enlarged picture (half-pixel convention)."""
     x, y = (float(value + 0.5) * SCALE - 0.5 for value in point)
     return round((x + left) * 2**_BITS), round(y * 2**_BITS)
 
 
 def _circle(
-    canvas: Rgb, point: NDArray | tuple, left: int, radius: float, color: tuple[int, int, int], thickness: int = 1
+    canvas: Rgb, point: NDArray[Any] | tuple, left: int, radius: float, color: tuple[int, int, int], thickness: int = 1
 ) -> None:
     center = _fixed(np.asarray(point), left)
     cv2.circle(canvas, center, round(radius * 2**_BITS), color, thickness, cv2.LINE_AA, _BITS)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from semkey.training.data.projection import DepthView, dense_warp, depth_pair, d
 from semkey.training.data.sequence_poses import KEYPOINTS, FrameKeypoints, find_keypoints, refine_relative_pose
 
 Array = NDArray[np.float64]
-Table = dict[str, NDArray]
+Table = dict[str, NDArray[Any]]
 """Arrays with one row per pair, keys as the attributes of :class:`SequencePairs`."""
 
 _FORMAT = "overlaps-2"
@@ -162,7 +163,7 @@ class RgbdPairs:
         self._frames.move_to_end(key)
         return self._frames[key]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the frames in memory, for processes of a data loader."""
         return {**self.__dict__, "_frames": OrderedDict()}
 

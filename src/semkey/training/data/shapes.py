@@ -6,6 +6,8 @@ hold to a few hundredths of a pixel. Pixel centres are at integers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +92,7 @@ class Canvas:
         return (int(low[0]), int(low[1]), int(high[0]), int(high[1])), x[None, :], y[:, None]
 
 
-def area_mean(samples: NDArray) -> NDArray[np.float32]:
+def area_mean(samples: NDArray[Any]) -> NDArray[np.float32]:
     """(h F, w F) samples -> (h, w) means per pixel."""
     height, width = samples.shape[0] // FACTOR, samples.shape[1] // FACTOR
     # Rows first: adding whole rows is many times faster than a mean over two small axes.

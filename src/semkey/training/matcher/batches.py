@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def whole_pair(pairs: Arrays, index: int, config: MatcherTrainConfig) -> Matcher
     return _stack([_select(pairs, (index, index), (0, 1), chosen, rng, config)])
 
 
-def _draw_pair(pairs: Arrays, rng: np.random.Generator, config: MatcherTrainConfig) -> dict[str, list[NDArray]]:
+def _draw_pair(pairs: Arrays, rng: np.random.Generator, config: MatcherTrainConfig) -> dict[str, list[NDArray[Any]]]:
     total = len(pairs["counts"])
     first = int(rng.integers(total))
     second = int(rng.integers(total)) if rng.random() < config.unrelated else first
@@ -61,15 +62,15 @@ def _select(
     pairs: Arrays,
     indices: tuple[int, int],
     views: tuple[int, int],
-    chosen: list[NDArray],
+    chosen: list[NDArray[Any]],
     rng: np.random.Generator,
     config: MatcherTrainConfig,
-) -> dict[str, list[NDArray]]:
+) -> dict[str, list[NDArray[Any]]]:
     """Chosen keypoints of two views with their partners among those of the other; the rest is filled up.
 
     What fills up lies anywhere and has a random descriptor: such points must stay unmatched, as wrong detections must.
     """
-    found: dict[str, list[NDArray]] = {"keypoints": [], "descriptors": [], "partners": []}
+    found: dict[str, list[NDArray[Any]]] = {"keypoints": [], "descriptors": [], "partners": []}
     for index, view, rows, others in zip(indices, views, chosen, chosen[::-1], strict=True):
         missing = config.keypoints - len(rows)
         width = pairs["descriptors0"].shape[2]
@@ -88,7 +89,7 @@ def _select(
     return found
 
 
-def _stack(rows: list[dict[str, list[NDArray]]]) -> MatcherBatch:
+def _stack(rows: list[dict[str, list[NDArray[Any]]]]) -> MatcherBatch:
     def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         view0, view1 = (torch.from_numpy(np.stack([row[name][view] for row in rows])) for view in (0, 1))
         return view0, view1

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ CHUNK_PAIRS = 100
 IGNORED, UNMATCHED = -2, -1
 _FORMAT = "matcher-pairs-1"
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
 def prepare_pairs(
@@ -132,7 +133,7 @@ def as_image(normalised: torch.Tensor) -> torch.Tensor:
     return ((normalised - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
 
-def _padded(values: NDArray, count: int) -> NDArray:
+def _padded(values: NDArray[Any], count: int) -> NDArray[Any]:
     result = np.zeros((count, *values.shape[1:]), values.dtype)
     result[: len(values)] = values
     return result

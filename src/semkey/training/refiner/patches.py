@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ _FORMAT = "refiner-patches-1"
 # Neighbouring pixels that a warp takes farther apart than this lie on different things.
 _CONNECTED_PX = 4.0
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
 def prepare_patches(

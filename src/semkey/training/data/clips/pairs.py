@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -211,7 +212,7 @@ class ClipPairs:
         self._images.move_to_end(key)
         return self._images[key]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the images in memory, for processes of a data loader."""
         return {**self.__dict__, "_images": OrderedDict()}
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -189,7 +190,7 @@ class PosedPairs:
         self._images.move_to_end(photo.file)
         return self._images[photo.file]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the images in memory, for processes of a data loader."""
         return {**self.__dict__, "_images": OrderedDict()}
 
