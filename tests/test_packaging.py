@@ -71,7 +71,11 @@ def locked() -> list[Requirement]:
 
 
 def direct_dependencies() -> list[Requirement]:
-    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    """Those of the package and of the extras that the development environment has: all but the SDKs of cameras."""
+    groups = PROJECT["optional-dependencies"]
+    (inner,) = [Requirement(line).extras for line in groups["dev"] if Requirement(line).name == PROJECT["name"]]
+    assert set(groups) - inner - {"dev"} == {"realsense", "oak"}
+    extras = [line for extra in ("dev", *inner) for line in groups[extra]]
     requirements = [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
     return [requirement for requirement in requirements if requirement.name != PROJECT["name"]]
 

@@ -34,6 +34,8 @@ Format = Literal[
     "video",
     "folder",
     "webcam",
+    "realsense",
+    "oak",
 ]
 SensorChoice = Literal["rgbd", "stereo", "mono"]
 # semkey.runtimes.choosing.Runtime

@@ -30,7 +30,9 @@ _SHOWN_PROBLEMS = 5
 def slam(
     *,
     path: Path = typer.Argument(
-        ..., metavar="INPUT", help="Folder of a sequence (docs/datasets.md), video, folder of images, or webcam:0."
+        ...,
+        metavar="INPUT",
+        help="Folder of a sequence (docs/datasets.md), video, folder of images, or camera: webcam:0, realsense:, oak:.",
     ),
     source: InputOptions,
     mask: MaskOptions,

@@ -9,6 +9,7 @@ from typing import Protocol
 from semkey.datasets.bags.bag_sequence import open_bag
 from semkey.datasets.bags.reader import BAG_SUFFIXES, is_bag
 from semkey.datasets.cameras.calibration import CameraArgument, read_camera
+from semkey.datasets.live.camera import KINDS, LiveCamera, LiveSequence, live_source
 from semkey.datasets.readers.colmap import is_colmap, open_colmap
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
 from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
@@ -23,7 +24,6 @@ from semkey.datasets.readers.stray import is_stray, open_stray
 from semkey.datasets.readers.tartanair import is_tartanair, open_tartanair
 from semkey.datasets.readers.tum import open_tum
 from semkey.datasets.readers.video import VIDEO_SUFFIXES, open_video
-from semkey.datasets.readers.webcam import WebcamSequence, webcam_index
 from semkey.datasets.sequence import FrameSequence
 from semkey.errors import ConfigError, DatasetError
 
@@ -50,7 +50,7 @@ _OPENERS: dict[str, _Opener] = {
 }
 
 #: What ``format`` may be.
-FORMATS = ("auto", *_OPENERS, "webcam")
+FORMATS = ("auto", *_OPENERS, *KINDS)
 
 _TUM_FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
 
@@ -89,8 +89,9 @@ def open_sequence(
     """Open a sequence of frames. What it lists is checked at once; images are read when they are asked for.
 
     Args:
-        path: the folder of a sequence in one of the layouts, a ROS bag, a video file, a folder of images, or a webcam
-            by its number: ``0`` or ``webcam:0``.
+        path: the folder of a sequence in one of the layouts, a ROS bag, a video file, a folder of images, or a running
+            camera: a webcam by its number (``0`` or ``webcam:0``), ``realsense:SERIAL`` or ``oak:ID``, of which the
+            device may be left out.
         format: one of :data:`FORMATS`; ``auto`` looks at what is there.
         camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
             :class:`Calibration` by which images are undistorted and pairs rectified, or the path of a calibration file
@@ -121,11 +122,14 @@ def open_sequence(
         camera = read_camera(Path(camera))
     if format not in FORMATS:
         raise ConfigError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
-    index = webcam_index(path)
-    if format == "webcam" or (format == "auto" and index is not None and not path.exists()):
-        if index is None:
-            raise DatasetError(f"{path}: format 'webcam' needs the number of a camera, such as 0 or webcam:0")
-        return WebcamSequence(index, camera)
+    source = live_source(path)
+    if format in KINDS or (format == "auto" and source is not None and not path.exists()):
+        if source is None or format not in ("auto", source[0]):
+            example = "0 or webcam:0" if format == "webcam" else f"{format}: or {format}:DEVICE"
+            raise DatasetError(f"{path}: format '{format}' needs a camera, such as {example}")
+        if topics is not None or depth_scale is not None:
+            raise ConfigError(f"{path}: topics and depth scales are of recordings; this is a running camera")
+        return LiveSequence(_open_camera(*source), camera)
     try:
         if not path.exists():
             raise DatasetError(f"{path}: no such file or folder")
@@ -145,6 +149,20 @@ def open_sequence(
         return sequence
     except OSError as error:
         raise DatasetError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
+
+
+def _open_camera(kind: str, device: str) -> LiveCamera:
+    if kind == "realsense":
+        from semkey.datasets.live.realsense import RealSense
+
+        return RealSense(device)
+    if kind == "oak":
+        from semkey.datasets.live.oak import Oak
+
+        return Oak(device)
+    from semkey.datasets.live.webcam import Webcam
+
+    return Webcam(int(device))
 
 
 def _detect_format(path: Path) -> str:

@@ -71,7 +71,7 @@ def test_skipping_and_limits() -> None:
 def test_no_such_camera() -> None:
     with pytest.raises(DatasetError, match="webcam 3: gives no image"):
         open_sequence("webcam:3")
-    with pytest.raises(DatasetError, match="needs the number of a camera"):
+    with pytest.raises(DatasetError, match="format 'webcam' needs a camera, such as 0"):
         open_sequence("camera", format="webcam")
 
 
