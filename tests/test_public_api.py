@@ -294,12 +294,31 @@ def test_masks_of_images_to_match(here: Path) -> None:
         ("semkey.run_slam('room', 3)", "the detector is a int: pass what semkey.load gives"),
         ("semkey.match('a.jpg', 'b.jpg', detector=print)", "the detector is a builtin_function_or_method"),
         ("semkey.draw_keypoints('b.jpg', semkey.load('orb').extract(np.zeros((9, 9), np.uint8)))", "9x9, the image is"),
-        ("semkey.draw_matches('a.jpg', 'nowhere.jpg', *[semkey.load('orb').extract('a.jpg')] * 2, None)", "not found"),
+        ("semkey.draw_matches('a.jpg', 'nowhere.jpg', *[ORB] * 2, semkey.match(ORB, ORB))", "not found"),
+        ("semkey.draw_matches('a.jpg', 'a.jpg', ORB, ORB, None)", "the matches: cannot use NoneType"),
+        ("semkey.draw_keypoints('a.jpg', None)", "the features: cannot use NoneType"),
+        ("semkey.refine(ORB, ORB, None, 'a.jpg', 'a.jpg')", "the matches: cannot use NoneType"),
+        ("semkey.refine('a.jpg', ORB, None, 'a.jpg', 'a.jpg')", "the features: cannot use str"),
+        ("ORB.select(np.zeros(3, bool))", "cannot select from [0-9]+ keypoints: "),
+        ("ORB.to('gpu0')", "features cannot be moved to 'gpu0'"),
+        ("semkey.open_sequence(None)", "the sequence: cannot use NoneType, pass the path of"),
+        ("semkey.run_slam([], 'orb')", "the sequence: cannot use list, pass the path of"),
+        ("semkey.run_slam('room', 'orb', config={})", "config=: cannot use dict, pass a semkey.SlamConfig"),
+        ("semkey.run_slam('room', 'orb', resume='run')", "resume=: cannot use str, pass a semkey.SlamResult"),
+        ("semkey.Slam(CAMERA, 'orb', config={})", "the config: cannot use dict, pass a semkey.SlamConfig"),
+        ("semkey.Slam(CAMERA, 'orb', 'stereo', '0.1')", "the baseline of a stereo pair must be positive, got 0.1"),
+        ("semkey.PinholeCamera(fx='1', fy=1, cx=0, cy=0, width=2, height=2)", "camera parameters must be numbers"),
+        ("semkey.PinholeCamera(fx=1, fy=1, cx=0, cy=0, width=2.5, height=2)", "image size must be whole pixels"),
+        ("semkey.load('nano', max_keypoints='many')", "max_keypoints is 'many', expected a whole number"),
+        ("semkey.load('nano').network(torch.zeros(1, 3, 64, 96))", r"images have shape \(1, 3, 64, 96\): pass grey"),
+        ("semkey.load('nano').network(torch.zeros(1, 1, 65, 96))", "height and width must be multiples of 32"),
     ],
 )
 def test_wrong_calls_are_one_line(attempt: str, words: str, here: Path) -> None:
+    orb = semkey.load("orb", max_keypoints=20).extract("a.jpg")
+    camera = semkey.PinholeCamera(fx=1, fy=1, cx=1, cy=1, width=2, height=2)
     with pytest.raises(semkey.SemkeyError, match=words) as raised:
-        eval(attempt, {"semkey": semkey, "np": np, "torch": torch})
+        eval(attempt, {"semkey": semkey, "np": np, "torch": torch, "ORB": orb, "CAMERA": camera})
     assert "\n" not in str(raised.value)
 
 

@@ -25,3 +25,19 @@ class CheckpointError(SemkeyError):
 
 class ConfigError(SemkeyError):
     """A configuration holds an unknown key or a value out of range."""
+
+
+def check_type(value: object, kinds: type | tuple[type, ...], what: str, remedy: str) -> None:
+    """Refuse an argument that is something else altogether, before it fails somewhere inside.
+
+    Args:
+        value: as given.
+        kinds: what it may be.
+        what: the argument in words: ``the matches``.
+        remedy: what to pass instead.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if not isinstance(value, kinds):
+        raise InputError(f"{what}: cannot use {type(value).__name__}, {remedy}")

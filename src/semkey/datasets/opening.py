@@ -25,7 +25,7 @@ from semkey.datasets.readers.tartanair import is_tartanair, open_tartanair
 from semkey.datasets.readers.tum import open_tum
 from semkey.datasets.readers.video import VIDEO_SUFFIXES, open_video
 from semkey.datasets.sequence import FrameSequence
-from semkey.errors import ConfigError, DatasetError
+from semkey.errors import ConfigError, DatasetError, check_type
 
 
 class _Opener(Protocol):
@@ -107,7 +107,7 @@ def open_sequence(
         DatasetError: the input is missing, is no such sequence, or has a broken list; with ``strict`` a missing file.
         ConfigError: an unknown format, camera parameters that do not fit the images, or a depth scale where there is
             nothing to scale.
-        InputError: no image can be read.
+        InputError: no image can be read, or ``path`` is none.
 
     Example:
         >>> import semkey
@@ -117,6 +117,7 @@ def open_sequence(
         >>> sequence[0]
         Frame(0 at 0.000 s: 320x240 image, depth, T_world_cam)
     """
+    check_type(path, (str, Path), "the sequence", "pass the path of a folder, a video or a bag, or webcam:0")
     path = Path(path)
     if isinstance(camera, str | Path):
         camera = read_camera(Path(camera))

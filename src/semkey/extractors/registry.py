@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,8 @@ def _create_shipped(
     runtime: str = "torch",
 ) -> Detector | None:
     """What semkey itself has under a name, or a checkpoint; None for anything else. Runs no foreign code."""
+    if not isinstance(max_keypoints, Integral):
+        raise ConfigError(f"max_keypoints is {max_keypoints!r}, expected a whole number")
     if max_keypoints < 1:
         raise ConfigError(f"max_keypoints must be at least 1, got {max_keypoints}")
     if name in CLASSICAL:

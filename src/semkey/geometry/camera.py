@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +45,12 @@ class PinholeCamera:
     height: int
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (self.fx, self.fy, self.cx, self.cy)):
+        values = (self.fx, self.fy, self.cx, self.cy, self.width, self.height)
+        if not all(isinstance(value, Real) for value in values):
+            raise ConfigError(f"camera parameters must be numbers, got {self}")
+        if self.width % 1 or self.height % 1:
+            raise ConfigError(f"image size must be whole pixels, got {self.width}x{self.height}")
+        if not all(math.isfinite(value) for value in values):
             raise ConfigError(f"camera parameters must be finite, got {self}")
         if self.fx <= 0 or self.fy <= 0:
             raise ConfigError(f"focal lengths must be positive, got fx={self.fx}, fy={self.fy}")

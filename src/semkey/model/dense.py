@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from semkey.errors import InputError
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
@@ -40,6 +41,13 @@ class DenseNetwork(nn.Module):
         Returns:
             Log-probability (B, 1, H, W) of a keypoint at each pixel; fused features (B, C, H/8, W/8); the map that
             descriptors are read from; the map that sub-pixel offsets are read from; the global descriptor (B, G).
+
+        Raises:
+            InputError: images of another shape.
         """
+        if images.ndim != 4 or images.shape[1] != 1:
+            raise InputError(f"images have shape {tuple(images.shape)}: pass grey ones, (B, 1, H, W)")
+        if any(isinstance(side, int) and side % 32 for side in images.shape[2:]):  # symbols have no value yet
+            raise InputError(f"images have shape {tuple(images.shape)}: height and width must be multiples of 32")
         maps = self.detector(images, colors)
         return maps.log_probability, maps.grid, maps.fine, maps.detail, self.detector.describe_place(maps)

@@ -91,8 +91,15 @@ class Features:
         )
 
     def to(self, device: torch.device | str) -> Features:
-        """The same features with every tensor on ``device``."""
-        return self.map(lambda tensor: tensor.to(device))
+        """The same features with every tensor on ``device``.
+
+        Raises:
+            InputError: no such device here.
+        """
+        try:
+            return self.map(lambda tensor: tensor.to(device))
+        except (RuntimeError, AssertionError) as error:  # the latter: this build of torch has none
+            raise InputError(f"features cannot be moved to '{device}': {str(error).splitlines()[0]}") from None
 
     def numpy(self) -> FeatureArrays:
         """The same as NumPy arrays, copies on the CPU."""
@@ -104,9 +111,16 @@ class Features:
         return FeatureArrays(**arrays)
 
     def select(self, indices: torch.Tensor) -> Features:
-        """The features of the keypoints at ``indices`` ((M,) integer or (N,) boolean), in that order."""
+        """The features of the keypoints at ``indices`` ((M,) integer or (N,) boolean), in that order.
+
+        Raises:
+            InputError: they are no such indices.
+        """
         chosen = {name: getattr(self, name) for name in _PER_KEYPOINT}
-        return replace(self, **{name: value[indices] for name, value in chosen.items() if value is not None})
+        try:
+            return replace(self, **{name: value[indices] for name, value in chosen.items() if value is not None})
+        except (IndexError, TypeError) as error:
+            raise InputError(f"cannot select from {len(self)} keypoints: {str(error).splitlines()[0]}") from None
 
     def check(self, *, size: tuple[int, int] | None = None, max_keypoints: int | None = None) -> None:
         """Check the values, which takes a moment: what an extractor promises, and measurements take for granted.

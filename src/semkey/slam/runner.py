@@ -13,7 +13,7 @@ import numpy as np
 from semkey.datasets import BrokenFrame, Frame, FrameSequence, open_sequence
 from semkey.datasets.readers.listing import jumped_back
 from semkey.datasets.sequence import Sensor
-from semkey.errors import ConfigError, DatasetError
+from semkey.errors import ConfigError, DatasetError, check_type
 from semkey.extractors import Extractor, as_detector
 from semkey.slam.config import SlamConfig
 from semkey.slam.events import FrameEvent, KeyframeEvent, ListenerGroup, LoopEvent, SlamListener
@@ -96,6 +96,9 @@ def run_slam(
     """
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise ConfigError(f"every and max_frames must be positive, got {every} and {max_frames}")
+    for value, kind, what in ((config, SlamConfig, "config"), (resume, SlamResult, "resume")):
+        if value is not None:
+            check_type(value, kind, f"{what}=", f"pass a semkey.{kind.__name__}")
     if out is not None:
         from semkey.slam.output.report import check_out_dir
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semkey.datasets import Frame
 from semkey.datasets.sequence import Sensor
-from semkey.errors import ConfigError, InputError
+from semkey.errors import ConfigError, InputError, check_type
 from semkey.extractors import Extractor, as_detector
 from semkey.extractors.points import extract_masked
 from semkey.geometry.camera import PinholeCamera
@@ -83,6 +83,8 @@ class Slam:
     ) -> None:
         if not isinstance(camera, PinholeCamera):
             raise ConfigError(f"the camera is a {type(camera).__name__}: pass a PinholeCamera")
+        if config is not None:
+            check_type(config, SlamConfig, "the config", "pass a semkey.SlamConfig")
         extractor = as_detector(detector)
         self.result: SlamResult = result or SlamResult(
             sequence_name="camera",
@@ -107,6 +109,10 @@ class Slam:
         self._timer = StageTimer(self.result.stage_seconds, self.result.stage_samples)
         self._engine = SlamEngine(self.result, self._map, self._sensor, self._timer, realtime=realtime)
         self._is_open = True
+
+    def __repr__(self) -> str:
+        result, keyframes = self.result, len(self._map.keyframes)
+        return f"Slam({result.sensor}, {result.features}: {len(result.frames)} frames, {keyframes} keyframes)"
 
     # -- one frame -----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from semkey.errors import InputError
+from semkey.errors import InputError, check_type
 from semkey.geometry.pixels import resize_keypoints
 from semkey.matching.mutual import Matches
 from semkey.model.features import Features
@@ -137,6 +137,7 @@ def draw_matches(
         (536, 1488, 3)
     """
     pixels0, pixels1 = _pixels(image0, features0), _pixels(image1, features1)
+    check_type(matches, Matches, "the matches", "pass what semkey.match gives")
     good = _inlier_mask(matches, inliers)
     pairs = matches.indices.detach().cpu().numpy()
     if len(pairs) and (pairs.max(axis=0) >= [len(features0), len(features1)]).any():
@@ -213,6 +214,7 @@ def _line_colors(good: NDArray[np.bool_], errors: ArrayLike | None, count: int) 
 def _pixels(given: ImageLike, features: Features) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of the image that features are of."""
     image = load_pixels(given)
+    check_type(features, Features, "the features", "pass what detector.extract gives")
     if isinstance(image, torch.Tensor):
         image = (to_rgb(image) * 255).round().to(torch.uint8).cpu().numpy().transpose(1, 2, 0)
     if image.ndim == 2:

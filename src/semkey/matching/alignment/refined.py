@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.errors import ConfigError, InputError
+from semkey.errors import ConfigError, InputError, check_type
 from semkey.matching.alignment.learned import align_learned, check_width, load_refiner
 from semkey.matching.alignment.lucas_kanade import AlignmentConfig, align
 from semkey.matching.alignment.network import mean_descriptors
@@ -108,6 +108,9 @@ def refine(
         >>> float(refined.moved.float().mean()) > 0.5
         True
     """
+    for features in (features0, features1):
+        check_type(features, Features, "the features", "pass what detector.extract gives")
+    check_type(matches, Matches, "the matches", "pass what semkey.match gives")
     path = _refiner_file(method, features0.method, config)
     pixels0, pixels1 = (
         _pixels(image, features, name)

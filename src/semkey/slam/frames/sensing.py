@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from numbers import Real
 from typing import ClassVar, get_args
 
 import numpy as np
@@ -114,7 +115,7 @@ class StereoSensor(CameraSensor):
         super().__init__(camera, config)
         if baseline is None:
             raise ConfigError("a stereo pair needs its baseline, the distance of its cameras in metres")
-        if not 0 < baseline < np.inf:
+        if not isinstance(baseline, Real) or not 0 < baseline < np.inf:
             raise ConfigError(f"the baseline of a stereo pair must be positive, got {baseline} m")
         self._baseline = baseline
 
