@@ -215,7 +215,7 @@ def _measure(frame: ObservedFrame, place: Place, group: list[Keyframe], true: ND
     matches = merge_associations([match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in group])
 
     def nearby(placement: Placement) -> NDArray[np.int64]:
-        return slam_map.local_landmarks(placement.inlier_associations.landmark_ids)
+        return slam_map.covisibility.local_landmarks(placement.inlier_associations.landmark_ids)
 
     # Without the floor of inliers: whatever RANSAC finds is judged by its evidence alone.
     rules = PlacingRules(

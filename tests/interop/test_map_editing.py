@@ -120,11 +120,11 @@ def test_submaps_of_three_recordings_join_where_they_meet(run: Run, maps: Path, 
     outcome = run("slam", maps / "right", "--out", tmp_path / "o1", *options, "--load-map", maps / "left.semkey",
                   "--save-map", second)  # fmt: skip
     assert outcome.code in (0, 3), outcome.err
-    assert len(load_session(second).slam_map.submaps) == 2
+    assert len(load_session(second).slam_map.tree.submaps) == 2
     outcome = run("slam", maps / "all", "--out", tmp_path / "o2", *options, "--load-map", second, "--save-map", third)
     assert outcome.code == 0, outcome.err
     joined = load_session(third).slam_map
-    assert len(joined.submaps) == 1
+    assert len(joined.tree.submaps) == 1
     x = np.array([keyframe.T_world_cam[0, 3] for keyframe in joined.keyframes.values()])
     assert np.ptp(x) == pytest.approx((FRAMES - 1) * STEP, abs=0.05)
 
@@ -134,7 +134,7 @@ def test_merging_joins_what_meets(run: Run, maps: Path, tmp_path: Path) -> None:
     outcome = run("map", "merge", maps / "all.semkey", maps / "left.semkey", maps / "right.semkey", "-o", out)
     assert outcome.code == 0, outcome.err
     merged = load_session(out).slam_map
-    assert merged.submaps == [0]
+    assert merged.tree.submaps == [0]
     assert "2 times joined, 1 submap" in outcome.out
     # Positions of keyframes are those of the frames that they are, whichever map they came from.
     for keyframe in merged.keyframes.values():
@@ -151,7 +151,7 @@ def test_maps_that_meet_nowhere_stay_apart(maps: Path) -> None:
     sessions = [load_session(name) for name in names]
     merged = merge_maps(sessions, names)
     slam_map = merged.session.slam_map
-    assert (len(slam_map.submaps), merged.meetings) == (2, ())
+    assert (len(slam_map.tree.submaps), merged.meetings) == (2, ())
     assert len(slam_map.landmarks.ids) == sum(len(session.slam_map.landmarks.ids) for session in sessions)
     kept = [keyframe for session in sessions for keyframe in session.slam_map.keyframes.values()]
     for keyframe, old in zip(slam_map.keyframes.values(), kept, strict=True):

@@ -162,8 +162,8 @@ def crop_map(session: Session, inside: Callable[[NDArray[np.float64]], NDArray[n
         InputError: there is no such submap, or nothing is left of it.
     """
     slam_map = session.slam_map
-    if submap not in slam_map.submaps:
-        raise InputError(f"there is no submap {submap}; the map has {', '.join(map(str, slam_map.submaps))}")
+    if submap not in slam_map.tree.submaps:
+        raise InputError(f"there is no submap {submap}; the map has {', '.join(map(str, slam_map.tree.submaps))}")
     arrays = map_arrays(slam_map)
     keep_landmark = arrays["landmarks/alive"] & inside(arrays["landmarks/position"])
     owner = np.repeat(np.arange(len(arrays["keyframes/id"])), arrays["keyframes/keypoints"])

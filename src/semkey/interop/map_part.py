@@ -79,7 +79,7 @@ class MapPart:
             pose = self.result.pose(record)
             if pose is None or record.reference_keyframe is None:
                 continue
-            survivor = self.slam_map.survivor(record.reference_keyframe)
+            survivor = self.slam_map.tree.survivor(record.reference_keyframe)
             if self.slam_map.keyframes[survivor].submap == self.submap and not (
                 stamps and record.timestamp <= stamps[-1]
             ):
@@ -110,7 +110,8 @@ def map_part(session: Session, submap: int | None = None) -> MapPart:
     keyframes.sort(key=lambda keyframe: (keyframe.frame.timestamp, keyframe.id))
     landmarks = slam_map.landmarks
     ids = landmarks.ids
-    worlds = {reference: slam_map.survivor(reference) for reference in np.unique(landmarks.references[ids]).tolist()}
+    references = np.unique(landmarks.references[ids]).tolist()
+    worlds = {reference: slam_map.tree.survivor(reference) for reference in references}
     inside = [
         slam_map.keyframes[worlds[reference]].submap == chosen for reference in landmarks.references[ids].tolist()
     ]

@@ -211,7 +211,7 @@ class SlamEngine:
         if keyframe is None:
             record, landmark_ids = located_record(frame, location), landmarks_of_keypoints(frame, location)
         else:
-            T_keyframe_cam = self._map.relative_pose(keyframe.id, keyframe.T_world_cam)
+            T_keyframe_cam = self._map.tree.relative_pose(keyframe.id, keyframe.T_world_cam)
             record, landmark_ids = kept_record(keyframe, location, T_keyframe_cam), keyframe.landmark_ids.copy()
         return self._return(TrackedFrame(record=record, status=status, landmark_ids=landmark_ids, loop=loop))
 

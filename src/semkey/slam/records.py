@@ -26,7 +26,7 @@ class FrameRecord:
         T_world_cam: (4, 4) pose as it was known when the frame was done, None where tracking was lost.
         reference_keyframe: id of the keyframe that the frame moves with when the map is corrected, None where lost.
         T_keyframe_cam: (4, 4) pose as seen from that keyframe, for
-            :meth:`semkey.slam.map.slam_map.SlamMap.absolute_pose`.
+            :meth:`semkey.slam.map.keyframe_tree.KeyframeTree.absolute_pose`.
         matches: associations that the pose was estimated from.
         inliers: landmarks and lines within the 95 % bound of the refined pose; 0 where lost.
         keypoints: extracted keypoints.

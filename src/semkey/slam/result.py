@@ -161,7 +161,7 @@ class SlamResult:
         """T_world_cam (4, 4) of a frame after all corrections of the map, None where lost."""
         if record.reference_keyframe is None or record.T_keyframe_cam is None or self.slam_map is None:
             return record.T_world_cam
-        return self.slam_map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
+        return self.slam_map.tree.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
 
     @property
     def lost_events(self) -> list[LostEvent]:

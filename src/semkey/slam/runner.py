@@ -220,7 +220,7 @@ def _track(slam: Slam, prepared: PreparedFrame[ObservedFrame]) -> TrackedFrame |
 def _tell(listeners: SlamListener, slam: Slam, prepared: PreparedFrame[ObservedFrame], tracked: TrackedFrame) -> None:
     slam_map = slam.slam_map
     if tracked.is_keyframe:
-        listeners.on_keyframe(KeyframeEvent(keyframe=slam_map.newest, slam_map=slam_map))
+        listeners.on_keyframe(KeyframeEvent(keyframe=slam_map.tree.newest, slam_map=slam_map))
     if tracked.loop is not None:
         listeners.on_loop(LoopEvent(loop=tracked.loop, slam_map=slam_map))
     listeners.on_frame(

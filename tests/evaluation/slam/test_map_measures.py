@@ -17,7 +17,7 @@ from semkey.slam.result import SlamResult
 
 
 def landmarks_of(found: list[int], keyframes: list[int]) -> LandmarkMap:
-    landmarks = LandmarkMap(4)
+    landmarks = LandmarkMap()
     count = len(found)
     ids = landmarks.add(
         np.ones((count, 3)), np.tile(np.eye(3), (count, 1, 1)), np.ones((count, 4), np.float32), np.zeros(3), 0

@@ -141,7 +141,7 @@ def test_a_loop_takes_the_drift_out_of_all_keyframes() -> None:
     world, slam_map = fresh_round_trip()
     drift(slam_map, [0.015, 0.005, 0.01, 0.004, 0.012, 0.0])
     before, landmarks_before = keyframe_errors(slam_map, world), len(slam_map.landmarks.ids)
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     closer = Loops(slam_map, BENT)
     record = closer.close(newest)
     assert record is not None
@@ -156,7 +156,7 @@ def test_a_loop_takes_the_drift_out_of_all_keyframes() -> None:
     assert record.scale == 1.0
     np.testing.assert_array_equal(slam_map.keyframes[0].T_world_cam, np.eye(4))
     assert len(slam_map.landmarks.ids) < landmarks_before - 30, "points that were mapped twice are one landmark"
-    assert record.matched_keyframe_id in [key for key, _ in slam_map.covisible(newest.id)]
+    assert record.matched_keyframe_id in [key for key, _ in slam_map.covisibility.neighbours(newest.id)]
     assert closer.close(newest) is None, "what is connected is no loop any more"
 
 
@@ -165,13 +165,13 @@ def test_landmarks_move_with_their_keyframes() -> None:
     drift(slam_map, [0.015, 0.005, 0.01, 0.004, 0.012, 0.0])
 
     def depth_errors() -> Array:
-        seen = slam_map.observations()
+        seen = slam_map.covisibility.observations()
         ids, keyframes = seen.landmark_ids, seen.keyframe_ids
         poses = np.stack([inverse(slam_map.keyframes[int(k)].T_world_cam) for k in keyframes])
         points = np.einsum("nij,nj->ni", poses[:, :3, :3], slam_map.landmarks.positions[ids]) + poses[:, :3, 3]
         return np.abs(points[:, 2] - seen.depth)
 
-    assert Loops(slam_map, BENT).close(slam_map.newest) is not None
+    assert Loops(slam_map, BENT).close(slam_map.tree.newest) is not None
     errors = depth_errors()
     assert np.median(errors) < 0.02
     assert np.quantile(errors, 0.95) < 0.12
@@ -180,7 +180,7 @@ def test_landmarks_move_with_their_keyframes() -> None:
 def test_scale_drift_is_corrected_where_the_scale_is_free() -> None:
     world, slam_map = fresh_round_trip()
     drift(slam_map, [0.0] * 6, shrink=0.98)
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     size_before = float(np.median(newest.frame.depth[newest.observed]) * newest.scale)
     assert newest.scale < 0.75
     record = Loops(slam_map, EAGER, with_scale=True).close(newest)
@@ -196,7 +196,7 @@ def test_a_loop_edge_is_kept_in_present_units() -> None:
     _, slam_map = fresh_round_trip()
     drift(slam_map, [0.0] * 6, shrink=0.98)
     closer = Loops(slam_map, EAGER, with_scale=True)
-    record = closer.close(slam_map.newest)
+    record = closer.close(slam_map.tree.newest)
     assert record is not None
     [edge] = closer.loops
     assert edge.S_first_second.scale == pytest.approx(1.0, abs=0.02)
@@ -207,7 +207,7 @@ def test_a_loop_edge_is_kept_in_present_units() -> None:
 
 def test_loops_can_be_switched_off_and_wait_for_consistency() -> None:
     _, slam_map = fresh_round_trip()
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     assert Loops(slam_map, LoopConfig(enabled=False)).close(newest) is None
     assert Loops(slam_map, replace(EAGER, min_gap_seconds=100.0)).close(newest) is None
     patient = Loops(slam_map, replace(EAGER, consistency=2))
@@ -220,7 +220,7 @@ def test_after_a_loop_consistency_is_waited_for_anew() -> None:
     """Two keyframes in a row must find a place: the second does, and the third is the first of a new row."""
     _, slam_map = fresh_round_trip()
     patient = PlaceRecognition(slam_map, replace(EAGER, consistency=2))
-    found = [patient.find_loop(slam_map.newest) is not None for _ in range(6)]
+    found = [patient.find_loop(slam_map.tree.newest) is not None for _ in range(6)]
     assert found == [False, True] * 3
 
 
@@ -272,7 +272,7 @@ def test_kidnapped_in_a_rendered_room_then_met_again(rendered_round: list[Frame]
     result = run_slam(sequence, compact(), SlamConfig(loops=LoopConfig(new_submap_seconds=0.3)))
     assert [record.method for record in result.frames[20:24]] == ["lost", "lost", "lost", "start"]
     assert result.tracked == len(frames) - 3
-    assert the_map(result).submaps == [0]
+    assert the_map(result).tree.submaps == [0]
     assert [loop.kind for loop in result.loops].count("merge") == 1
     assert ate(result) < 0.03
     live = absolute_trajectory_error(result.live_trajectory(), result.ground_truth_trajectory())
@@ -286,7 +286,7 @@ def test_the_same_poster_in_another_room_is_no_loop() -> None:
     world = PointWorld(turn(16, 5.0, start=-40.0) * 2, elsewhere=range(16, 32), pixel_noise=0.2, shared_poster=0.11)
     result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, min_supporters=0, new_submap_seconds=0.3)))
     slam_map = the_map(result)
-    assert slam_map.submaps == [0, 1]
+    assert slam_map.tree.submaps == [0, 1]
     assert result.loops == []
     # It was not for want of trying: the poster alone gives a pose.
     old = [keyframe for keyframe in slam_map.keyframes.values() if keyframe.submap == 0]
@@ -305,7 +305,7 @@ def test_a_room_like_another_is_no_loop_if_odometry_says_it_is_elsewhere() -> No
     assert result.tracked == len(way)
     assert result.loops == []
     slam_map = the_map(result)
-    first, last = slam_map.keyframes[0], slam_map.newest
+    first, last = slam_map.keyframes[0], slam_map.tree.newest
     assert keyframe_errors(slam_map, world)[-1] < 0.2
     match = match_place(slam_map, last, [first])
     assert match is not None
@@ -319,9 +319,9 @@ def test_a_room_like_another_is_no_loop_if_odometry_says_it_is_elsewhere() -> No
 def test_two_places_that_have_nothing_in_common_do_not_match() -> None:
     world = PointWorld(turn(8, 4.0) + turn(8, 4.0), elsewhere=range(8, 16))
     slam_map = the_map(run(world, unlooped(new_submap_seconds=0.2)))
-    assert slam_map.submaps == [0, 1]
+    assert slam_map.tree.submaps == [0, 1]
     old = [keyframe for keyframe in slam_map.keyframes.values() if keyframe.submap == 0]
-    assert match_place(slam_map, slam_map.newest, old) is None
+    assert match_place(slam_map, slam_map.tree.newest, old) is None
 
 
 # -- lost, and found again -----------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def test_kidnapped_then_met_again_gives_one_map() -> None:
     result = run(world, SlamConfig(map=TRACKED_ONLY, loops=replace(EAGER, consistency=2, new_submap_seconds=0.3)))
     slam_map = the_map(result)
     assert [event.recovered for event in result.lost_events][:1] == ["new submap"]
-    assert slam_map.submaps == [0]
+    assert slam_map.tree.submaps == [0]
     merges = [loop for loop in result.loops if loop.kind == "merge"]
     assert len(merges) == 1
     assert keyframe_errors(slam_map, world).max() < 0.05
@@ -399,7 +399,7 @@ def test_neighbours_support_a_place_only_from_where_they_should_be() -> None:
     assert match is not None
     assert count_supporters(slam_map, match, place, wanted=9, inliers=12) >= 2
     assert count_supporters(slam_map, match, place, wanted=1, inliers=12) == 1
-    neighbours = [key for key, _ in slam_map.covisible(newest.id)[:5]]
+    neighbours = [key for key, _ in slam_map.covisibility.neighbours(newest.id)[:5]]
     wrong = {key: slam_map.keyframes[key].T_world_cam @ se3_exp([0.5, 0, 0, 0, 0.3, 0]) for key in neighbours}
     slam_map.set_poses(wrong)
     match = match_place(slam_map, newest, place)
@@ -417,7 +417,7 @@ def test_the_essential_graph_holds_the_tree_and_strong_pairs(round_trip: tuple[P
     for edge in edges:
         now = inverse(slam_map.keyframes[edge.first].T_world_cam) @ slam_map.keyframes[edge.second].T_world_cam
         np.testing.assert_allclose(edge.S_first_second.T, now, atol=1e-9)
-        shared = dict(slam_map.covisible(edge.first, min_shared=1)).get(edge.second, 0)
+        shared = dict(slam_map.covisibility.neighbours(edge.first, min_shared=1)).get(edge.second, 0)
         assert edge.kind == "tree" or shared >= 100
     everything = essential_edges(slam_map, 0, strong_covisibility=1)
     assert len(everything) > len(edges)
@@ -426,7 +426,7 @@ def test_the_essential_graph_holds_the_tree_and_strong_pairs(round_trip: tuple[P
 
 def test_the_path_between_keyframes_follows_the_tree(round_trip: tuple[PointWorld, SlamResult]) -> None:
     slam_map = the_map(round_trip[1])
-    path = path_between(slam_map, 0, slam_map.newest.id)
+    path = path_between(slam_map, 0, slam_map.tree.newest.id)
     assert path is not None
     # 39 steps of 10 degrees on a circle with a radius of 0.3 m; chords between keyframes are a little shorter.
     assert 300 < path[1] <= 391
@@ -436,7 +436,7 @@ def test_the_path_between_keyframes_follows_the_tree(round_trip: tuple[PointWorl
 
 def test_duplicates_are_merged_and_only_they() -> None:
     _, slam_map = fresh_round_trip()
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     landmark_ids = place_landmarks(slam_map, [slam_map.keyframes[0], slam_map.keyframes[1]])
     before = len(slam_map.landmarks.ids)
     merged = fuse_duplicates(slam_map, [newest], landmark_ids, radius_px=3.0)

@@ -107,6 +107,6 @@ def test_a_way_whose_scale_has_shrunk_does_not_hide_that_the_camera_is_back() ->
 
 def test_submaps_meet_wherever_they_like() -> None:
     slam_map = straight_map(1.0)
-    slam_map.newest.submap = 1
+    slam_map.tree.newest.submap = 1
     assert plausible(slam_map, match_at(-8.0))
     assert not plausible(slam_map, replace(match_at(-8.0), query=1))

@@ -51,7 +51,7 @@ def match(query: int, matched: int, S_place_query: ScaledTransform) -> PlaceMatc
 def test_a_newer_submap_is_carried_into_the_older_one(size: float) -> None:
     slam_map = two_submaps(size)
     scales = join_at(slam_map, match(2, 0, ScaledTransform(T=TRUTH[2], scale=size)))
-    assert slam_map.submaps == [0]
+    assert slam_map.tree.submaps == [0]
     for k, pose in TRUTH.items():
         np.testing.assert_allclose(slam_map.keyframes[k].T_world_cam, pose, atol=1e-9)
         seen = slam_map.keyframes[k].landmark_ids
@@ -69,7 +69,7 @@ def test_the_older_world_stays_where_its_keyframe_is_found_in_the_newer_one(size
     slam_map = two_submaps(size)
     in_place = scaled_transform(compose(inverse(T_0_1), TRUTH[0]), 1 / size)
     scales = join_at(slam_map, match(0, 1, ScaledTransform(T=in_place, scale=1 / size)))
-    assert slam_map.submaps == [0]
+    assert slam_map.tree.submaps == [0]
     for k, pose in TRUTH.items():
         np.testing.assert_allclose(slam_map.keyframes[k].T_world_cam, pose, atol=1e-9)
         seen = slam_map.keyframes[k].landmark_ids

@@ -42,7 +42,7 @@ def test_a_keypoint_without_a_landmark_adopts_one_and_a_known_one_is_merged() ->
     np.testing.assert_array_equal(slam_map.keyframes[second].landmark_ids[:6], theirs)
     assert not slam_map.landmarks.alive[own].any()
     assert slam_map.landmarks.alive[theirs].all()
-    assert slam_map.covisible(first, 1) == [(second, 6)]
+    assert slam_map.covisibility.neighbours(first, 1) == [(second, 6)]
     check_consistent(slam_map)
 
 

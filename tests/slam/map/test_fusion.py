@@ -23,7 +23,7 @@ NO_TURN = np.eye(4)
 
 
 def landmarks_at(points: Array, covariances: Array) -> LandmarkMap:
-    landmarks = LandmarkMap(4)
+    landmarks = LandmarkMap()
     count = len(points)
     landmarks.add(
         points, np.asarray(np.linalg.inv(covariances), np.float64), np.zeros((count, 4), np.float32), np.zeros(3), 0
@@ -155,7 +155,7 @@ def test_what_is_predicted_is_what_is_seen(rng: np.random.Generator) -> None:
     covariance = root @ root.T + 1e-5 * np.eye(3)
     point = transform_points(POSE, np.array([[0.3, -0.2, 2.0]]))
     keypoint = np.array([[[0.5, 0.2], [0.2, 0.3]]])
-    landmarks = LandmarkMap(4)
+    landmarks = LandmarkMap()
     ids = landmarks.add(
         point, np.asarray([np.linalg.inv(covariance)], dtype=np.float64), np.zeros((1, 4), np.float32), np.zeros(3), 0
     )

@@ -11,7 +11,7 @@ from synthetic_world import CAMERA
 
 
 def three_landmarks() -> tuple[LandmarkMap, np.ndarray]:
-    landmarks = LandmarkMap(4)
+    landmarks = LandmarkMap()
     points = np.array([[0.0, 0, 2], [0.1, 0, 2], [0.2, 0, 2]])
     information = np.tile(np.diag([1e4, 1e4, 1e2]), (3, 1, 1))
     return landmarks, landmarks.add(points, information, np.zeros((3, 4), np.float32), np.zeros(3), 0)

@@ -66,7 +66,7 @@ def keyframe_of(world: PointWorld, slam_map: SlamMap, index: int, pose: NDArray[
 
 def new_map(world: WireWorld) -> tuple[SlamMap, LineMap]:
     slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
-    lines = LineMap(slam_map, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
+    lines = LineMap(slam_map.tree, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
     add(world, slam_map, lines, 0)
     return slam_map, lines
 
@@ -112,7 +112,7 @@ def test_segments_find_their_lines_from_a_pose_nearby_and_say_where_the_camera_i
     residuals, _ = line_residuals_and_jacobian(inverse(truth), observations, CAMERA)
     assert np.median(np.abs(residuals)) < 0.5
     assert (observations.pixel_sigma >= 0.5).all()
-    assert slam_map.newest.id == 0
+    assert slam_map.tree.newest.id == 0
 
 
 def test_a_segment_that_points_the_other_way_or_lies_elsewhere_is_another_line() -> None:
@@ -156,7 +156,7 @@ def test_more_views_make_lines_more_certain(rng: np.random.Generator) -> None:
     truth = np.array([[[-0.5, 0.1 * k - 0.5, 2.0], [0.5, 0.1 * k - 0.4, 2.5]] for k in range(12)])
     world = PointWorld(walk(8, [0.02, 0.01, 0.01, 0.0, 0.0, 0.0]))
     slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
-    lines = LineMap(slam_map, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
+    lines = LineMap(slam_map.tree, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
     descriptors = np.eye(12, 64, dtype=np.float32)
 
     def errors() -> NDArray[np.float64]:
@@ -306,7 +306,7 @@ def test_bundle_adjustment_by_lines_alone_finds_the_poses() -> None:
     """Two keyframes stay, two are a little off; only wires hold them together."""
     world = WireWorld(walk(4, [0.06, 0.03, 0.02, 0.02, 0.03, 0.0]), noise=0.1)
     slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=1.0)
-    lines = LineMap(slam_map, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
+    lines = LineMap(slam_map.tree, slam_map.camera, LINES, pixel_sigma=0.5, pixel=PIXEL)
     slam_map.lines = lines
     for index in range(4):
         keyframe = keyframe_of(world, slam_map, index)

@@ -52,27 +52,27 @@ def test_covisible_keyframes_most_shared_first() -> None:
     first = grow(slam_map, np.eye(4))
     half = grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]), range(15))
     most = grow(slam_map, se3_exp([0.2, 0, 0, 0, 0, 0]), range(25))
-    assert slam_map.covisible(first) == [(most, 25), (half, 15)]
-    assert slam_map.covisible(first, min_shared=16) == [(most, 25)]
-    assert slam_map.covisible(half) == [(most, 15), (first, 15)], "the newer of equals first"
+    assert slam_map.covisibility.neighbours(first) == [(most, 25), (half, 15)]
+    assert slam_map.covisibility.neighbours(first, min_shared=16) == [(most, 25)]
+    assert slam_map.covisibility.neighbours(half) == [(most, 15), (first, 15)], "the newer of equals first"
     assert [slam_map.keyframes[k].parent for k in (first, half, most)] == [None, first, first]
-    assert slam_map.observers(ids(20))[0] == (most, 1)
+    assert slam_map.covisibility.observers(ids(20))[0] == (most, 1)
     check_consistent(slam_map)
 
 
 def test_observations_by_keyframe_and_by_landmark() -> None:
     slam_map = empty_map()
     first, second = grow(slam_map, np.eye(4)), grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]), range(5, 25))
-    everything = slam_map.observations()
+    everything = slam_map.covisibility.observations()
     assert len(everything) == COUNT + 20
-    by_second = slam_map.observations(keyframe_ids=[second])
+    by_second = slam_map.covisibility.observations(keyframe_ids=[second])
     assert set(by_second.keyframe_ids.tolist()) == {second}
     np.testing.assert_array_equal(by_second.landmark_ids, np.arange(5, 25))
     np.testing.assert_array_equal(by_second.keypoints, slam_map.keyframes[second].frame.keypoints)
-    of_two = slam_map.observations(landmark_ids=ids(3, 7))
+    of_two = slam_map.covisibility.observations(landmark_ids=ids(3, 7))
     found = zip(of_two.keyframe_ids.tolist(), of_two.landmark_ids.tolist(), strict=True)
     assert sorted(found) == [(first, 3), (first, 7), (second, 7)]
-    both = slam_map.observations(keyframe_ids=[second], landmark_ids=ids(3, 7))
+    both = slam_map.covisibility.observations(keyframe_ids=[second], landmark_ids=ids(3, 7))
     assert both.landmark_ids.tolist() == [7]
     np.testing.assert_allclose(both.depth, transform_points(inverse(se3_exp([0.1, 0, 0, 0, 0, 0])), POINTS[7:8])[:, 2])
 
@@ -83,12 +83,12 @@ def test_nearby_keyframes_join_the_local_map() -> None:
     behind = slam_map.add_keyframe(observe(np.eye(4)), se3_exp([0, 0, 0, 0, np.pi, 0]), None, 0).id
     new = grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]), range(15, 30))
     last_seen = slam_map.keyframes[new].landmark_ids
-    assert slam_map.nearby_keyframes(np.eye(4), 0, 5) == [old, new]
-    assert slam_map.nearby_keyframes(np.eye(4), 0, 5, without=[old]) == [new]
-    assert slam_map.nearby_keyframes(np.eye(4), 1, 5) == []
-    assert slam_map.local_landmarks(last_seen).tolist() == sorted(last_seen.tolist())
-    assert len(slam_map.local_landmarks(last_seen, np.eye(4))) == 30
-    assert behind not in slam_map.nearby_keyframes(np.eye(4), 0, 5)
+    assert slam_map.covisibility.nearby_keyframes(np.eye(4), 0, 5) == [old, new]
+    assert slam_map.covisibility.nearby_keyframes(np.eye(4), 0, 5, without=[old]) == [new]
+    assert slam_map.covisibility.nearby_keyframes(np.eye(4), 1, 5) == []
+    assert slam_map.covisibility.local_landmarks(last_seen).tolist() == sorted(last_seen.tolist())
+    assert len(slam_map.covisibility.local_landmarks(last_seen, np.eye(4))) == 30
+    assert behind not in slam_map.covisibility.nearby_keyframes(np.eye(4), 0, 5)
 
 
 # -- moving --------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_a_scaled_keyframe_sees_its_landmarks_where_it_saw_them() -> None:
     slam_map = empty_map()
     pose = se3_exp([0.2, 0.1, 0, 0, 0.1, 0])
     first = grow(slam_map, pose)
-    T_keyframe_cam = slam_map.relative_pose(first, pose @ se3_exp([0.1, 0, 0, 0, 0, 0]))
+    T_keyframe_cam = slam_map.tree.relative_pose(first, pose @ se3_exp([0.1, 0, 0, 0, 0, 0]))
     moved = se3_exp([1, 2, 3, 0.1, 0.2, 0.3])
     information = slam_map.landmarks.information.copy()
     slam_map.set_poses({first: moved}, {first: 2.0})
@@ -121,11 +121,12 @@ def test_a_scaled_keyframe_sees_its_landmarks_where_it_saw_them() -> None:
     np.testing.assert_allclose(seen, 2 * transform_points(inverse(pose), POINTS), atol=1e-9)
     traces = np.trace(information, axis1=1, axis2=2)
     np.testing.assert_allclose(np.trace(slam_map.landmarks.information, axis1=1, axis2=2), traces / 4)
-    step = inverse(moved) @ slam_map.absolute_pose(first, T_keyframe_cam)
+    step = inverse(moved) @ slam_map.tree.absolute_pose(first, T_keyframe_cam)
     np.testing.assert_allclose(step[:3, 3], [0.2, 0, 0], atol=1e-12)
     # A pose that is taken now is in present units already.
     now = moved @ se3_exp([0.2, 0, 0, 0, 0, 0])
-    np.testing.assert_allclose(slam_map.absolute_pose(first, slam_map.relative_pose(first, now)), now, atol=1e-12)
+    again = slam_map.tree.absolute_pose(first, slam_map.tree.relative_pose(first, now))
+    np.testing.assert_allclose(again, now, atol=1e-12)
 
 
 def test_a_landmark_is_recognised_from_where_its_keyframe_has_gone() -> None:
@@ -162,9 +163,9 @@ def test_joined_submaps_share_one_world() -> None:
     third = slam_map.add_keyframe(observe(se3_exp([0.1, 0, 0, 0, 0, 0])), other, None, 1).id
     fourth = slam_map.add_keyframe(observe(np.eye(4)), inverse(T_into_gone), None, 1).id
     slam_map.keyframes[fourth].parent = third
-    assert slam_map.submaps == [0, 1]
+    assert slam_map.tree.submaps == [0, 1]
     slam_map.join_submaps(0, 1, T_into_gone, bridge=(second, fourth))
-    assert slam_map.submaps == [0]
+    assert slam_map.tree.submaps == [0]
     np.testing.assert_allclose(slam_map.keyframes[fourth].T_world_cam, np.eye(4), atol=1e-12)
     created = slam_map.keyframes[third].landmark_ids
     np.testing.assert_allclose(slam_map.landmarks.positions[created], POINTS, atol=1e-6)
@@ -187,15 +188,15 @@ def test_merged_landmarks_are_seen_by_whoever_saw_either() -> None:
     slam_map.landmarks.observations.remove(second, slam_map.keyframes[second].landmark_ids[9:9])
     slam_map.remove_observations(second, slam_map.keyframes[second].landmark_ids[8:9])
     slam_map.observe(second, keep[5:6], ids(8))
-    slam_map.landmarks.remove(np.setdiff1d(slam_map.landmarks.ids, slam_map.observations().landmark_ids))
+    slam_map.landmarks.remove(np.setdiff1d(slam_map.landmarks.ids, slam_map.covisibility.observations().landmark_ids))
     slam_map.merge_landmarks(keep, gone)
     assert not slam_map.landmarks.alive[gone].any()
     np.testing.assert_array_equal(slam_map.keyframes[second].landmark_ids[:5], keep[:5])
     assert slam_map.keyframes[second].landmark_ids[5] == -1
     assert slam_map.keyframes[second].landmark_ids[8] == keep[5]
-    assert slam_map.covisible(first, 1) == [(second, 6)]
+    assert slam_map.covisibility.neighbours(first, 1) == [(second, 6)]
     slam_map.merge_landmarks(keep[:1], gone[:1])  # a pair that is no more is left alone
-    assert slam_map.covisible(first, 1) == [(second, 6)]
+    assert slam_map.covisibility.neighbours(first, 1) == [(second, 6)]
 
 
 def test_a_merged_landmark_has_been_seen_and_found_as_often_as_both() -> None:
@@ -218,7 +219,7 @@ def test_rows_of_removed_landmarks_are_used_again() -> None:
     slam_map.remove_landmarks(ids(2, 5, 7))
     assert len(slam_map.landmarks.ids) == COUNT - 3
     assert (slam_map.keyframes[first].landmark_ids[[2, 5, 7]] == -1).all()
-    assert slam_map.local_landmarks(ids(2, 5)).tolist() == []
+    assert slam_map.covisibility.local_landmarks(ids(2, 5)).tolist() == []
     serials = slam_map.landmarks.serials[[2, 5, 7]].copy()
     second = grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]))
     assert len(slam_map.landmarks) == COUNT, "no new row"
@@ -234,16 +235,16 @@ def test_frames_of_a_removed_keyframe_follow_its_parent() -> None:
     first, second, third, fourth = [grow(slam_map, pose) for pose in poses]
     slam_map.keyframes[third].parent, slam_map.keyframes[fourth].parent = second, third
     frame = poses[2] @ se3_exp([0, 0.1, 0, 0, 0, 0])
-    T_third_frame = slam_map.relative_pose(third, frame)
+    T_third_frame = slam_map.tree.relative_pose(third, frame)
     slam_map.remove_keyframe(third)
     assert slam_map.keyframes[fourth].parent == second
     slam_map.remove_keyframe(second)
     assert slam_map.keyframes[fourth].parent == first
     check_consistent(slam_map)
-    np.testing.assert_allclose(slam_map.absolute_pose(third, T_third_frame), frame, atol=1e-12)
+    np.testing.assert_allclose(slam_map.tree.absolute_pose(third, T_third_frame), frame, atol=1e-12)
     correction = se3_exp([1, 0, 0, 0, 0, 0.5])
     slam_map.set_poses({first: correction}, {first: 3.0})
-    moved = slam_map.absolute_pose(third, T_third_frame)
+    moved = slam_map.tree.absolute_pose(third, T_third_frame)
     np.testing.assert_allclose(moved[:3, :3], (correction @ frame)[:3, :3], atol=1e-12)
     np.testing.assert_allclose(moved[:3, 3], correction[:3, 3] + correction[:3, :3] @ (3 * frame[:3, 3]), atol=1e-12)
 
@@ -254,14 +255,14 @@ def test_a_removed_keyframe_that_had_grown_leaves_its_frames_where_they_were() -
     first, second, third = (grow(slam_map, se3_exp([0.1 * k, 0, 0, 0, 0.02 * k, 0])) for k in range(3))
     slam_map.keyframes[third].parent = second
     frame = compose(slam_map.keyframes[third].T_world_cam, se3_exp([0.0, 0.1, 0.0, 0.1, 0.0, 0.0]))
-    T_third_frame = slam_map.relative_pose(third, frame)
+    T_third_frame = slam_map.tree.relative_pose(third, frame)
     poses = {k: slam_map.keyframes[k].T_world_cam for k in (first, second, third)}
     slam_map.set_poses(poses, {first: 1.5, second: 2.0, third: 3.0})
-    before = slam_map.absolute_pose(third, T_third_frame)
+    before = slam_map.tree.absolute_pose(third, T_third_frame)
     assert np.linalg.norm(before[:3, 3] - poses[third][:3, 3]) == pytest.approx(0.3, rel=0.01)
     for gone in (third, second):
         slam_map.remove_keyframe(gone)
-        np.testing.assert_allclose(slam_map.absolute_pose(third, T_third_frame), before, atol=1e-12)
+        np.testing.assert_allclose(slam_map.tree.absolute_pose(third, T_third_frame), before, atol=1e-12)
 
 
 def test_a_removed_keyframe_leaves_its_landmarks_to_who_else_sees_them() -> None:
@@ -276,7 +277,7 @@ def test_a_removed_keyframe_leaves_its_landmarks_to_who_else_sees_them() -> None
     landmarks = slam_map.landmarks
     assert not landmarks.alive[10:15].any(), "nobody else saw these"
     assert set(landmarks.references[15:25].tolist()) == {third}
-    assert slam_map.covisible(first, 1) == []
+    assert slam_map.covisibility.neighbours(first, 1) == []
 
 
 def test_a_wrong_sighting_is_taken_back() -> None:
@@ -285,7 +286,7 @@ def test_a_wrong_sighting_is_taken_back() -> None:
     second = grow(slam_map, se3_exp([0.1, 0, 0, 0, 0, 0]), range(5, 15))
     slam_map.remove_observations(second, ids(6, 7, 12))
     check_consistent(slam_map)
-    assert slam_map.covisible(first, 1) == [(second, 3)]
+    assert slam_map.covisibility.neighbours(first, 1) == [(second, 3)]
     assert slam_map.landmarks.alive[[6, 7]].all()
     assert not slam_map.landmarks.alive[12]
 

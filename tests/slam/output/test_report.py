@@ -88,7 +88,7 @@ def test_loops_and_submaps_are_those_of_the_end(tmp_path: Path) -> None:
         LoopRecord(
             kind="merge",
             frame_index=12,
-            keyframe_id=slam_map.newest.id,
+            keyframe_id=slam_map.tree.newest.id,
             matched_keyframe_id=0,
             inliers=77,
             correction_m=0.25,

@@ -91,15 +91,16 @@ def test_a_loaded_map_behaves_as_the_original(tmp_path: Path) -> None:
     original = result.slam_map
     assert original is not None
     for keyframe in original.keyframes:
-        assert restored.covisible(keyframe) == original.covisible(keyframe)
+        assert restored.covisibility.neighbours(keyframe) == original.covisibility.neighbours(keyframe)
     ids = original.landmarks.ids
-    np.testing.assert_array_equal(restored.local_landmarks(ids[:50]), original.local_landmarks(ids[:50]))
-    newest = original.newest.id
+    found, expected = (each.covisibility.local_landmarks(ids[:50]) for each in (restored, original))
+    np.testing.assert_array_equal(found, expected)
+    newest = original.tree.newest.id
     for slam_map in (original, restored):
         slam_map.remove_landmarks(ids[::7])
         slam_map.set_poses({newest: np.eye(4)})
     np.testing.assert_array_equal(restored.landmarks.positions, original.landmarks.positions)
-    np.testing.assert_array_equal(restored.newest.landmark_ids, original.newest.landmark_ids)
+    np.testing.assert_array_equal(restored.tree.newest.landmark_ids, original.tree.newest.landmark_ids)
 
 
 def test_a_new_sequence_is_found_in_a_loaded_map_and_continues_it(tmp_path: Path) -> None:

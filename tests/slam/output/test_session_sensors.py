@@ -96,7 +96,7 @@ def test_a_map_comes_back_as_it_was(slide: Path, tmp_path: Path, sensor: Sensor)
     assert error(result) < 0.02
     assert result.slam_map is not None
     # A map of a single camera whose scale was corrected somewhere.
-    newest = result.slam_map.newest
+    newest = result.slam_map.tree.newest
     result.slam_map.set_poses({newest.id: newest.T_world_cam}, {newest.id: 1.25 if sensor == "mono" else 1.0})
     save_session(tmp_path / "x.semkey", Session(result=result))
     loaded = load_session(tmp_path / "x.semkey")

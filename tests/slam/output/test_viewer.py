@@ -33,7 +33,7 @@ class PretendLoop(SlamListener):
 
     def on_frame(self, event: FrameEvent) -> None:
         if event.record.index == self._index:
-            newest, oldest = event.slam_map.newest.id, next(iter(event.slam_map.keyframes))
+            newest, oldest = event.slam_map.tree.newest.id, next(iter(event.slam_map.keyframes))
             loop = LoopRecord(
                 kind="loop", frame_index=self._index, keyframe_id=newest, matched_keyframe_id=oldest, inliers=40
             )

@@ -39,7 +39,7 @@ def mapped(world: PointWorld) -> SlamMap:
 
 def placed(world: PointWorld, rules: PlacingRules = RULES, *, few: bool = False) -> Placement | None:
     slam_map, frame = mapped(world), observed(world, 1)
-    matches = match_keyframe(frame, slam_map.newest, slam_map.landmarks)
+    matches = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     if few:
         matches = matches.select(np.arange(len(matches)) < 12)
     return place_frame(slam_map, frame, matches, lambda _: slam_map.landmarks.ids, rules)
@@ -85,7 +85,7 @@ def test_depths_count_unless_the_units_may_differ() -> None:
     world = PointWorld([np.eye(4), MOVED])
     slam_map, frame = mapped(world), observed(world, 1)
     frame = replace(frame, depth=1.01 * frame.depth)
-    found = match_keyframe(frame, slam_map.newest, slam_map.landmarks)
+    found = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     with_depth, without = (
         refine_placement(slam_map, frame, found, MOVED, uses_depth=uses_depth) for uses_depth in (True, False)
     )
@@ -105,7 +105,7 @@ def test_the_covariance_counts_what_errors_of_landmarks_have_in_common() -> None
 def test_a_match_of_no_similarity_still_has_a_weight() -> None:
     world = PointWorld([np.eye(4), MOVED])
     slam_map, frame = mapped(world), observed(world, 1)
-    found = match_keyframe(frame, slam_map.newest, slam_map.landmarks)
+    found = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     unlike = replace(found, similarity=np.zeros(len(found)))
     start = compose(MOVED, se3_exp([0.01, 0, 0, 0, 0, 0]))
     assert distance(refine_placement(slam_map, frame, unlike, start)) < 1e-3

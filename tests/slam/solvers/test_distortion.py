@@ -171,10 +171,10 @@ def test_frames_grow_with_what_their_keyframe_sees() -> None:
         similarity = first.frame.descriptors @ other.frame.descriptors.T
         same = np.flatnonzero(similarity.max(axis=1) > 0.99)
         slam_map.observe(other.id, ids[same], similarity.argmax(axis=1)[same])
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     frame = world.ground_truth[7]
     assert frame is not None
-    hanging = slam_map.relative_pose(newest.id, frame)
+    hanging = slam_map.tree.relative_pose(newest.id, frame)
     problem = bundle_problem(slam_map, list(slam_map.keyframes), [])
     assert problem is not None
     result = solve_bundle(problem)
@@ -182,7 +182,7 @@ def test_frames_grow_with_what_their_keyframe_sees() -> None:
     scaled = replace(result, scales=np.where(result.keyframe_ids == newest.id, 1.25, 1.0))
     apply_bundle(slam_map, scaled)
     assert newest.scale == 1.25
-    placed = slam_map.absolute_pose(newest.id, hanging)
+    placed = slam_map.tree.absolute_pose(newest.id, hanging)
     last = world.ground_truth[8]
     assert last is not None
     before, after = frame[:3, 3] - last[:3, 3], placed[:3, 3] - newest.T_world_cam[:3, 3]

@@ -74,7 +74,7 @@ def mapped(frame: ObservedFrame, pose: Array = START) -> SlamMap:
 
 def tracked(slam_map: SlamMap, frame: ObservedFrame) -> Placement | None:
     prediction = Prediction(T_world_cam=START, translation_sigma=0.03, rotation_sigma=0.04)
-    return locator(slam_map).by_prediction(frame, prediction, slam_map.newest.landmark_ids)
+    return locator(slam_map).by_prediction(frame, prediction, slam_map.tree.newest.landmark_ids)
 
 
 @pytest.mark.parametrize("covered", [0.0, 0.65, 1.0])
@@ -110,7 +110,7 @@ def test_after_a_loss_a_picture_before_the_lens_is_no_place(covered: float) -> N
     other = frame_of(PointWorld([START], points=12000, seed=9), 0)
     border = covered * CAMERA.width
     mixed = joined(select(first, first.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
-    found = locator(slam_map).by_keyframes(mixed, [slam_map.newest], CONFIG.min_relocalisation_inliers)
+    found = locator(slam_map).by_keyframes(mixed, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
     assert (found is None) == (covered < 1.0)
 
 
@@ -122,7 +122,7 @@ def test_without_a_prediction_a_pose_has_to_explain_most_of_the_view(share: floa
     other = frame_of(PointWorld([STEP], points=12000, seed=9), 0)
     border = share * CAMERA.width
     mixed = joined(select(second, second.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
-    found = locator(slam_map).by_keyframes(mixed, [slam_map.newest], CONFIG.min_inliers)
+    found = locator(slam_map).by_keyframes(mixed, [slam_map.tree.newest], CONFIG.min_inliers)
     assert (found is not None) == (share > 0.5)
     if found is not None:
         assert np.linalg.norm((inverse(STEP) @ found.T_world_cam)[:3, 3]) < 5e-3
@@ -132,8 +132,8 @@ def test_depth_that_contradicts_the_map_refutes_a_pose_that_no_prediction_backs(
     world = PointWorld([START, STEP], points=12000)
     slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
     doubled = replace(second, depth=2 * second.depth)
-    assert locator(slam_map).by_keyframes(second, [slam_map.newest], CONFIG.min_inliers) is not None
-    assert locator(slam_map).by_keyframes(doubled, [slam_map.newest], CONFIG.min_inliers) is None
+    assert locator(slam_map).by_keyframes(second, [slam_map.tree.newest], CONFIG.min_inliers) is not None
+    assert locator(slam_map).by_keyframes(doubled, [slam_map.tree.newest], CONFIG.min_inliers) is None
     predicted = tracked(slam_map, doubled)  # a prediction says that the unit has changed
     assert predicted is not None
     assert predicted.depth_factor == pytest.approx(2.0, rel=0.05)
@@ -144,14 +144,14 @@ def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[flo
     """The keyframe has seen both copies, and a frame sees one: which one, nothing tells."""
     slam_map = mapped(frame_of(PointWorld([START], copies=copies), 0))
     frame = frame_of(PointWorld([STEP]), 0)
-    found = locator(slam_map).by_keyframes(frame, [slam_map.newest], CONFIG.min_relocalisation_inliers)
+    found = locator(slam_map).by_keyframes(frame, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
     assert (found is None) == (len(copies) > 1)
 
 
 def test_pixels_moved_are_those_of_landmarks_that_the_keyframe_saw() -> None:
     world = PointWorld([START, STEP])
     slam_map, frame = mapped(frame_of(world, 0)), frame_of(world, 1)
-    keyframe = slam_map.newest
+    keyframe = slam_map.tree.newest
     seen = np.flatnonzero(keyframe.landmark_ids >= 0)[:3]
     ids = np.concatenate([keyframe.landmark_ids[seen], [keyframe.landmark_ids.max() + 5]])
     found = Associations(landmark_ids=ids, keypoint_indices=np.array([4, 5, 6, 7]), similarity=np.ones(4))
@@ -169,7 +169,7 @@ def contested_map() -> tuple[SlamMap, FrameLocator, PointWorld]:
 def test_what_was_held_off_does_not_win_when_the_established_are_out_of_view() -> None:
     slam_map, placer, world = contested_map()
     landmarks = slam_map.landmarks
-    keyframe = slam_map.newest
+    keyframe = slam_map.tree.newest
     right = keyframe.frame.keypoints[:, 0] >= 0.7 * CAMERA.width
     room = keyframe.landmark_ids[right & (keyframe.landmark_ids >= 0)]
     for _ in range(6):

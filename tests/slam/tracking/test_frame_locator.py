@@ -57,12 +57,12 @@ def by_prediction(
 ) -> Placement | None:
     """Located from where the camera is expected, with these standard deviations."""
     prediction = Prediction(T_world_cam=expected, translation_sigma=metres, rotation_sigma=radians)
-    last_seen = slam_map.newest.landmark_ids[slam_map.newest.observed]
+    last_seen = slam_map.tree.newest.landmark_ids[slam_map.tree.newest.observed]
     return locator(slam_map, config).by_prediction(frame, prediction, last_seen)
 
 
 def by_keyframe(slam_map: SlamMap, frame: ObservedFrame, min_inliers: int = CONFIG.min_inliers) -> Placement | None:
-    return locator(slam_map).by_keyframes(frame, [slam_map.newest], min_inliers)
+    return locator(slam_map).by_keyframes(frame, [slam_map.tree.newest], min_inliers)
 
 
 def error(estimate: Placement | None, truth: Array = MOVED) -> tuple[float, float]:

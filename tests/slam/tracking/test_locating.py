@@ -46,7 +46,7 @@ def test_guided_pairs_are_the_most_similar_ones_within_the_radius(radius: float,
         0, 0.0, features, taken.depth, isotropic_covariances(len(features), 1.0), min_depth=0.3, max_depth=8.0
     )
     count = len(frame)
-    landmarks = LandmarkMap(frame.descriptors.shape[1])
+    landmarks = LandmarkMap()
     noisy = frame.descriptors + 0.1 * rng.normal(size=frame.descriptors.shape).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
     ids = landmarks.add(np.ones((count, 3)), np.tile(np.eye(3), (count, 1, 1)), noisy, np.zeros(3), 0)

@@ -136,7 +136,7 @@ def test_new_landmarks_lie_where_the_points_are_and_all_neighbours_see_them() ->
     world = PointWorld(walk(9, SIDEWAYS))
     slam_map = _two_keyframes(world, (0, 4, 8))
     before = set(slam_map.landmarks.ids.tolist())
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     made = triangulate_new_landmarks(slam_map, newest.id, MonoConfig(), image_scale=0.5)
     assert made > 80
     ids = np.array(sorted(set(slam_map.landmarks.ids.tolist()) - before))
@@ -145,7 +145,7 @@ def test_new_landmarks_lie_where_the_points_are_and_all_neighbours_see_them() ->
     positions = slam_map.landmarks.positions[ids]
     nearest = np.linalg.norm(positions[:, None] - true_points[None], axis=2).min(axis=1)
     assert np.quantile(nearest, 0.95) < 0.02
-    sightings = slam_map.observations(landmark_ids=ids)
+    sightings = slam_map.covisibility.observations(landmark_ids=ids)
     times = np.array([np.count_nonzero(sightings.landmark_ids == k) for k in ids])
     assert times.min() >= 2
     assert (times == 3).mean() > 0.4
@@ -156,7 +156,7 @@ def test_new_landmarks_lie_where_the_points_are_and_all_neighbours_see_them() ->
 def test_geometry_judges_what_looks_the_same() -> None:
     world = PointWorld(walk(9, SIDEWAYS))
     slam_map = _two_keyframes(world, (0, 4, 8))
-    newest = slam_map.newest
+    newest = slam_map.tree.newest
     # Looking two degrees up, nine pixels: no true pair fits this pose, and another keypoint near the line is no pair.
     newest.T_world_cam[:3, :3] = newest.T_world_cam[:3, :3] @ so3_exp([np.radians(2.0), 0.0, 0.0])
     assert triangulate_new_landmarks(slam_map, newest.id, MonoConfig(), image_scale=0.5) < 10
@@ -165,7 +165,7 @@ def test_geometry_judges_what_looks_the_same() -> None:
 def test_keyframes_in_one_place_make_no_landmarks() -> None:
     world = PointWorld([np.eye(4)] * 2, pixel_noise=0.5)
     slam_map = _two_keyframes(world, (0, 1))
-    assert triangulate_new_landmarks(slam_map, slam_map.newest.id, MonoConfig(), image_scale=0.5) == 0
+    assert triangulate_new_landmarks(slam_map, slam_map.tree.newest.id, MonoConfig(), image_scale=0.5) == 0
 
 
 def test_mono_tracks_every_frame_up_to_scale() -> None:

@@ -53,7 +53,7 @@ def step(tracker: Tracker, frame: ObservedFrame) -> Location | None:
 
 
 def pose_of(slam_map: SlamMap, location: Location) -> Array:
-    return slam_map.absolute_pose(location.reference, location.T_reference_cam)
+    return slam_map.tree.absolute_pose(location.reference, location.T_reference_cam)
 
 
 def record(index: int, location: Location | None, pose: Array | None) -> FrameRecord:

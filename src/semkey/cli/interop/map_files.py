@@ -63,7 +63,7 @@ def submap_rows(session: Session) -> list[list[str]]:
     of = {key: keyframe.submap for key, keyframe in slam_map.keyframes.items()}
     submaps = np.array([of.get(int(key), -1) for key in landmarks.references[alive]])
     rows = []
-    for submap in slam_map.submaps:
+    for submap in slam_map.tree.submaps:
         points = landmarks.positions[alive[submaps == submap]]
         extent = ["-"] * 3
         if len(points):
@@ -97,7 +97,7 @@ def merge(
         merged = merge_maps(sessions, paths, progress=progress)
     save_session(out, merged.session)
     joined = sum(record.kind == "merge" for record in merged.meetings)
-    submaps = len(merged.session.slam_map.submaps)
+    submaps = len(merged.session.slam_map.tree.submaps)
     typer.echo(f"{len(paths)} maps in {out}: {joined} times joined, {submaps} submap{'s' if submaps > 1 else ''}")
 
 
@@ -129,7 +129,7 @@ def crop(
     inside = _region(box, around)
     check_output_file(out)
     session = load_session(path)
-    submaps = session.slam_map.submaps
+    submaps = session.slam_map.tree.submaps
     if submap is None and len(submaps) > 1:
         raise ConfigError(
             f"{path}: has submaps {', '.join(map(str, submaps))}, each with a world of its own; choose with --submap"

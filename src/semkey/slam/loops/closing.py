@@ -50,7 +50,7 @@ class LoopCloser:
         """
         query, matched = self._map.keyframes[match.query], self._map.keyframes[match.matched]
         before, scale_before = query.T_world_cam, query.scale
-        place = [matched, *(self._map.keyframes[key] for key, _ in self._map.covisible(matched.id))]
+        place = [matched, *(self._map.keyframes[key] for key, _ in self._map.covisibility.neighbours(matched.id))]
         place = place[: 1 + self._config.group_size]
         landmark_ids = place_landmarks(self._map, place)
         kind = "loop" if query.submap == matched.submap else "merge"
@@ -59,7 +59,8 @@ class LoopCloser:
         scales = join_at(self._map, match) if kind == "merge" else self._optimise(query.submap)
         self.loops = [_rescaled(edge, scales) for edge in self.loops]
         merged = adopt_landmarks(self._map, query, match.associations)
-        neighbours = [self._map.keyframes[key] for key, _ in self._map.covisible(query.id)[:_FUSED_NEIGHBOURS]]
+        covisible = self._map.covisibility.neighbours(query.id)[:_FUSED_NEIGHBOURS]
+        neighbours = [self._map.keyframes[key] for key, _ in covisible]
         neighbours = [neighbour for neighbour in neighbours if neighbour not in place]
         radius = self._config.fuse_radius_px * image_scale(self._map.camera)
         merged += fuse_duplicates(self._map, [query, *neighbours], landmark_ids, radius_px=radius)

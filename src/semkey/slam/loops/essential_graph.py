@@ -48,7 +48,7 @@ def essential_edges(
             edges.append(loop)
             joined.add((min(loop.first, loop.second), max(loop.first, loop.second)))
     for key in sorted(members):
-        shared = dict(slam_map.covisible(key, min_shared=1))
+        shared = dict(slam_map.covisibility.neighbours(key, min_shared=1))
         parent = slam_map.keyframes[key].parent
         if parent in members and (min(key, parent), max(key, parent)) not in joined:
             edges.append(_odometry_edge(slam_map, parent, key, shared.get(parent, 0), "tree"))

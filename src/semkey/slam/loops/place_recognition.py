@@ -62,7 +62,7 @@ class PlaceRecognition:
         self._update_index()
         groups = place_groups(
             self._scores(frame, exclude=()),
-            self._map.covisible,
+            self._map.covisibility.neighbours,
             count=self._config.relocalisation_candidates,
             group_size=self._config.group_size,
         )
@@ -75,7 +75,7 @@ class PlaceRecognition:
         self._update_index()
         groups = place_groups(
             self._scores(keyframe.frame, exclude=self._near(keyframe)),
-            self._map.covisible,
+            self._map.covisibility.neighbours,
             count=self._config.candidates,
             group_size=self._config.group_size,
         )
@@ -110,7 +110,7 @@ class PlaceRecognition:
 
     def _near(self, keyframe: Keyframe) -> set[int]:
         """Keyframes that a keyframe is connected to already, or follows too closely to have drifted from."""
-        near = {keyframe.id, *(key for key, _ in self._map.covisible(keyframe.id))}
+        near = {keyframe.id, *(key for key, _ in self._map.covisibility.neighbours(keyframe.id))}
         for key, other in self._map.keyframes.items():
             age = abs(keyframe.frame.timestamp - other.frame.timestamp)
             if other.submap == keyframe.submap and age < self._config.min_gap_seconds:

@@ -158,7 +158,7 @@ def count_supporters(
     """
     query = slam_map.keyframes[match.query]
     supporters = 0
-    for neighbour, _ in slam_map.covisible(query.id)[:_ASKED_NEIGHBOURS]:
+    for neighbour, _ in slam_map.covisibility.neighbours(query.id)[:_ASKED_NEIGHBOURS]:
         if supporters >= wanted:
             break
         seen = _sees_place(slam_map, query, slam_map.keyframes[neighbour], place, match.S_place_query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import MapConfig
-from semkey.slam.map.keyframe_tree import KeyframeTree
+from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.landmarks import LandmarkMap
 
 Array = NDArray[np.float64]
@@ -49,39 +49,33 @@ class Observations:
         return Observations(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
 
 
-class CovisibilityGraph(KeyframeTree):
+class CovisibilityGraph:
     """Keyframes that are connected by the landmarks they share.
 
     Args:
+        keyframes: of the map, by id.
+        landmarks: what they see.
         camera: of all frames.
         config: settings.
-
-    Attributes:
-        camera: of all frames.
     """
 
-    def __init__(self, camera: PinholeCamera, config: MapConfig) -> None:
-        super().__init__()
-        self.camera = camera
+    def __init__(
+        self, keyframes: Mapping[int, Keyframe], landmarks: LandmarkMap, camera: PinholeCamera, config: MapConfig
+    ) -> None:
+        self._keyframes = keyframes
+        self._landmarks = landmarks
+        self._camera = camera
         self._config = config
-        self._landmarks: LandmarkMap | None = None
 
-    @property
-    def landmarks(self) -> LandmarkMap:
-        """The landmarks; there are some as soon as there is a keyframe."""
-        if self._landmarks is None:
-            raise RuntimeError("the map has no landmarks before its first keyframe")
-        return self._landmarks
-
-    def covisible(self, keyframe_id: int, min_shared: int = 15) -> list[tuple[int, int]]:
+    def neighbours(self, keyframe_id: int, min_shared: int = 15) -> list[tuple[int, int]]:
         """Keyframes that share at least so many landmarks with one: (id, shared), most first, newest of equals."""
-        keyframe = self.keyframes[keyframe_id]
+        keyframe = self._keyframes[keyframe_id]
         ranked = self.observers(keyframe.landmark_ids[keyframe.observed])
         return [(other, shared) for other, shared in ranked if other != keyframe_id and shared >= min_shared]
 
     def observers(self, landmark_ids: Indices) -> list[tuple[int, int]]:
         """Keyframes that see some of these landmarks: (id, how many), most first, newest of equals."""
-        keyframes, shared = self.landmarks.observations.votes(landmark_ids)
+        keyframes, shared = self._landmarks.observations.votes(landmark_ids)
         order = np.lexsort((-keyframes, -shared))
         return list(zip(keyframes[order].tolist(), shared[order].tolist(), strict=True))
 
@@ -101,11 +95,11 @@ class CovisibilityGraph(KeyframeTree):
         """
         local = [k for k, _ in self.observers(landmark_ids)[: self._config.local_keyframes]]
         if T_world_cam is not None and local:
-            submap = self.keyframes[local[0]].submap
+            submap = self._keyframes[local[0]].submap
             local += self.nearby_keyframes(T_world_cam, submap, self._config.nearby_keyframes, without=local)
-        wanted = np.zeros(len(self.landmarks) + 1, dtype=bool)
+        wanted = np.zeros(len(self._landmarks) + 1, dtype=bool)
         for keyframe_id in local:
-            wanted[self.keyframes[keyframe_id].landmark_ids] = True
+            wanted[self._keyframes[keyframe_id].landmark_ids] = True
         # Row -1 stands for keypoints without a landmark.
         return np.flatnonzero(wanted[:-1])
 
@@ -118,17 +112,17 @@ class CovisibilityGraph(KeyframeTree):
         centres as a share of the keyframe's median depth, plus the angle between the optical axes.
         """
         skipped = set(without)
-        candidates = [k for k, keyframe in self.keyframes.items() if keyframe.submap == submap and k not in skipped]
+        candidates = [k for k, keyframe in self._keyframes.items() if keyframe.submap == submap and k not in skipped]
         if not candidates or not count:
             return []
         pose = np.asarray(T_world_cam, dtype=np.float64)
-        poses = np.stack([self.keyframes[k].T_world_cam for k in candidates])
-        depths = np.array([self.keyframes[k].median_depth for k in candidates])
+        poses = np.stack([self._keyframes[k].T_world_cam for k in candidates])
+        depths = np.array([self._keyframes[k].median_depth for k in candidates])
         distances = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1) / depths
         angles = np.arccos(np.clip(poses[:, :3, 2] @ pose[:3, 2], -1.0, 1.0))
         offsets = distances + angles
         order = np.argsort(offsets, kind="stable")[:count]
-        limit = 0.25 * self.camera.width / self.camera.fx
+        limit = 0.25 * self._camera.width / self._camera.fx
         return [candidates[k] for k in order if offsets[k] < limit]
 
     def observations(
@@ -136,14 +130,14 @@ class CovisibilityGraph(KeyframeTree):
     ) -> Observations:
         """Sightings by these keyframes, or of these landmarks, or of these by those; None stands for all."""
         if landmark_ids is None:
-            wanted = self.keyframes if keyframe_ids is None else sorted(set(keyframe_ids))
-            parts = [(k, self.keyframes[k].observed) for k in wanted]
+            wanted = self._keyframes if keyframe_ids is None else sorted(set(keyframe_ids))
+            parts = [(k, self._keyframes[k].observed) for k in wanted]
             keypoints = np.concatenate([indices for _, indices in parts]) if parts else np.zeros(0, dtype=np.int64)
             keyframes = np.repeat(np.array([k for k, _ in parts], dtype=np.int64), [len(i) for _, i in parts])
-            landmarks = [self.keyframes[k].landmark_ids[indices] for k, indices in parts]
+            landmarks = [self._keyframes[k].landmark_ids[indices] for k, indices in parts]
             ids = np.concatenate(landmarks) if parts else np.zeros(0, dtype=np.int64)
         else:
-            positions, keyframes, keypoints = self.landmarks.observations.lookup(np.asarray(landmark_ids))
+            positions, keyframes, keypoints = self._landmarks.observations.lookup(np.asarray(landmark_ids))
             ids = np.asarray(landmark_ids)[positions]
             if keyframe_ids is not None:
                 chosen = np.isin(keyframes, list(keyframe_ids))
@@ -158,7 +152,7 @@ class CovisibilityGraph(KeyframeTree):
         depth, sigma, weights = np.empty(len(keyframes)), np.empty(len(keyframes)), np.empty(len(keyframes))
         for keyframe_id in np.unique(keyframes).tolist():
             first, last = np.searchsorted(keyframes, [keyframe_id, keyframe_id + 1])
-            frame, indices = self.keyframes[keyframe_id].frame, keypoints[first:last]
+            frame, indices = self._keyframes[keyframe_id].frame, keypoints[first:last]
             where[first:last], covariances[first:last] = frame.keypoints[indices], frame.covariances[indices]
             depth[first:last], sigma[first:last] = frame.depth[indices], frame.depth_sigma[indices]
             weights[first:last] = frame.weights[indices]

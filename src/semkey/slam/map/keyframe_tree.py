@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +29,12 @@ class KeyframeTree:
 
     Attributes:
         keyframes: by id, in the order in which they were made; removed ones are gone.
+        removed: keyframes that were removed, by id: frames that refer to them are placed by these.
     """
 
     def __init__(self) -> None:
         self.keyframes: dict[int, Keyframe] = {}
-        self._removed: dict[int, RemovedKeyframe] = {}
-
-    @property
-    def removed(self) -> Mapping[int, RemovedKeyframe]:
-        """Keyframes that were removed, by id: frames that refer to them are placed by these."""
-        return self._removed
+        self.removed: dict[int, RemovedKeyframe] = {}
 
     @property
     def newest(self) -> Keyframe:
@@ -69,14 +64,14 @@ class KeyframeTree:
     def survivor(self, keyframe_id: int) -> int:
         """The keyframe itself, or the nearest one above it in the tree that has not been removed."""
         while keyframe_id not in self.keyframes:
-            keyframe_id = self._removed[keyframe_id].parent
+            keyframe_id = self.removed[keyframe_id].parent
         return keyframe_id
 
     def placement(self, keyframe_id: int) -> tuple[Array, float]:
         """Pose T_world_cam (4, 4) and scale of a keyframe, removed or not."""
         chain: list[RemovedKeyframe] = []
         while keyframe_id not in self.keyframes:
-            chain.append(self._removed[keyframe_id])
+            chain.append(self.removed[keyframe_id])
             keyframe_id = chain[-1].parent
         pose, scale = self.keyframes[keyframe_id].T_world_cam, self.keyframes[keyframe_id].scale
         for removed in reversed(chain):
@@ -84,8 +79,8 @@ class KeyframeTree:
             scale *= removed.scale_ratio
         return pose, scale
 
-    def _take_out(self, keyframe_id: int) -> None:
-        """Remove a keyframe from the tree: its children become those of its parent.
+    def remove(self, keyframe_id: int) -> None:
+        """Take a keyframe out of the tree: its children become those of its parent.
 
         Raises:
             InputError: it is the root of its submap.
@@ -94,7 +89,7 @@ class KeyframeTree:
         if keyframe.parent is None:
             raise InputError(f"keyframe {keyframe_id} is the root of submap {keyframe.submap} and cannot be removed")
         parent = self.keyframes[keyframe.parent]
-        self._removed[keyframe_id] = RemovedKeyframe(
+        self.removed[keyframe_id] = RemovedKeyframe(
             parent=parent.id,
             T_parent_keyframe=self.relative_pose(parent.id, keyframe.T_world_cam),
             scale_ratio=keyframe.scale / parent.scale,
@@ -104,7 +99,7 @@ class KeyframeTree:
             if other.parent == keyframe_id:
                 other.parent = parent.id
 
-    def _attach(self, keyframe_id: int, parent: int) -> None:
+    def attach(self, keyframe_id: int, parent: int) -> None:
         """Make a keyframe the root of its tree, by turning round the edges above it, and then a child of ``parent``."""
         path = [keyframe_id]
         while (above := self.keyframes[path[-1]].parent) is not None:

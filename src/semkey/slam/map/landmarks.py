@@ -56,14 +56,14 @@ class LandmarkMap:
         observations: which keyframes see each landmark; kept by :class:`semkey.slam.map.slam_map.SlamMap`.
     """
 
-    def __init__(self, descriptor_size: int) -> None:
+    def __init__(self) -> None:
         self.observations: ObservationTable = ObservationTable()
         self._count = 0
         self._made = 0
         self._free = np.empty(0, dtype=np.int64)
         self._positions = np.empty((0, 3))
         self._information = np.empty((0, 3, 3))
-        self._descriptors = np.empty((0, descriptor_size), dtype=np.float32)
+        self._descriptors = np.empty((0, 0), dtype=np.float32)
         self._view_directions = np.empty((0, 3))
         self._view_distances = np.empty(0)
         self._visible = np.empty(0, dtype=np.int64)
@@ -136,11 +136,13 @@ class LandmarkMap:
         Args:
             points_world: (M, 3) positions, metres.
             information: (M, 3, 3) inverse covariances, world axes.
-            descriptors: (M, D) how they look.
+            descriptors: (M, D) how they look; D is that of the first landmarks there ever were.
             camera_centre: (3,) where they were seen from, in the world.
             keyframe_id: their reference keyframe.
         """
         count = len(points_world)
+        if not self._count:
+            self._descriptors = np.empty((len(self._positions), descriptors.shape[1]), dtype=np.float32)
         reused, self._free = self._free[:count], self._free[count:]
         ids = np.concatenate([reused, np.arange(self._count, self._count + count - len(reused))])
         self._reserve(self._count + count - len(reused))
@@ -246,7 +248,7 @@ class LandmarkMap:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, made: int) -> LandmarkMap:
         """Landmarks with the rows of :meth:`to_arrays`, as yet without observations; ``made`` as :attr:`made`."""
-        landmarks = cls(arrays["descriptor"].shape[1])
+        landmarks = cls()
         for name, attribute in _COLUMNS.items():
             setattr(landmarks, attribute, arrays[name].copy())
         landmarks._count = len(arrays["position"])

@@ -16,7 +16,7 @@ from semkey.slam.map.association import Associations
 from semkey.slam.map.covisibility import CovisibilityGraph
 from semkey.slam.map.fusion import fuse_observations, point_information
 from semkey.slam.map.keyframe import Keyframe
-from semkey.slam.map.keyframe_tree import RemovedKeyframe, scaled_transform
+from semkey.slam.map.keyframe_tree import KeyframeTree, RemovedKeyframe, scaled_transform
 from semkey.slam.map.landmarks import LandmarkMap
 from semkey.slam.map.lines import LineMap
 
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-class SlamMap(CovisibilityGraph):
+class SlamMap:
     """Keyframes and landmarks: how they come, move and go.
 
     Only the methods here change who sees what; positions and poses may be read freely and are moved by
@@ -34,16 +34,27 @@ class SlamMap(CovisibilityGraph):
         camera: of all frames.
         config: settings.
         pixel_sigma: standard deviation of a keypoint's position in this image size, pixels.
+        landmarks: to begin with; None for none.
 
     Attributes:
-        keyframes: by id, in the order in which they were made; removed ones are gone.
+        camera: of all frames.
+        tree: the keyframes as a tree, and where what hangs on them lies.
+        keyframes: those of the tree, by id, in the order in which they were made; removed ones are gone.
+        landmarks: the points that keyframes see.
+        covisibility: which keyframes belong together by what they see.
         loop_links: pairs of keyframes that were recognised to see the same place, and by how many landmarks.
         lines: the lines that the keyframes hold; None where lines are not used.
         is_fixed: frames are placed in the map without leaving a trace in it: views are not counted, nothing is dropped.
     """
 
-    def __init__(self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float) -> None:
-        super().__init__(camera, config)
+    def __init__(
+        self, camera: PinholeCamera, config: MapConfig, *, pixel_sigma: float, landmarks: LandmarkMap | None = None
+    ) -> None:
+        self.camera = camera
+        self.tree: KeyframeTree = KeyframeTree()
+        self.keyframes: dict[int, Keyframe] = self.tree.keyframes
+        self.landmarks: LandmarkMap = LandmarkMap() if landmarks is None else landmarks
+        self.covisibility: CovisibilityGraph = CovisibilityGraph(self.keyframes, self.landmarks, camera, config)
         self.loop_links: list[tuple[int, int, int]] = []
         self.pixel_sigma = pixel_sigma
         self.lines: LineMap | None = None
@@ -72,17 +83,16 @@ class SlamMap(CovisibilityGraph):
             pixel_sigma: see :class:`SlamMap`.
             keyframes: by increasing id; they tell who sees what.
             landmarks: without observations.
-            removed: see :attr:`removed`.
+            removed: see :class:`KeyframeTree`.
             loop_links: see :class:`SlamMap`.
             counters: see :attr:`counters`.
         """
-        slam_map = cls(camera, config, pixel_sigma=pixel_sigma)
-        slam_map._landmarks = landmarks
+        slam_map = cls(camera, config, pixel_sigma=pixel_sigma, landmarks=landmarks)
         for keyframe in keyframes:
             slam_map.keyframes[keyframe.id] = keyframe
             seen = keyframe.observed
             landmarks.observations.add(keyframe.id, keyframe.landmark_ids[seen], seen)
-        slam_map._removed = dict(removed)
+        slam_map.tree.removed.update(removed)
         slam_map.loop_links = list(loop_links)
         slam_map._next_id, slam_map._next_submap = counters["next_keyframe"], counters["next_submap"]
         return slam_map
@@ -95,8 +105,8 @@ class SlamMap(CovisibilityGraph):
     @property
     def counters(self) -> dict[str, int]:
         """The numbers that the next keyframe, submap and landmark will get, for :meth:`restored`."""
-        made = 0 if self._landmarks is None else self._landmarks.made
-        return {"next_keyframe": self._next_id, "next_submap": self._next_submap, "landmarks_made": made}
+        keyframe, submap = self._next_id, self._next_submap
+        return {"next_keyframe": keyframe, "next_submap": submap, "landmarks_made": self.landmarks.made}
 
     @property
     def next_submap(self) -> int:
@@ -109,8 +119,6 @@ class SlamMap(CovisibilityGraph):
         self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, submap: int
     ) -> Keyframe:
         """Keep a frame: landmarks it sees get more certain, its other keypoints with depth become landmarks."""
-        if self._landmarks is None:
-            self._landmarks = LandmarkMap(frame.descriptors.shape[1])
         keyframe = Keyframe(
             id=self._next_id,
             frame=frame,
@@ -123,7 +131,7 @@ class SlamMap(CovisibilityGraph):
         self._next_submap = max(self._next_submap, submap + 1)
         if found is not None:
             found = found.select(self.landmarks.alive[found.landmark_ids])
-            keyframe.parent = self.nearest_keyframe(found.landmark_ids)
+            keyframe.parent = self.covisibility.nearest_keyframe(found.landmark_ids)
         self.keyframes[keyframe.id] = keyframe
         if found is not None:
             fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera)
@@ -224,7 +232,7 @@ class SlamMap(CovisibilityGraph):
         for keyframe in moving.values():
             keyframe.submap = into
         if bridge is not None:
-            self._attach(bridge[1], bridge[0])
+            self.tree.attach(bridge[1], bridge[0])
 
     # -- shrinking -----------------------------------------------------------------------------------------------
 
@@ -268,13 +276,13 @@ class SlamMap(CovisibilityGraph):
     def remove_keyframe(self, keyframe_id: int) -> None:
         """Forget a keyframe; landmarks that no other one sees go with it.
 
-        Frames whose reference it was are still placed by :meth:`absolute_pose`, which goes by its parent.
+        Frames whose reference it was are still placed by :meth:`KeyframeTree.absolute_pose`, which goes by its parent.
 
         Raises:
             InputError: it is the root of its submap.
         """
         keyframe = self.keyframes[keyframe_id]
-        self._take_out(keyframe_id)
+        self.tree.remove(keyframe_id)
         self._lose_observer(keyframe_id, keyframe.landmark_ids[keyframe.observed])
 
     # -- details -------------------------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ def bundle_problem(
         fixed_ids, free_ids = free_ids[:1], free_ids[1:]
     if not free_ids:
         return None
-    seen = np.unique(slam_map.observations(keyframe_ids=free_ids).landmark_ids)
-    observations = slam_map.observations(keyframe_ids=[*free_ids, *fixed_ids], landmark_ids=seen)
+    seen = np.unique(slam_map.covisibility.observations(keyframe_ids=free_ids).landmark_ids)
+    observations = slam_map.covisibility.observations(keyframe_ids=[*free_ids, *fixed_ids], landmark_ids=seen)
     times = np.bincount(observations.landmark_ids, minlength=1)
     used = times[observations.landmark_ids] >= 2
     if not used.any():
@@ -129,10 +129,10 @@ def local_problem(
         landmarks_each: how many landmarks take part for every keyframe; None for all.
         max_iterations: steps of the solver at most.
     """
-    covisible = [k for k, _ in slam_map.covisible(keyframe_id)][: keyframes - 1]
+    covisible = [k for k, _ in slam_map.covisibility.neighbours(keyframe_id)][: keyframes - 1]
     free = [keyframe_id, *covisible]
-    seen = np.unique(slam_map.observations(keyframe_ids=free).landmark_ids)
-    others = [k for k, _ in slam_map.observers(seen) if k not in set(free)]
+    seen = np.unique(slam_map.covisibility.observations(keyframe_ids=free).landmark_ids)
+    others = [k for k, _ in slam_map.covisibility.observers(seen) if k not in set(free)]
     return bundle_problem(
         slam_map, free, others[:fixed_keyframes], landmarks_each=landmarks_each, max_iterations=max_iterations
     )

@@ -26,7 +26,7 @@ def cull_keyframes(slam_map: SlamMap, keyframe_id: int, *, share: float, observe
         recent: so many newest keyframes stay: the next frames are tracked by them.
     """
     spared = set(list(slam_map.keyframes)[-recent:]) if recent else set()
-    candidates = sorted(k for k, _ in slam_map.covisible(keyframe_id) if k not in spared)
+    candidates = sorted(k for k, _ in slam_map.covisibility.neighbours(keyframe_id) if k not in spared)
     removed = []
     for candidate in candidates:
         if slam_map.keyframes[candidate].parent is None:

@@ -170,7 +170,7 @@ class LocalMapping:
     def finish(self) -> None:
         """Settle, and adjust every submap as a whole once more, unless it is larger than the settings allow."""
         self.settle()
-        for submap in self._map.submaps:
+        for submap in self._map.tree.submaps:
             self.adjust_submap(submap, max_keyframes=self._config.final_keyframes, is_final=True)
             self.settle()
 

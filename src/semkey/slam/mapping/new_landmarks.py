@@ -57,7 +57,7 @@ def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoC
     """
     keyframe = slam_map.keyframes[keyframe_id]
     parts = []
-    for neighbour_id, _ in slam_map.covisible(keyframe_id, _MIN_SHARED)[: config.neighbours]:
+    for neighbour_id, _ in slam_map.covisibility.neighbours(keyframe_id, _MIN_SHARED)[: config.neighbours]:
         neighbour = slam_map.keyframes[neighbour_id]
         if _baseline_ratio(slam_map, keyframe, neighbour) >= config.min_baseline_ratio:
             parts.append(_triangulate_pair(slam_map, keyframe, neighbour, config, image_scale))

@@ -103,12 +103,12 @@ def restore_lines(
         )
         keyframe.frame = replace(keyframe.frame, lines=ObservedLines(segments=segments, spatial=spatial))
     stored = {name.split("/")[1]: array for name, array in arrays.items() if name.startswith("lines/")}
-    slam_map.lines = LineMap.from_arrays(slam_map, slam_map.camera, config, stored, made=made)
+    slam_map.lines = LineMap.from_arrays(slam_map.tree, slam_map.camera, config, stored, made=made)
 
 
 def _check_references(path: Path, arrays: Mapping[str, NDArray[Any]], slam_map: SlamMap) -> None:
     counts, serials, sightings = arrays["keyframes/segments"], arrays["lines/serial"], arrays["lines/sighting"]
-    known = [*slam_map.keyframes, *slam_map.removed]
+    known = [*slam_map.keyframes, *slam_map.tree.removed]
     size = dict(zip(slam_map.keyframes, counts.tolist(), strict=True))
     largest = np.array([size.get(keyframe, np.inf) for keyframe in sightings[:, 1].tolist()])
     problems = {

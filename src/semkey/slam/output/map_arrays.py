@@ -98,7 +98,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
     keyframes = list(slam_map.keyframes.values())
     frames = [keyframe.frame for keyframe in keyframes]
     features = [frame.features for frame in frames]
-    removed = slam_map.removed
+    removed = slam_map.tree.removed
     arrays: Arrays = {
         "keyframes/id": _ints(keyframe.id for keyframe in keyframes),
         "keyframes/frame": _ints(frame.index for frame in frames),

@@ -200,7 +200,7 @@ def _map_figures(result: SlamResult) -> dict[str, int]:
     if slam_map is None or not slam_map.keyframes:
         return {"keyframes": 0, "landmarks": 0, "submaps": 0}
     landmarks = int(np.count_nonzero(slam_map.landmarks.alive))
-    return {"keyframes": len(slam_map.keyframes), "landmarks": landmarks, "submaps": len(slam_map.submaps)}
+    return {"keyframes": len(slam_map.keyframes), "landmarks": landmarks, "submaps": len(slam_map.tree.submaps)}
 
 
 def _submaps(result: SlamResult) -> list[dict[str, int]]:
@@ -219,8 +219,8 @@ def _submap_now(result: SlamResult, keyframe_id: int | None, submap: int) -> int
     """The submap of a frame's reference keyframe, which may have been merged into another or removed."""
     if result.slam_map is None or keyframe_id is None:
         return submap
-    while keyframe_id in result.slam_map.removed:
-        keyframe_id = result.slam_map.removed[keyframe_id].parent
+    while keyframe_id in result.slam_map.tree.removed:
+        keyframe_id = result.slam_map.tree.removed[keyframe_id].parent
     keyframe = result.slam_map.keyframes.get(keyframe_id)
     return submap if keyframe is None else keyframe.submap
 

@@ -94,7 +94,7 @@ class Doubts:
         same; nothing tells the two apart. After a loss (``is_relocalised``) the rest is too far from where it was to be
         matched: a camera that is back where a keyframe was sees what the keyframe saw nearly all over the image.
         """
-        reference = self._map.nearest_keyframe(placement.inlier_associations.landmark_ids)
+        reference = self._map.covisibility.nearest_keyframe(placement.inlier_associations.landmark_ids)
         if reference is None:
             return False
         moved = pixels_moved(frame, placement.inlier_associations, self._map.keyframes[reference])
@@ -178,4 +178,4 @@ class Doubts:
         return self._camera.project(points)
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
-        return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)
+        return self._map.covisibility.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)

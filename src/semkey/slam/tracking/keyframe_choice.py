@@ -48,7 +48,7 @@ def needs_keyframe(
     if parallax > config.keyframe_parallax or turned > config.keyframe_rotation_deg:
         return True
     moved = parallax > 0.2 * config.keyframe_parallax or turned > 0.2 * config.keyframe_rotation_deg
-    return moved and frame.timestamp - slam_map.newest.frame.timestamp > config.keyframe_seconds
+    return moved and frame.timestamp - slam_map.tree.newest.frame.timestamp > config.keyframe_seconds
 
 
 def uncovered_share(frame: ObservedFrame, tracked: NDArray[np.int64], camera: PinholeCamera) -> float:

@@ -46,11 +46,11 @@ class LineTracker:
 
     def __init__(self, slam_map: SlamMap, config: LineConfig, *, pixel: float) -> None:
         self.lines: LineMap = LineMap(
-            slam_map, slam_map.camera, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel
+            slam_map.tree, slam_map.camera, config, pixel_sigma=config.pixel_sigma * pixel, pixel=pixel
         )
         if slam_map.lines is not None:  # of an earlier run, perhaps with other settings
             arrays, made = slam_map.lines.to_arrays(), slam_map.lines.made
-            self.lines = LineMap.from_arrays(slam_map, slam_map.camera, config, arrays, made=made)
+            self.lines = LineMap.from_arrays(slam_map.tree, slam_map.camera, config, arrays, made=made)
         self._map = slam_map
         slam_map.lines = self.lines
         self._config = config

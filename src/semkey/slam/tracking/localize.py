@@ -215,7 +215,7 @@ class Localizer:
         return best if counts[best] >= least else 1.0
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
-        return self._map.local_landmarks(placement.inlier_associations.landmark_ids)
+        return self._map.covisibility.local_landmarks(placement.inlier_associations.landmark_ids)
 
 
 def _not_found(camera: PinholeCamera, *, matches: int = 0, focal_factor: float = 1.0) -> Localization:

@@ -95,7 +95,7 @@ class FrameLocator:
         """The pose by landmarks looked for where the prediction sees them; None if it is too vague for that."""
         with self._timer.stage("match"):
             pose = prediction.T_world_cam
-            local_ids = self._map.local_landmarks(last_ids, pose)
+            local_ids = self._map.covisibility.local_landmarks(last_ids, pose)
             visible, pixels = self._map.landmarks.visible_from(local_ids, pose, self._camera)
             if len(visible) >= self._config.min_inliers:
                 distances = np.linalg.norm(self._map.landmarks.positions[visible] - pose[:3, 3], axis=1)
@@ -283,4 +283,4 @@ class FrameLocator:
         return placement
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
-        return self._map.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)
+        return self._map.covisibility.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)

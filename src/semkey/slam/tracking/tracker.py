@@ -116,14 +116,14 @@ class Tracker:
     @property
     def last_reference(self) -> int:
         """The keyframe that the last tracked frame is placed by; the newest if there is none."""
-        return self._map.newest.id if self._anchor is None else self._map.survivor(self._anchor[0])
+        return self._map.tree.newest.id if self._anchor is None else self._map.tree.survivor(self._anchor[0])
 
     # -- a frame, step by step -----------------------------------------------------------------------------------
 
     def follow_map(self) -> None:
         """Take the last pose along to wherever the map has moved since."""
         if self._anchor is not None:
-            self._motion.move(self._map.absolute_pose(*self._anchor))
+            self._motion.move(self._map.tree.absolute_pose(*self._anchor))
 
     def predict(self, timestamp: float) -> Prediction | None:
         """The pose expected at ``timestamp`` seconds; None where the camera is lost, or nothing is known of its motion.
@@ -181,7 +181,7 @@ class Tracker:
         triangulated from a pose that does not fit the map would carry the misfit on.
         """
         self.follow_map()
-        T_world_cam = self._map.absolute_pose(location.reference, location.T_reference_cam)
+        T_world_cam = self._map.tree.absolute_pose(location.reference, location.T_reference_cam)
         left = location.found.select(self._map.landmarks.alive[location.found.landmark_ids])
         if len(left) < self._config.min_inliers:
             return T_world_cam
@@ -205,7 +205,7 @@ class Tracker:
                 self._last_ids = location.found.landmark_ids
         else:
             pose = keyframe.T_world_cam
-            self._anchor = (keyframe.id, self._map.relative_pose(keyframe.id, pose))
+            self._anchor = (keyframe.id, self._map.tree.relative_pose(keyframe.id, pose))
         self.submap = location.submap
         self._clock.tracked()
         if location.method == "relocalised":
@@ -215,7 +215,7 @@ class Tracker:
     def follow_correction(self, keyframe: Keyframe, growth: float) -> None:
         """Go on from the last frame's keyframe after a loop has moved it, and let its surroundings grow."""
         self._motion.move(keyframe.T_world_cam, growth)
-        self._anchor = (keyframe.id, self._map.relative_pose(keyframe.id, keyframe.T_world_cam))
+        self._anchor = (keyframe.id, self._map.tree.relative_pose(keyframe.id, keyframe.T_world_cam))
         self.submap = keyframe.submap
         self._remember_landmarks(keyframe)
 
@@ -262,11 +262,11 @@ class Tracker:
             if record.reference_keyframe is None or record.T_keyframe_cam is None:
                 self._motion.lose()
                 continue
-            pose = self._map.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
+            pose = self._map.tree.absolute_pose(record.reference_keyframe, record.T_keyframe_cam)
             self._motion.update(record.timestamp, pose)
             self._anchor = (record.reference_keyframe, record.T_keyframe_cam)
             self._last_inliers = self._peak_inliers = record.inliers
-            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.newest)
+            nearest = self._map.keyframes.get(record.reference_keyframe, self._map.tree.newest)
             # Its submap may have been merged into another since the record was made.
             self.submap = nearest.submap
             self._last_ids = nearest.landmark_ids[nearest.observed]
@@ -292,7 +292,7 @@ class Tracker:
 
     def _location(self, method: str, placement: Placement) -> Location:
         found = placement.inlier_associations
-        reference = self._map.nearest_keyframe(found.landmark_ids)
+        reference = self._map.covisibility.nearest_keyframe(found.landmark_ids)
         if reference is None:  # the pose came from lines alone
             reference = self.last_reference
         return Location(
@@ -300,7 +300,7 @@ class Tracker:
             placement=placement,
             found=found,
             reference=reference,
-            T_reference_cam=self._map.relative_pose(reference, placement.T_world_cam),
+            T_reference_cam=self._map.tree.relative_pose(reference, placement.T_world_cam),
             submap=self._map.keyframes[reference].submap if method == "relocalised" else self.submap,
         )
 
