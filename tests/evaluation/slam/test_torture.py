@@ -80,6 +80,24 @@ def test_a_foreign_room_in_the_map_is_wrong_and_in_a_map_of_its_own_it_is_not() 
     assert (nothing.tracked, nothing.count("lost"), nothing.worst_m) == (0, 10, 0.0)
 
 
+def test_a_map_without_metres_is_judged_in_the_unit_that_fits_it_best() -> None:
+    truth = path(12)
+
+    def in_units(poses: list[np.ndarray], metres: float) -> list[np.ndarray]:
+        return [make_transform(pose[:3, :3], pose[:3, 3] / metres) for pose in poses]
+
+    poses, steps = in_units(truth[:8], 0.4) + in_units(truth[8:], 3.0), [Step(source=k) for k in range(12)]
+    verdict = judge(poses, [0] * 8 + [1] * 4, truth, steps, with_scale=True)
+    assert verdict.count("ok") == 12
+    assert verdict.worst_m < 1e-9
+    assert judge(poses, [0] * 8 + [1] * 4, truth, steps).count("wrong") > 0
+    # One map whose unit changes is wrong from there on.
+    assert list(judge(poses, [0] * 12, truth, steps, with_scale=True).states) == ["ok"] * 8 + ["wrong"] * 4
+    # A camera that stands, and a map that says it moves, is wrong in any unit that a room can have.
+    still = [truth[0]] * 12
+    assert judge(in_units(truth, 1.0), [0] * 12, still, steps, with_scale=True).count("wrong") > 3
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +175,13 @@ def test_cases_of_two_rooms_need_two_rooms() -> None:
         run_torture(["orb"], cases=["kitchen-cabinet-kitchen"])
     with pytest.raises(ConfigError, match="there is no case 'balck'"):
         run_torture(["orb"], cases=["balck"])
+
+
+def test_a_single_camera_has_no_cases_of_depth(room: FrameSequence) -> None:
+    with pytest.raises(ConfigError, match="'depth doubles' changes depth alone"):
+        run_torture(["orb"], cases=["untouched", "depth doubles"], room=room, sensor="mono")
+    with pytest.raises(ConfigError, match="choose rgbd or mono"):
+        run_torture(["orb"], cases=["untouched"], room=room, sensor="stereo")
 
 
 # What semkey 0.1.0 tracked at 100 % and placed up to metres away (issue 15).

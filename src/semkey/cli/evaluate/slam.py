@@ -107,7 +107,7 @@ def slam(
         if runtime != MethodOptions.runtime:
             raise ConfigError("--torture takes no --runtime")
         check_out(out)
-        _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, out)
+        _torture(context, data or [], features, cases, keypoints, device, weights or [], seed, sensor, out)
         return
     from semkey.evaluation.slam.methods import create_slam_methods, names_with_places
     from semkey.evaluation.slam.pictures import slam_pictures
@@ -155,6 +155,7 @@ def _torture(
     device: str,
     weights: list[Path],
     seed: int,
+    sensor: SensorChoice | None,
     out: Path,
 ) -> None:
     """Cases with faults instead of sequences; a table, ``torture.json`` and ``report.html``."""
@@ -173,6 +174,7 @@ def _torture(
             device=device,
             weights=weights,
             seed=seed,
+            sensor=sensor or "rgbd",
             out=out,
             progress=progress,
         )

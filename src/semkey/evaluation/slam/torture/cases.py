@@ -30,12 +30,14 @@ class Case:
         right: what a system that knows what it sees does.
         make: the sequence from the sources: the room, or a kitchen and a cabinet.
         real: whether it is made from real sequences instead of the room.
+        depth_only: the images are those of the room: nothing for a camera without depth.
     """
 
     name: str
     right: str
     make: Callable[[Sequence[FrameSequence]], EditedSequence]
     real: bool = False
+    depth_only: bool = False
 
 
 def _case(
@@ -48,6 +50,7 @@ def _case(
     order: Callable[[int], int] = lambda number: number,
     frames: int = _LENGTH,
     fps: float = _FPS,
+    depth_only: bool = False,
 ) -> Case:
     """A case whose frame ``k`` is frame ``order(k)`` of the room with ``edit(k)`` done to it."""
 
@@ -55,7 +58,7 @@ def _case(
         steps = [Step(source=order(k), edit=edit(k), turned=turned(k), trackable=trackable(k)) for k in range(frames)]
         return EditedSequence(name, sources, steps, fps=fps)
 
-    return Case(name=name, right=right, make=make)
+    return Case(name=name, right=right, make=make, depth_only=depth_only)
 
 
 def _from(first: int, edit: Edit, last: int = 10**6) -> Callable[[int], Edit | None]:
@@ -192,30 +195,35 @@ CASES: tuple[Case, ...] = (
         "depth always 2 m",
         "lost, and said",
         _always(faults.depth_becomes(lambda depth, rng: np.full_like(depth, 2.0))),
+        depth_only=True,
         trackable=_never,
     ),
     _case(
         "depth doubles",
         "right without depth, or lost, and said",
         _from(30, faults.depth_becomes(lambda depth, rng: 2.0 * depth)),
+        depth_only=True,
         trackable=_within(30),
     ),
     _case(
         "no depth at all",
         "lost, and said",
         _always(faults.depth_becomes(lambda depth, rng: np.zeros_like(depth))),
+        depth_only=True,
         trackable=_never,
     ),
     _case(
         "no depth later",
         "right while the map is in view",
         _from(30, faults.depth_becomes(lambda depth, rng: np.zeros_like(depth))),
+        depth_only=True,
         trackable=_within(45),
     ),
     _case(
         "depth with 50 % noise",
         "right, or lost",
         _always(faults.depth_becomes(lambda depth, rng: depth * (1 + 0.5 * rng.standard_normal(depth.shape)))),
+        depth_only=True,
         trackable=_never,
     ),
     _case(
@@ -224,6 +232,7 @@ CASES: tuple[Case, ...] = (
         _always(
             faults.depth_becomes(lambda depth, rng: np.where(rng.random(depth.shape) < 0.5, np.float32(np.nan), depth))
         ),
+        depth_only=True,
     ),
     _case(
         "every second upside down",

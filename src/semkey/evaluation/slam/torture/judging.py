@@ -20,8 +20,14 @@ WRONG_DEG = 5.0
 WRONG_REAL_M = 0.15
 """The same for real sequences, whose true poses are centimetres off themselves."""
 
-# More poses than this are not tried as the one that all others are aligned by.
+# More poses than this are not tried as the one that all others are aligned by, nor more as the second one that a map
+# without metres takes its unit from.
 _MOST_CANDIDATES = 40
+_MOST_PARTNERS = 12
+# The unit of a map without metres is the median depth of its first landmarks: in a room no less, metres, nor more. Two
+# poses that are nearer to each other than this say nothing of it.
+_UNITS_M = (0.2, 10.0)
+_APART_M = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +68,7 @@ def judge(
     steps: Sequence[Step],
     *,
     wrong_m: float = WRONG_M,
+    with_scale: bool = False,
 ) -> Verdict:
     """Compare poses with ground truth, submap by submap.
 
@@ -69,7 +76,7 @@ def judge(
     motion: that of the pose which brings the others nearest to their truth, errors beyond 5 cm and 5 degrees counted as
     those. Only frames that show
     the scene unaltered are candidates, if the submap has any: a fault must not be what right is measured by. A pose in
-    a submap that was aligned in another place is wrong.
+    a submap that was aligned in another place is wrong. In maps without metres a second such pose gives the unit.
 
     Args:
         poses: N poses T_world_cam (4, 4), None where lost.
@@ -77,6 +84,7 @@ def judge(
         truth: N true poses.
         steps: what each frame is.
         wrong_m: metres beyond which a pose is wrong.
+        with_scale: the unit of each submap is free (a single camera).
     """
     count = len(steps)
     errors_m, errors_deg = np.full(count, np.nan), np.full(count, np.nan)
@@ -89,11 +97,12 @@ def judge(
         candidates = rows[plain[rows]] if plain[rows].any() else rows
         best: tuple[float, tuple[Array, Array]] | None = None
         for chosen in candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]:
-            metres, degrees = _errors(poses, truth, rows, int(chosen))
-            metres[places[rows] != places[chosen]] = degrees[places[rows] != places[chosen]] = np.inf
-            cost = float((np.minimum(metres / wrong_m, 1) + np.minimum(degrees / WRONG_DEG, 1)).sum())
-            if best is None or cost < best[0]:
-                best = (cost, (metres, degrees))
+            for unit in _units(poses, truth, candidates, int(chosen)) if with_scale else [1.0]:
+                metres, degrees = _errors(poses, truth, rows, int(chosen), unit)
+                metres[places[rows] != places[chosen]] = degrees[places[rows] != places[chosen]] = np.inf
+                cost = float((np.minimum(metres / wrong_m, 1) + np.minimum(degrees / WRONG_DEG, 1)).sum())
+                if best is None or cost < best[0]:
+                    best = (cost, (metres, degrees))
         assert best is not None
         errors_m[rows], errors_deg[rows] = best[1]
     states = np.full(count, "none", dtype="<U5")
@@ -103,16 +112,35 @@ def judge(
     return Verdict(states=states, errors_m=errors_m, errors_deg=errors_deg)
 
 
+def _units(
+    poses: Sequence[Array | None], truth: Sequence[Array | None], candidates: NDArray[np.int64], chosen: int
+) -> list[float]:
+    """Metres per unit of a map, by the ways from frame ``chosen`` to others of ``candidates``; 1 where none tells."""
+    estimated = np.array([poses[row] for row in [*candidates, chosen]])[:, :3, 3]
+    true = np.array([truth[row] for row in [*candidates, chosen]])[:, :3, 3]
+    lengths = np.linalg.norm(estimated[:-1] - estimated[-1], axis=1)
+    true_lengths = np.linalg.norm(true[:-1] - true[-1], axis=1)
+    apart = np.flatnonzero((true_lengths >= _APART_M) & (lengths > 0))
+    apart = apart[:: max(1, len(apart) // _MOST_PARTNERS)]
+    return np.clip(true_lengths[apart] / lengths[apart], *_UNITS_M).tolist() or [1.0]
+
+
 def _errors(
-    poses: Sequence[Array | None], truth: Sequence[Array | None], rows: NDArray[np.int64], chosen: int
+    poses: Sequence[Array | None],
+    truth: Sequence[Array | None],
+    rows: NDArray[np.int64],
+    chosen: int,
+    unit: float = 1.0,
 ) -> tuple[Array, Array]:
-    """Position and rotation errors of ``rows`` where frame ``chosen`` is taken to be right."""
+    """Position and rotation errors of ``rows`` where frame ``chosen`` is taken to be right; ``unit`` in metres."""
     estimated = np.array([poses[row] for row in rows])
     true = np.array([truth[row] for row in rows])
     reference, reference_truth = poses[chosen], truth[chosen]
     assert reference is not None
     assert reference_truth is not None
-    moved = reference_truth @ inverse(reference) @ estimated
+    seen = inverse(reference) @ estimated
+    seen[:, :3, 3] *= unit
+    moved = reference_truth @ seen
     metres = np.linalg.norm(moved[:, :3, 3] - true[:, :3, 3], axis=1)
     turns = np.einsum("nji,njk->nik", true[:, :3, :3], moved[:, :3, :3])
     cosine = np.clip((np.trace(turns, axis1=1, axis2=2) - 1) / 2, -1, 1)

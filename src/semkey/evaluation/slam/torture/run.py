@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from semkey.datasets import FrameSequence, open_sequence
+from semkey.datasets.sequence import Sensor
 from semkey.errors import ConfigError, InputError
 from semkey.evaluation.running.code import code_hash
 from semkey.evaluation.running.pair_runner import ROWS_FOLDER
@@ -110,6 +111,7 @@ def run_torture(
     device: str = "auto",
     weights: Sequence[Path] = (),
     seed: int = 0,
+    sensor: Sensor = "rgbd",
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> list[CaseResult]:
@@ -125,15 +127,16 @@ def run_torture(
         device: where networks run.
         weights: folders where released weights are looked for first.
         seed: of RANSAC.
+        sensor: ``rgbd``, or ``mono``, which leaves out the cases that change depth alone.
         out: a folder where the result of each run is kept (``OUT/rows/FEATURES/slam-torture.jsonl``): a later call with
             the same settings, sequences and code takes those that are there. None keeps nothing.
         progress: told about every run.
 
     Raises:
         InputError: the folder cannot be written to.
-        ConfigError: unknown case or features, or a case that needs places that are not there.
+        ConfigError: unknown case or features, or a case that needs places or depth that are not there.
     """
-    chosen = cases_named(cases)
+    chosen = _chosen_cases(cases, sensor)
     if cases is not None and len(places) < 2 and any(case.real for case in chosen):
         raise ConfigError("cases of two real rooms need two sequences with depth and ground truth")
     chosen = [case for case in chosen if not case.real or len(places) >= 2]
@@ -148,7 +151,7 @@ def run_torture(
         stores: dict[str, RowStore] = {}
         if out is not None:
             for method in methods:
-                store = RowStore(out / ROWS_FOLDER, method.name, KIND, _key(method, room, places, seed))
+                store = RowStore(out / ROWS_FOLDER, method.name, KIND, _key(method, room, places, seed, sensor))
                 stores[method.name] = stack.enter_context(store)
         for case in chosen:
             for method in methods:
@@ -163,7 +166,7 @@ def run_torture(
                         method.name, max_keypoints=keypoints, device=device, weights=weights
                     )
                 sources = list(places) if case.real else [room] if room is not None else []
-                results.append(run_case(case, method.name, extractors[method.name], sources, seed=seed))
+                results.append(run_case(case, method.name, extractors[method.name], sources, seed=seed, sensor=sensor))
                 if kept is not None:
                     kept.append(results[-1].to_row())
     if progress is not None:
@@ -171,12 +174,28 @@ def run_torture(
     return results
 
 
-def _key(method: SlamMethod, room: FrameSequence | None, places: Sequence[FrameSequence], seed: int) -> str:
+def _chosen_cases(names: Sequence[str] | None, sensor: Sensor) -> list[Case]:
+    """Cases by name, or all; without depth, all that are more than depth."""
+    if sensor not in ("rgbd", "mono"):
+        raise ConfigError(f"torture cases have no right images, which sensor '{sensor}' needs; choose rgbd or mono")
+    chosen = cases_named(names)
+    if sensor == "rgbd":
+        return chosen
+    needing = next((case.name for case in chosen if case.depth_only), None)
+    if names is not None and needing is not None:
+        raise ConfigError(f"case '{needing}' changes depth alone, which sensor 'mono' does not have")
+    return [case for case in chosen if not case.depth_only]
+
+
+def _key(
+    method: SlamMethod, room: FrameSequence | None, places: Sequence[FrameSequence], seed: int, sensor: Sensor
+) -> str:
     """A hash of everything that the rows of one kind of features depend on, but for the pixels of the images."""
     content = {
         "kind": KIND,
         "method": method.fingerprint,
         "seed": seed,
+        "sensor": sensor,
         "sources": [
             [source.name, len(source), float(source.timestamps.sum()), repr(source.camera)]
             for source in (room, *places)
@@ -188,11 +207,17 @@ def _key(method: SlamMethod, room: FrameSequence | None, places: Sequence[FrameS
 
 
 def run_case(
-    case: Case, features: str, extractor: Extractor, sources: Sequence[FrameSequence], *, seed: int = 0
+    case: Case,
+    features: str,
+    extractor: Extractor,
+    sources: Sequence[FrameSequence],
+    *,
+    seed: int = 0,
+    sensor: Sensor = "rgbd",
 ) -> CaseResult:
     """Run one case and judge it."""
     sequence = case.make(sources)
-    result = run_slam(sequence, extractor, SlamConfig(seed=seed))
+    result = run_slam(sequence, extractor, SlamConfig(seed=seed), sensor=sensor)
     records = {record.index: record for record in result.frames}
     frames = range(len(sequence))
     poses = [result.pose(records[k]) if k in records else None for k in frames]
@@ -206,6 +231,7 @@ def run_case(
             sequence.ground_truth,
             sequence.steps,
             wrong_m=WRONG_REAL_M if case.real else WRONG_M,
+            with_scale=sensor == "mono",
         ),
         submaps=len({_submap(result, record) for record in result.frames if record.T_world_cam is not None}),
         remarks=tuple(result.problems),
