@@ -85,16 +85,17 @@ class SlamEngine:
         tracker, mapping = self._tracker, self._mapping
         if self._disparities is not None:
             frame = self._disparities.corrected(frame)
-        if not self._map.keyframes:
-            return self._start(frame, np.eye(4), tracker.submap)
+        if is_constant(frame.depth):
+            self._doubt_depth(frame.index, "is the same everywhere, which no scene has: it is not used")
+            frame = frame.without_depth()
         mapping.before_frame()
         tracker.follow_map()
+        if not self._map.keyframes:
+            return self._start(frame, np.eye(4), tracker.submap)
 
         prediction = tracker.predict(frame.timestamp)
         location = tracker.locate(frame, prediction)
         if location is None:
-            if is_constant(frame.depth):
-                self._doubt_depth(frame.index, "is the same everywhere, and what the image shows contradicts that")
             return self._lose(frame)
         self._starter.reset()
         factor = location.placement.depth_factor
