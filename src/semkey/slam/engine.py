@@ -20,6 +20,7 @@ from semkey.slam.mapping.local_mapping import LocalMapping
 from semkey.slam.records import FrameRecord, FrameStatus, LoopRecord, TrackedFrame
 from semkey.slam.result import SlamResult
 from semkey.slam.timing import StageTimer
+from semkey.slam.tracking.newcomers import hides_map
 from semkey.slam.tracking.outcomes import (
     kept_record,
     landmarks_of_keypoints,
@@ -79,6 +80,7 @@ class SlamEngine:
         if sensor.baseline is not None:
             self._disparities = DisparityWatch(slam_map, sensor.baseline, config.stereo)
         self._doubted_frame = -2
+        self._sees_newcomers = sensor.has_range
 
     def track(self, frame: ObservedFrame) -> TrackedFrame:
         """The pipeline: predict, locate, decide on a keyframe, map, adjust, close loops."""
@@ -88,10 +90,10 @@ class SlamEngine:
         if is_constant(frame.depth):
             self._doubt_depth(frame.index, "is the same everywhere, which no scene has: it is not used")
             frame = frame.without_depth()
-        mapping.before_frame()
-        tracker.follow_map()
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
+        mapping.before_frame()
+        tracker.follow_map()
 
         prediction = tracker.predict(frame.timestamp)
         location = tracker.locate(frame, prediction)
@@ -109,7 +111,14 @@ class SlamEngine:
 
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None
-        if not self._map.is_fixed and tracker.wants_keyframe(frame, location):
+        is_wanted = not self._map.is_fixed and tracker.wants_keyframe(frame, location)
+        if is_wanted and self._sees_newcomers:
+            # What hides the map moves, or was put there: no landmark begins on it, and it alone asks for no keyframe.
+            pixel = image_scale(self._camera)
+            hides = hides_map(frame, self._map.landmarks, location.placement, self._camera, pixel=pixel)
+            frame = frame.without_depth_at(hides)
+            is_wanted = not hides.any() or tracker.wants_keyframe(frame, location)
+        if is_wanted:
             mapping.before_keyframe()
             pose = tracker.place_again(frame, location)
             parent = tracker.last_reference

@@ -55,6 +55,10 @@ class ObservedFrame:
         nothing = np.zeros(len(self))
         return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
 
+    def without_depth_at(self, mask: NDArray[np.bool_]) -> ObservedFrame:
+        """The same frame as if no depth had been measured at the keypoints of ``mask`` (N,)."""
+        return replace(self, depth=np.where(mask, 0.0, self.depth)) if mask.any() else self
+
     def with_disparity_offset(self, offset: float, focal_baseline: float) -> ObservedFrame:
         """The same frame as if all its disparities ``focal_baseline / depth`` were larger by ``offset`` pixels."""
         if not offset:
