@@ -21,9 +21,10 @@ from semkey.slam.config import LoopConfig, MapConfig
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.essential_graph import essential_edges, path_between
 from semkey.slam.loops.place_recognition import PlaceRecognition
-from semkey.slam.loops.verification import count_supporters, match_place, place_landmarks
+from semkey.slam.loops.verification import count_supporters, match_place
 from semkey.slam.map.duplicates import fuse_duplicates
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
 from semkey.slam.solvers.pose_graph import PoseEdge

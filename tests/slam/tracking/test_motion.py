@@ -44,3 +44,24 @@ def test_a_gap_of_many_frames_is_bridged_by_three_steps_at_most() -> None:
     three = compose(STEP, STEP, STEP, STEP)
     np.testing.assert_allclose(predicted(motion, 0.4), three, atol=1e-9)
     np.testing.assert_allclose(predicted(motion, 9.0), three, atol=1e-9)
+
+
+def test_a_pose_is_within_reach_of_a_hand() -> None:
+    motion = two_frames()
+    reach = motion.reach(0.2, has_range=True)
+    assert reach is not None
+    assert reach.contains(STEP)
+    assert reach.contains(compose(STEP, se3_exp([0.5, 0.0, 0.0, 0.0, 0.0, 0.9])))
+    far, turned = (compose(STEP, se3_exp(step)) for step in ([0.7, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1.2]))
+    assert not reach.contains(far)
+    assert not reach.contains(turned), "upside down takes half a second"
+    later = motion.reach(1.0, has_range=True)
+    assert later is not None
+    assert later.contains(far)
+    assert later.contains(turned)
+    driven = motion.reach(0.2, has_range=False)
+    assert driven is not None
+    assert driven.contains(far)
+    assert not driven.contains(turned)
+    motion.lose()
+    assert motion.reach(0.3, has_range=True) is None, "after a loss it can be anywhere"

@@ -12,9 +12,10 @@ from semkey.slam.config import LoopConfig, image_scale
 from semkey.slam.loops.essential_graph import essential_edges, weighted_edge
 from semkey.slam.loops.plausibility import pose_difference
 from semkey.slam.loops.submaps import join_at
-from semkey.slam.loops.verification import PlaceMatch, place_landmarks
+from semkey.slam.loops.verification import PlaceMatch
 from semkey.slam.map.duplicates import adopt_landmarks, fuse_duplicates
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import LoopRecord
 from semkey.slam.solvers.pose_graph import PoseEdge, optimise_pose_graph

@@ -11,11 +11,13 @@ from semkey.slam.config import LoopConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.plausibility import is_plausible
 from semkey.slam.loops.retrieval import ConsistencyFilter, PlaceIndex, place_groups
-from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place
+from semkey.slam.loops.verification import PlaceMatch, count_supporters, match_place, place_rules
 from semkey.slam.map.association import pixels_moved
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.doubts import Doubts
+from semkey.slam.timing import StageTimer
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class PlaceRecognition:
         self._seed = seed
         self._index = PlaceIndex(keypoints=config.retrieval_keypoints, prefilter=config.retrieval_prefilter)
         self._filter = ConsistencyFilter(config.consistency)
+        self._doubts = Doubts(slam_map, pixel=image_scale(slam_map.camera), seed=seed, timer=StageTimer())
 
     def places_like(self, frame: ObservedFrame) -> list[list[Keyframe]]:
         """Groups of keyframes that a lost frame may be seeing again, the most promising first."""
@@ -135,6 +138,11 @@ class PlaceRecognition:
         if not is_plausible(self._map, match, config, with_scale=self._with_scale):
             return False
         if self._is_fixed_to_image(match):
+            return False
+        # Two maps whose relation nothing tells, and a pattern that repeats: which of its periods they share is a guess.
+        rules = place_rules(self._map.camera, ransac_error_px=self._ransac_error_px, with_scale=self._with_scale)
+        if self._doubts.repeats(frame, place, match.placement, rules):
+            logger.info("keyframe %d fits keyframe %d at another pose about as well", match.query, match.matched)
             return False
         supporters = count_supporters(
             self._map, match, place, wanted=config.min_supporters, inliers=config.supporter_inliers

@@ -21,6 +21,7 @@ from semkey.matching.background import background_similarity
 from semkey.slam.config import TrackingConfig, image_scale
 from semkey.slam.map.association import Associations, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import placement_coverage
 from semkey.slam.placing.placement import Placement, PlacingRules
@@ -104,7 +105,6 @@ def match_place(
     Returns:
         What was found, convincing or not; None where no pose was.
     """
-    pixel = image_scale(slam_map.camera)
     frame = query.frame
     matches = merge_associations(
         [match_keyframe(frame, keyframe, slam_map.landmarks) for keyframe in place[:_MATCHED_MEMBERS]]
@@ -112,14 +112,7 @@ def match_place(
     # What both see anyway proves nothing new.
     matches = matches.select(~np.isin(matches.landmark_ids, query.landmark_ids))
     landmark_ids = np.setdiff1d(place_landmarks(slam_map, place), query.landmark_ids)
-    rules = PlacingRules(
-        min_matches=_FEWEST_INLIERS,
-        min_sample_inliers=_FEWEST_INLIERS,
-        ransac_error_px=ransac_error_px * pixel,
-        search_radii_px=tuple(radius * pixel for radius in _SEARCH_RADII_PX),
-        refines_sample=False,
-        uses_depth=not with_scale,
-    )
+    rules = place_rules(slam_map.camera, ransac_error_px=ransac_error_px, with_scale=with_scale)
     placement = place_frame(slam_map, frame, matches, lambda _: landmark_ids, rules, seed=seed)
     if placement is None:
         return None
@@ -140,6 +133,19 @@ def match_place(
         placement=placement,
         coverage=placement_coverage(placement, frame, slam_map.camera, placement.pixels),
         log_scale_sigma=log_scale_sigma,
+    )
+
+
+def place_rules(camera: PinholeCamera, *, ransac_error_px: float, with_scale: bool) -> PlacingRules:
+    """How keyframes are placed among the landmarks of other places; arguments as of :func:`match_place`."""
+    pixel = image_scale(camera)
+    return PlacingRules(
+        min_matches=_FEWEST_INLIERS,
+        min_sample_inliers=_FEWEST_INLIERS,
+        ransac_error_px=ransac_error_px * pixel,
+        search_radii_px=tuple(radius * pixel for radius in _SEARCH_RADII_PX),
+        refines_sample=False,
+        uses_depth=not with_scale,
     )
 
 
@@ -164,18 +170,6 @@ def count_supporters(
         seen = _sees_place(slam_map, query, slam_map.keyframes[neighbour], place, match.S_place_query)
         supporters += seen >= inliers
     return supporters
-
-
-def place_pixels(slam_map: SlamMap, place: Sequence[Keyframe], T_world_cam: Array, camera: PinholeCamera) -> Array:
-    """Where a camera at a pose should see the landmarks of a place: (V, 2) pixels, inside the image."""
-    return slam_map.landmarks.visible_from(place_landmarks(slam_map, place), T_world_cam, camera)[1]
-
-
-def place_landmarks(slam_map: SlamMap, place: Sequence[Keyframe]) -> Indices:
-    """The landmarks (L,) that keyframes see, each once."""
-    seen = np.unique(np.concatenate([keyframe.landmark_ids for keyframe in place]))
-    seen = seen[seen >= 0]
-    return seen[slam_map.landmarks.alive[seen]]
 
 
 def _scale(slam_map: SlamMap, query: Keyframe, associations: Associations, T_place_cam: Array) -> tuple[float, float]:

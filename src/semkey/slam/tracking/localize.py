@@ -15,16 +15,16 @@ from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.covariance import covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.loops.place_recognition import PlaceRecognition
-from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations, match_keyframe, merge_associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_pixels
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.doubts import Doubts
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
 from semkey.slam.placing.sampling import sample_pose
 from semkey.slam.timing import StageTimer
-from semkey.slam.tracking.doubts import Doubts
 
 Array = NDArray[np.float64]
 

@@ -14,13 +14,13 @@ from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.line_association import SeenLines
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.doubts import Doubts
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame, refine_placement
 from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
-from semkey.slam.tracking.doubts import Doubts
 from semkey.slam.tracking.lines import LineTracker
-from semkey.slam.tracking.motion import Prediction
+from semkey.slam.tracking.motion import Prediction, Reach
 
 Array = NDArray[np.float64]
 
@@ -115,13 +115,22 @@ class FrameLocator:
         )
 
     def by_keyframes(
-        self, frame: ObservedFrame, keyframes: list[Keyframe], min_inliers: int, *, prior: PosePrior | None = None
+        self,
+        frame: ObservedFrame,
+        keyframes: list[Keyframe],
+        min_inliers: int,
+        *,
+        prior: PosePrior | None = None,
+        reach: Reach | None = None,
     ) -> Placement | None:
-        """The pose by descriptors alone against the landmarks of ``keyframes`` together."""
+        """The pose by descriptors alone against the landmarks of ``keyframes`` together.
+
+        Where the camera can have come (``reach``) tells what keyframes just seen can back; None backs anything.
+        """
         with self._timer.stage("match"):
             matched = [match_keyframe(frame, keyframe, self._map.landmarks) for keyframe in keyframes]
             associations = merge_associations(matched)
-        return self._place(frame, associations, min_inliers, prior=prior, place=keyframes)
+        return self._place(frame, associations, min_inliers, prior=prior, place=keyframes, reach=reach)
 
     def begin(self) -> None:
         """A map begins: nothing in it is contested, and nothing established."""
@@ -142,16 +151,18 @@ class FrameLocator:
         lines: SeenLines | None = None,
         is_guided: bool = False,
         place: list[Keyframe] | None = None,
+        reach: Reach | None = None,
     ) -> Placement | None:
         """Place the frame, and keep count of what was in view and of what was found."""
         rules = replace(self._rules, min_matches=min_inliers, min_sample_inliers=min_inliers)
-        placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided)
+        placement = self._place_among(frame, associations, rules, prior, lines, is_guided=is_guided, reach=reach)
         held = None
         if self._established_first and (is_guided or self._was_contested):
             held = self._place_by_established(frame, associations, rules, prior, placement)
-        if held is not None:
-            placement = held
-        elif placement is None or self._is_doubtful(frame, associations, placement, rules, place):
+        placement = placement if held is None else held
+        if placement is None or self._is_doubtful(
+            frame, associations, placement, rules, place, is_held=held is not None
+        ):
             return None
         self._was_contested = placement.is_contested
         self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
@@ -166,14 +177,16 @@ class FrameLocator:
         placement: Placement,
         rules: PlacingRules,
         place: list[Keyframe] | None,
+        *,
+        is_held: bool,
     ) -> bool:
-        """Whether something else explains the frame as well as a pose by all landmarks does."""
-        if self._was_contested:
+        """Whether something else explains the frame as well as a pose does; established landmarks may hold that one."""
+        if self._was_contested and not is_held:
             # What was held off so far must not win the moment that the established landmarks are out of view.
             backing = self._count_established(placement)
             if backing < max(rules.min_matches, _BACKING_SHARE * np.count_nonzero(placement.inliers)):
                 return True
-        if self._doubts.has_rival(frame, associations, placement, rules):
+        if not is_held and self._doubts.has_rival(frame, associations, placement, rules):
             return True
         is_relocalised = place is not None and rules.min_matches > self._config.min_inliers
         if self._established_first and self._doubts.is_fixed_to_image(
@@ -245,6 +258,7 @@ class FrameLocator:
         *,
         established: bool = False,
         is_guided: bool,
+        reach: Reach | None = None,
     ) -> Placement | None:
         """A pose that is believed, by all landmarks or by established ones alone; None for none."""
 
@@ -270,13 +284,14 @@ class FrameLocator:
             return None
         if not is_guided and placement.depth_factor is not None:
             return None  # rather the wrong pose than a camera whose unit has changed
+        is_reached = reach is None or reach.contains(placement.T_world_cam)
         is_believed = accept(
             placement,
             frame,
             self._camera,
             min_inliers=rules.min_matches,
             min_coverage=0.0 if is_guided else _LEAST_COVERAGE,
-            is_expected=is_guided or rules.min_matches <= self._config.min_inliers,
+            is_expected=is_guided or (is_reached and rules.min_matches <= self._config.min_inliers),
         )
         if not is_believed:
             return None

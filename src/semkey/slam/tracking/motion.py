@@ -20,6 +20,11 @@ _MAX_EXTRAPOLATION = 3.0
 # Twice what 7-Scenes and TUM sequences show, at 0.1 to 0.7 s between frames.
 _VELOCITY_CHANGE = 0.12  # m/s
 _ANGULAR_VELOCITY_CHANGE = 0.2  # rad/s
+# Faster than this no hand moves a camera, nor turns it; and so far it may have come in any case.
+_LARGEST_SPEED = 3.0  # m/s
+_LARGEST_TURN = 2 * np.pi  # rad/s
+_FREE_METRES = 0.3
+_FREE_TURN = 0.35  # rad
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +45,27 @@ class Prediction:
         """The prediction as a prior of pose refinement."""
         variances = [self.translation_sigma**2] * 3 + [self.rotation_sigma**2] * 3
         return PosePrior(T_cam_world=inverse(self.T_world_cam), information=np.diag(1.0 / np.array(variances)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """Where a camera can have come since its last pose, if nobody jumped.
+
+    Attributes:
+        T_world_cam: (4, 4) the last pose.
+        metres: farthest, infinite where nothing is known of its speed.
+        radians: most that it turned.
+    """
+
+    T_world_cam: Array
+    metres: float
+    radians: float
+
+    def contains(self, T_world_cam: Array) -> bool:
+        """Whether a pose (4, 4) is within reach."""
+        step = inverse(self.T_world_cam) @ T_world_cam
+        turn = float(np.linalg.norm(se3_log(step)[3:]))
+        return bool(np.linalg.norm(step[:3, 3]) <= self.metres and turn <= self.radians)
 
 
 class ConstantVelocity:
@@ -77,6 +103,20 @@ class ConstantVelocity:
             translation_sigma=velocity_change * elapsed,
             rotation_sigma=_ANGULAR_VELOCITY_CHANGE * elapsed,
         )
+
+    def reach(self, timestamp: float, *, has_range: bool) -> Reach | None:
+        """Where the camera can be by ``timestamp`` (seconds); None unless the last frame had a pose.
+
+        Args:
+            timestamp: of the frame to come.
+            has_range: the camera is moved by hand, in metres; others drive at any speed.
+        """
+        if self._pose is None or self._timestamp is None:
+            return None
+        elapsed = timestamp - self._timestamp
+        elapsed = elapsed if elapsed > 0 else max(self._interval, _DEFAULT_INTERVAL)
+        metres = _FREE_METRES + _LARGEST_SPEED * elapsed if has_range else np.inf
+        return Reach(T_world_cam=self._pose, metres=metres, radians=_FREE_TURN + _LARGEST_TURN * elapsed)
 
     def update(self, timestamp: float, T_world_cam: Array) -> None:
         """Take in the pose of a tracked frame."""

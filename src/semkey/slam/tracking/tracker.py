@@ -12,9 +12,9 @@ from semkey.slam.config import SlamConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import CameraSensor
 from semkey.slam.loops.place_recognition import PlaceRecognition
-from semkey.slam.loops.verification import place_pixels
 from semkey.slam.map.association import Associations
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_pixels
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
 from semkey.slam.placing.placement import Placement
@@ -285,7 +285,10 @@ class Tracker:
         # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
         recent = [keyframe for keyframe in self._map.keyframes.values() if keyframe.submap == self.submap]
         prior = None if prediction is None else prediction.as_prior()
-        unguided = self._locator.by_keyframes(frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior)
+        reach = self._motion.reach(frame.timestamp, has_range=self._sensor.has_range)
+        unguided = self._locator.by_keyframes(
+            frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior, reach=reach
+        )
         if unguided is not None and (guided is None or unguided.inlier_count > guided.inlier_count):
             return self._location("keyframe", unguided)
         return None if guided is None else self._location("guided", guided)

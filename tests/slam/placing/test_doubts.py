@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from scipy.spatial import KDTree
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
 from semkey.matching.keypoint_noise import isotropic_covariances
-from semkey.slam.config import MapConfig, TrackingConfig, image_scale
+from semkey.slam.config import LoopConfig, MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.placement import Placement
 from semkey.slam.timing import StageTimer
+from semkey.slam.tracking import locating
 from semkey.slam.tracking.locating import FrameLocator
-from semkey.slam.tracking.motion import Prediction
+from semkey.slam.tracking.motion import Prediction, Reach
 from synthetic_world import CAMERA, PointExtractor, PointWorld
 
 Array = NDArray[np.float64]
@@ -94,6 +97,20 @@ def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float) -> N
     assert np.linalg.norm((inverse(truth) @ placement.T_world_cam)[:3, 3]) < 2e-3
 
 
+@pytest.mark.parametrize("every", [1, 12])
+def test_few_corners_beside_a_rich_picture_tell_that_the_camera_moves(every: int) -> None:
+    """The picture covers half of the view and has twelve times as many keypoints as the world beside it."""
+    world = PointWorld([START, STEP], points=24000)
+    first, second = frame_of(world, 0), frame_of(world, 1)
+    border = 0.5 * CAMERA.width
+    moving = np.flatnonzero(second.keypoints[:, 0] >= border)[::every]
+    keep = np.zeros(len(second), dtype=bool)
+    keep[moving] = True
+    mixed = joined(select(first, first.keypoints[:, 0] < border), select(second, keep))
+    assert (np.count_nonzero(keep) > 0.15 * np.count_nonzero(first.keypoints[:, 0] < border)) == (every == 1)
+    assert tracked(mapped(first), mixed) is None
+
+
 def test_a_camera_that_stands_is_not_lost_by_mismatches() -> None:
     """A third of the keypoints carry descriptors of others, and agree on nothing."""
     world = PointWorld([START, START], points=12000, outlier_share=0.33)
@@ -146,6 +163,33 @@ def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[flo
     frame = frame_of(PointWorld([STEP]), 0)
     found = locator(slam_map).by_keyframes(frame, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
     assert (found is None) == (len(copies) > 1)
+
+
+def test_keyframes_just_seen_back_no_pose_that_no_hand_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A room upside down was placed 1 m and 30 degrees from the frame before, 67 ms later."""
+    world = PointWorld([START, STEP], points=12000)
+    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
+    asked: list[bool] = []
+    believe = locating.accept
+
+    def accept(*args: Any, is_expected: bool, **options: Any) -> bool:
+        asked.append(is_expected)
+        return believe(*args, is_expected=is_expected, **options)
+
+    monkeypatch.setattr(locating, "accept", accept)
+    for metres in (1.0, 0.001):
+        reach = Reach(T_world_cam=START, metres=metres, radians=1.0)
+        locator(slam_map).by_keyframes(second, [slam_map.tree.newest], CONFIG.min_inliers, reach=reach)
+    assert asked == [True, False]
+
+
+@pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])
+def test_two_maps_are_not_joined_where_the_world_is_there_twice(copies: tuple[float, ...]) -> None:
+    slam_map = mapped(frame_of(PointWorld([START], copies=copies), 0))
+    query = slam_map.add_keyframe(frame_of(PointWorld([STEP]), 0), START, None, 1)
+    config = LoopConfig(consistency=1, min_supporters=0)
+    match = PlaceRecognition(slam_map, config).find_loop(query)
+    assert (match is None) == (len(copies) > 1)
 
 
 def test_pixels_moved_are_those_of_landmarks_that_the_keyframe_saw() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,14 +11,16 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.background import background_similarity
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.loops.verification import place_landmarks
 from semkey.slam.map.association import Associations, pixels_moved
+from semkey.slam.map.image_cells import cells_of
 from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept, placement_coverage
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
-from semkey.slam.placing.sampling import sample_pose
+from semkey.slam.placing.sampling import chance_of_sample, sample_pose
+from semkey.slam.solvers.evidence import MAX_LOG10_NFA, log10_sample_nfa
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -36,6 +40,8 @@ _FIXED_SHARE = 0.7
 _BACK_COVERAGE = 0.85
 # What else moves is believed with this share of the matches, and by at least so much.
 _MOVING_SHARE = 0.15
+# ... or over so much of the image, in cells: a picture full of corners has six times as many as the room beside it.
+_MOVING_CELLS = 0.4
 _MOVING_PX = 3.0
 
 
@@ -103,13 +109,23 @@ class Doubts:
         if is_relocalised and placement_coverage(placement, frame, self._camera, placement.pixels) < _BACK_COVERAGE:
             return True
         rest = self._disagreeing(frame, associations, placement)
-        least = max(rules.min_matches, _MOVING_SHARE * np.count_nonzero(placement.inliers))
-        if len(rest) < least:
+        if len(rest) < rules.min_matches:
             return False
-        other = self._other_pose(frame, rest, placement, rules, apart_px=_MOVING_PX)
-        return bool(other is not None and other.inlier_count >= least)
+        # What RANSAC finds is not refined among all landmarks: a motion of a few pixels would find what is fixed.
+        other = self._sample_elsewhere(frame, rest, placement, rules, apart_px=_MOVING_PX)
+        if other is None:
+            return False
+        count = len(other.associations)
+        chance = chance_of_sample(self._map, frame, rest, other, self._camera, rules.ransac_error_px)
+        if log10_sample_nfa(len(rest), count, chance) > MAX_LOG10_NFA:
+            return False
+        if count >= _MOVING_SHARE * np.count_nonzero(placement.inliers):
+            return True
+        return self._cell_count(frame, other) >= _MOVING_CELLS * self._cell_count(frame, placement)
 
-    def repeats(self, frame: ObservedFrame, place: list[Keyframe], placement: Placement, rules: PlacingRules) -> bool:
+    def repeats(
+        self, frame: ObservedFrame, place: Sequence[Keyframe], placement: Placement, rules: PlacingRules
+    ) -> bool:
         """Whether the frame matches a place at another pose about as well, each keypoint with other landmarks.
 
         Of two landmarks that look alike a match by descriptors takes one, so that the matches need not show it.
@@ -136,6 +152,11 @@ class Doubts:
         rival = self._other_pose(frame, others, placement, rules, apart_px=_RIVAL_DISTANCE_PX)
         return rival is not None and rival.log10_nfa <= _REPEATED_EVIDENCE * placement.log10_nfa
 
+    def _cell_count(self, frame: ObservedFrame, placement: Placement) -> int:
+        """In how many cells of the image something agrees with a pose."""
+        keypoints = frame.keypoints[placement.inlier_associations.keypoint_indices]
+        return len(np.unique(cells_of(keypoints, self._camera)))
+
     def _disagreeing(self, frame: ObservedFrame, associations: Associations, placement: Placement) -> Associations:
         off = self._distances(frame, associations, placement.T_world_cam)
         return associations.select(~(off <= placement.radius_px))
@@ -152,9 +173,7 @@ class Doubts:
         """A pose that is believed, and puts what agrees with it elsewhere than ``placement`` does."""
         # Most often nothing agrees, or the same pose again, by duplicates of landmarks or by matches that slid along
         # edges: RANSAC alone tells that, in a third of the time.
-        with self._timer.stage("pose"):
-            sampled = sample_pose(self._map, frame, matches, rules, self._camera, self._seed)
-        if sampled is None or not self.is_apart(frame, sampled, placement, apart_px):
+        if self._sample_elsewhere(frame, matches, placement, rules, apart_px=apart_px) is None:
             return None
         other = place_frame(
             self._map, frame, matches, self._nearby, rules, camera=self._camera, seed=self._seed, timer=self._timer
@@ -162,6 +181,20 @@ class Doubts:
         if other is None or not accept(other, frame, self._camera, min_inliers=rules.min_matches):
             return None
         return other if self.is_apart(frame, other, placement, apart_px) else None
+
+    def _sample_elsewhere(
+        self,
+        frame: ObservedFrame,
+        matches: Associations,
+        placement: Placement,
+        rules: PlacingRules,
+        *,
+        apart_px: float,
+    ) -> Placement | None:
+        """What RANSAC finds among matches, if that lies elsewhere than ``placement`` puts it."""
+        with self._timer.stage("pose"):
+            sampled = sample_pose(self._map, frame, matches, rules, self._camera, self._seed)
+        return sampled if sampled is not None and self.is_apart(frame, sampled, placement, apart_px) else None
 
     def is_apart(self, frame: ObservedFrame, other: Placement, placement: Placement, apart_px: float) -> bool:
         """Whether what agrees with another pose lies that far from where a pose puts it."""
