@@ -29,7 +29,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = (
     {"errors", "runtime", "lazy"},
     {"untrusted", "schema", "temporaries"},
-    {"files", "textfiles", "geometry", "downloads", "settings"},
+    {"files", "textfiles", "geometry", "downloads", "settings", "cluster"},
     {"metrics", "images"},
     {"backbones"},
     {"model"},

@@ -13,6 +13,7 @@ from skimage import data
 
 from semkey.errors import CheckpointError, ConfigError, InputError, SemkeyError
 from semkey.extractors import ClassicalExtractor, Detector, load
+from semkey.images import write_image
 from semkey.images.masks import in_mask
 from semkey.model.features import Features
 from semkey.model.presets import presets
@@ -339,7 +340,9 @@ def create(max_keypoints: int, device: str) -> Grid:
     return Grid()
 
 
-def test_own_extractors_know_masks_without_knowing_them(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_extractors_know_masks_and_paths_without_knowing_them(
+    photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     one = load("test_detectors:create")
     mask = left_out(photo.shape[:2])
@@ -347,6 +350,9 @@ def test_own_extractors_know_masks_without_knowing_them(photo: np.ndarray, monke
     assert 0 < len(features) < len(one.extract(photo))
     assert in_mask(features.keypoints.numpy(), mask > 0).all()
     assert features.method == "test_detectors:create"
+    file = tmp_path / "photo.png"
+    write_image(file, photo)
+    assert len(one.extract(file)) == len(one.extract(photo)), "a path is read for them: they take pixels"
     with pytest.raises(ConfigError, match="describe only keypoints that they have found themselves"):
         one.describe(photo, [[1.0, 1.0]])
     with pytest.raises(ConfigError, match="no network"):

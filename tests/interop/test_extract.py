@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -311,20 +310,12 @@ def test_a_pool_that_breaks_before_it_takes_a_chunk_loses_nothing(
 
 @pytest.mark.slow
 def test_ray_workers_that_die_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="ray comes with the extra ray")
-    monkeypatch.setenv(bulk_fakes.MARKER, str(tmp_path / "died"))
-    paths = [
-        str(Path(bulk_fakes.__file__).parent),
-        str(Path(semkey.__file__).parent.parent),
-        os.environ.get("PYTHONPATH", ""),
-    ]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    bulk_fakes.for_ray(monkeypatch, tmp_path / "died")
     images = deadly_photos(tmp_path / "photos")
     try:
         check_deadly(images, tmp_path / "features.h5", BulkConfig(workers=2, chunk=6, ray="local"))
     except ConfigError as error:
-        if "timed out during startup" in str(error):
-            pytest.skip(f"the machine is too busy for Ray to start within its own limits: {error}")
+        bulk_fakes.skip_where_ray_is_too_slow(error)
         raise
     assert (tmp_path / "died").exists()
 

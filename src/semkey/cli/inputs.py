@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ from semkey.model.config import ExtractionConfig
 from semkey.settings import Settings
 
 if TYPE_CHECKING:
+    from semkey.cluster import Cluster
     from semkey.datasets import FrameSequence
     from semkey.extractors import Detector
     from semkey.images.masks import MaskSource
@@ -129,6 +131,35 @@ class MatcherOptions(Settings):
             ratio=self.ratio,
             device=select_device(features.device),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Settings):
+    """Where work is spread over.
+
+    Attributes:
+        ray: spread over a Ray cluster (HOST:6379 or auto), or over workers of this machine under Ray (local).
+        workers: of this machine, with ``--ray local`` (default: a process per core).
+    """
+
+    ray: str | None = option(None, metavar="ADDRESS|local")
+    workers: int | None = None
+
+    def cluster(self, device: str) -> Cluster | None:
+        """The cluster; None for work in this process.
+
+        Raises:
+            ConfigError: workers without ``--ray local``, or none of them.
+        """
+        from semkey.cluster import Cluster
+        from semkey.errors import ConfigError
+
+        if self.workers is not None and (self.ray != "local" or self.workers < 1):
+            raise ConfigError("--workers is a number from 1 on, with --ray local")
+        if self.ray is None:
+            return None
+        workers = self.workers or os.cpu_count() or 1
+        return Cluster(address=self.ray, workers=workers, gpus=int(device.startswith("cuda")))
 
 
 @dataclass(frozen=True, kw_only=True)

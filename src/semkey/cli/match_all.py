@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from semkey.cli.console import print_table, progress_bar
-from semkey.cli.inputs import FeatureOptions, MatcherOptions
+from semkey.cli.inputs import ClusterOptions, FeatureOptions, MatcherOptions
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from semkey.interop.match_workers import FolderWorkers
     from semkey.matching.image_pairs import IndexPair
 
 EXIT_INTERRUPTED = 130
@@ -42,6 +44,7 @@ def match_all(
     ),
     features: FeatureOptions,
     matcher: MatcherOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Match all images of a folder and write features and matches in hloc's HDF5 layout.
 
@@ -54,15 +57,18 @@ def match_all(
         semkey match-all photos --retrieve 20 --features aliked-n16 --matcher lightglue -o matched
 
         semkey match-all video-frames --sequential 10 -o matched
+
+        semkey match-all photos --retrieve 20 -o matched --ray 10.0.0.5:6379
     """
     from semkey.interop.match_folder import match_folder
 
+    workers = folder_workers(features, matcher, cluster)
     choose = pair_choice(pairs, retrieve, exhaustive, sequential)
     extractor = features.create()
     chosen = matcher.create(features)
     try:
         with progress_bar() as bar:
-            result = match_folder(folder, out, extractor, chosen, choose, progress=bar)
+            result = match_folder(folder, out, extractor, chosen, choose, workers=workers, progress=bar)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -70,6 +76,25 @@ def match_all(
     rows = [[str(len(result.images)), str(result.pairs), f"{mean:.0f}"]]
     print_table(["images", "pairs", "matches per pair"], rows)
     typer.echo(f"written: {result.features_file}, {result.matches_file}")
+
+
+def folder_workers(features: FeatureOptions, matcher: MatcherOptions, options: ClusterOptions) -> FolderWorkers | None:
+    """Who extracts and matches; None for this process.
+
+    Raises:
+        ConfigError: options of a cluster that do not go together.
+    """
+    from semkey.interop.match_workers import FolderWorkers
+
+    cluster = options.cluster(features.device)
+    if cluster is None:
+        return None
+    return FolderWorkers(
+        cluster=cluster,
+        detector=partial(features.create),
+        matcher=partial(matcher.create, features),
+        device=features.device,
+    )
 
 
 def pair_choice(

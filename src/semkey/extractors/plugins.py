@@ -21,6 +21,7 @@ from torch import nn
 from semkey.errors import ConfigError
 from semkey.extractors.detector import Detector, MaskLike
 from semkey.extractors.points import extract_masked
+from semkey.images import read_image
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
 
@@ -116,8 +117,12 @@ class PluginExtractor(Detector):
         }
 
     def extract(self, image: ImageLike, mask: MaskLike | None = None) -> Features:
-        """What the foreign extractor finds; one that takes no ``mask`` loses its keypoints on masked pixels."""
-        return self._named(extract_masked(self._extractor, image, mask))
+        """What the foreign extractor finds; one that takes no ``mask`` loses its keypoints on masked pixels.
+
+        A path is read here: foreign extractors take pixels, uint8 (H, W, 3) RGB.
+        """
+        pixels = read_image(image) if isinstance(image, str | Path) else image
+        return self._named(extract_masked(self._extractor, pixels, mask))
 
     def describe(self, image: ImageLike, points: ArrayLike | torch.Tensor) -> Features:
         """What the foreign extractor's ``describe(image, points)`` gives, where it has one.

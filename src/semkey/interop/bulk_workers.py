@@ -6,7 +6,6 @@ worker died is tried again image by image, each in a worker of its own; an image
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,7 +15,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semkey.errors import ConfigError, InputError
+from semkey.cluster import QUEUED, Cluster, Lost, one_thread
+from semkey.errors import InputError
 from semkey.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from semkey.interop.bulk_file import Arrays
 
 _KILLED = "ended its worker (out of memory?)"
-# A chunk and then its images are given to a worker of a cluster so often: a machine may go without fault of the image.
-_TRIES = 3
-# Chunks that wait for each worker, so that none is idle while a result is written.
-_QUEUED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +119,7 @@ def run_in_processes(job: ExtractionJob, chunks: Sequence[Chunk], workers: int) 
         pool = _pool(workers)
         try:
             while waiting or running:
-                while waiting and len(running) < workers * _QUEUED:
+                while waiting and len(running) < workers * QUEUED:
                     running[pool.submit(extract_chunk, job, waiting[-1])] = waiting[-1]
                     waiting.pop()  # only now: a pool that broke a moment ago takes nothing more
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -146,19 +142,6 @@ def run_in_processes(job: ExtractionJob, chunks: Sequence[Chunk], workers: int) 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
-
-
-def one_thread() -> None:
-    """Make this process use one core: the others have workers of their own."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    from semkey.runtime import tune_process
-
-    tune_process()
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def _one_by_one(job: ExtractionJob, items: list[tuple[str, Path]]) -> Iterator[ChunkResult]:
@@ -186,7 +169,6 @@ def extract_sent(job: ExtractionJob, images: Sequence[tuple[str, str, bytes | st
         job: what to do.
         images: name, file name, and the file's bytes, or what is wrong with it.
     """
-    one_thread()
     broken = [(name, data) for name, _, data in images if isinstance(data, str)]
     with tempfile.TemporaryDirectory(prefix="semkey-") as folder:
         chunk, origin = [], {}
@@ -214,34 +196,15 @@ def run_on_ray(job: ExtractionJob, chunks: Sequence[Chunk], address: str, worker
     Raises:
         ConfigError: Ray is not installed, or there is no cluster at the address.
     """
-    ray = _connect(address, workers)
-    try:
-        gpus = 1 if job.device.startswith("cuda") else 0
-        # Repeated here and not by Ray: image by image, so that one that kills its worker costs no other one.
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(extract_sent)
-        slots = max(1, int(ray.cluster_resources().get("CPU", 1))) * _QUEUED
-        waiting = [(chunk, _TRIES) for chunk in reversed(chunks)]
-        running: dict[Any, tuple[Chunk, int]] = {}
-        while waiting or running:
-            while waiting and len(running) < slots:
-                chunk, tries = waiting.pop()
-                running[task.remote(job, _sent(chunk))] = (chunk, tries)
-            done, _ = ray.wait(list(running), num_returns=1)
-            for reference in done:
-                chunk, tries = running.pop(reference)
-                try:
-                    yield ray.get(reference)
-                except (
-                    ray.exceptions.WorkerCrashedError,
-                    ray.exceptions.OutOfMemoryError,
-                    ray.exceptions.NodeDiedError,
-                ):
-                    if tries > 1:
-                        waiting += [([item], tries - 1) for item in chunk]
-                    else:
-                        yield ChunkResult(broken=[(name, f"{path} {_KILLED}") for name, path in chunk])
-    finally:
-        ray.shutdown()
+    cluster = Cluster(address=address, workers=workers, gpus=int(job.device.startswith("cuda")))
+    done = cluster.run(
+        extract_sent, chunks, send=lambda chunk: (job, _sent(chunk)), parts=lambda chunk: [[item] for item in chunk]
+    )
+    for chunk, result in done:
+        if isinstance(result, Lost):
+            yield ChunkResult(broken=[(name, f"{path} {_KILLED}") for name, path in chunk])
+        else:
+            yield result
 
 
 def _sent(chunk: Chunk) -> list[tuple[str, str, bytes | str]]:
@@ -252,29 +215,3 @@ def _sent(chunk: Chunk) -> list[tuple[str, str, bytes | str]]:
         except OSError as error:
             images.append((name, str(path), f"cannot read {path}: {error.strerror}"))
     return images
-
-
-def _connect(address: str, workers: int) -> Any:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("--ray needs Ray: pip install 'semkey[ray]'") from None
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if address == "local":
-        options |= {"num_cpus": workers, "include_dashboard": False}
-    try:
-        try:
-            ray.init(address=address, **options)
-        except Exception:  # a node that is slow to start raises the bare class
-            if address != "local":
-                raise
-            # Ray waits for its own processes for some seconds only, which a busy machine may need longer for.
-            ray.shutdown()
-            ray.init(address=address, **options)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"--ray '{address}': no Ray cluster there ({reason}); give HOST:6379, auto or local"
-        ) from None
-    return ray

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from semkey.errors import DatasetError, InputError
 from semkey.extractors import Detector
 from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.interop.hloc import require_h5py, write_features, write_matches
+from semkey.interop.match_workers import FolderWorkers, NamePair, match_pairs
 from semkey.matching import Matches, PairMatcher
 from semkey.matching.image_pairs import IndexPair
 from semkey.model.features import Features
@@ -84,6 +86,7 @@ def match_folder(
     matcher: PairMatcher,
     choose: ChoosePairs,
     *,
+    workers: FolderWorkers | None = None,
     progress: Progress | None = None,
 ) -> MatchedFolder:
     """Extract all images of a folder, match the chosen pairs, and write both in hloc's layout.
@@ -98,6 +101,7 @@ def match_folder(
         detector: of the features.
         matcher: of the matches.
         choose: which pairs.
+        workers: of a cluster, whose detector and matcher are like these; None extracts and matches in this process.
         progress: told about every image and every part.
 
     Returns:
@@ -109,15 +113,24 @@ def match_folder(
         ConfigError: h5py is not installed, or the pairs cannot be chosen so.
     """
     require_h5py()
+    with nullcontext() if workers is None else workers.cluster.connected():
+        return _matched(folder, out, _Parts(out / PARTS_FOLDER, detector, matcher), choose, workers, progress)
+
+
+def _matched(
+    folder: Path,
+    out: Path,
+    parts: _Parts,
+    choose: ChoosePairs,
+    workers: FolderWorkers | None,
+    progress: Progress | None,
+) -> MatchedFolder:
     names = folder_images(folder)
     for path in out.glob(".*.h5.*.tmp"):  # of a run that was killed while it wrote
         path.unlink(missing_ok=True)
-    parts = _Parts(out / PARTS_FOLDER, detector, matcher)
     bad = []
-    for number, name in enumerate(names):
-        try:
-            parts.extract(folder, name)
-        except InputError as error:
+    for number, (_, error) in enumerate(parts.extract(folder, names, workers)):
+        if error is not None:
             bad.append(str(error))
         if progress is not None:
             progress(number + 1, len(names), "extracting")
@@ -127,11 +140,12 @@ def match_folder(
             "what is extracted is kept, remove or repair them and call again"
         )
     pairs = choose(names, lambda: np.stack([parts.features(name).global_descriptor.numpy() for name in names]))
-    total = 0
-    for first in range(0, len(pairs), _PAIRS_PER_PART):
-        total += parts.match([(names[i], names[j]) for i, j in pairs[first : first + _PAIRS_PER_PART]])
+    named = [(names[i], names[j]) for i, j in pairs]
+    total = done = 0
+    for some, matches in parts.match(named, workers):
+        total, done = total + matches, done + some
         if progress is not None:
-            progress(min(first + _PAIRS_PER_PART, len(pairs)), len(pairs), "matching")
+            progress(done, len(pairs), "matching")
     result = MatchedFolder(
         images=tuple(names),
         pairs=len(pairs),
@@ -140,7 +154,7 @@ def match_folder(
         matches_file=out / "matches.h5",
     )
     write_features(result.features_file, ((name, parts.features(name)) for name in names))
-    write_matches(result.matches_file, parts.all_matches([(names[i], names[j]) for i, j in pairs]))
+    write_matches(result.matches_file, parts.all_matches(named))
     if any(any(sign.isspace() for sign in name) for name in names):
         log.warning("%s: names of images hold spaces, so pairs.txt cannot list them and is not written", folder)
     else:
@@ -165,14 +179,34 @@ class _Parts:
         self._files: dict[str, Path] = {}
         self._memory: OrderedDict[str, Features] = OrderedDict()
 
-    def extract(self, folder: Path, name: str) -> None:
-        """Extract an image unless it is done."""
-        status = (folder / name).stat()
-        path = self._features_folder / f"{_hash([name, status.st_size, status.st_mtime_ns])}.safetensors"
-        self._files[name] = path
-        if _read(path) is None:
-            features = self._detector.extract(folder / name).to("cpu")
-            atomic_write_bytes(path, _features_bytes(features))
+    def extract(
+        self, folder: Path, names: Sequence[str], workers: FolderWorkers | None
+    ) -> Iterator[tuple[str, InputError | None]]:
+        """Extract images unless they are done; gives each name, with what is wrong where there is something."""
+        waiting = []
+        for name in names:
+            status = (folder / name).stat()
+            self._files[name] = (
+                self._features_folder / f"{_hash([name, status.st_size, status.st_mtime_ns])}.safetensors"
+            )
+            if _read(self._files[name]) is None:
+                waiting.append(name)
+            else:
+                yield name, None
+        found = self._extract_here(folder, waiting) if workers is None else workers.extract(folder, waiting)
+        for name, features in found:
+            if isinstance(features, InputError):
+                yield name, features
+            else:
+                atomic_write_bytes(self._files[name], _features_bytes(features))
+                yield name, None
+
+    def _extract_here(self, folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Features | InputError]]:
+        for name in names:
+            try:
+                yield name, self._detector.extract(folder / name).to("cpu")
+            except InputError as error:
+                yield name, error
 
     def features(self, name: str) -> Features:
         """Of an image that was extracted."""
@@ -189,26 +223,30 @@ class _Parts:
             self._memory.popitem(last=False)
         return found
 
-    def match(self, pairs: list[tuple[str, str]]) -> int:
-        """Match some pairs unless they are done; returns the number of matches."""
-        path = self._matches_path(pairs)
-        stored = _read(path)
-        if stored is None:
-            tensors: dict[str, torch.Tensor] = {}
-            device = self._detector.device
-            for number, (name0, name1) in enumerate(pairs):
-                features0, features1 = (self.features(name).to(device) for name in (name0, name1))
-                found = self._matcher.match(features0, features1)
-                tensors[f"indices{number}"] = found.indices.cpu().clone()
-                tensors[f"scores{number}"] = found.scores.cpu().clone()
-            atomic_write_bytes(path, save(tensors, metadata={"header": "{}"}))
-            stored = tensors, {}
-        return sum(len(tensor) for name, tensor in stored[0].items() if name.startswith("scores"))
+    def match(self, pairs: Sequence[NamePair], workers: FolderWorkers | None) -> Iterator[tuple[int, int]]:
+        """Match pairs, some at a time, unless they are done; gives how many pairs, and their matches."""
+        waiting = []
+        for some in _parts_of(pairs):
+            stored = _read(self._matches_path(some))
+            if stored is None:
+                waiting.append(some)
+            else:
+                yield len(some), _count(stored[0])
+        found = self._match_here(waiting) if workers is None else workers.match(waiting, self.features)
+        for some, tensors in found:
+            atomic_write_bytes(self._matches_path(some), save(tensors, metadata={"header": "{}"}))
+            yield len(some), _count(tensors)
 
-    def all_matches(self, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str, int, Matches]]:
+    def _match_here(
+        self, parts: Sequence[Sequence[NamePair]]
+    ) -> Iterator[tuple[Sequence[NamePair], dict[str, torch.Tensor]]]:
+        device = self._detector.device
+        for some in parts:
+            yield some, match_pairs(self._matcher, lambda name: self.features(name).to(device), some)
+
+    def all_matches(self, pairs: Sequence[NamePair]) -> Iterator[tuple[str, str, int, Matches]]:
         """What :func:`semkey.interop.hloc.write_matches` takes."""
-        for first in range(0, len(pairs), _PAIRS_PER_PART):
-            some = pairs[first : first + _PAIRS_PER_PART]
+        for some in _parts_of(pairs):
             stored = _read(self._matches_path(some))
             if stored is None:
                 raise InputError(f"{self._matches_path(some)}: was removed or damaged meanwhile; call again")
@@ -216,9 +254,17 @@ class _Parts:
                 matches = Matches(indices=stored[0][f"indices{number}"], scores=stored[0][f"scores{number}"])
                 yield name0, name1, len(self.features(name0)), matches
 
-    def _matches_path(self, pairs: list[tuple[str, str]]) -> Path:
+    def _matches_path(self, pairs: Sequence[NamePair]) -> Path:
         said = [[self._files[name].stem for name in pair] for pair in pairs]
         return self._matches_folder / f"{_hash(said)}.safetensors"
+
+
+def _parts_of(pairs: Sequence[NamePair]) -> list[Sequence[NamePair]]:
+    return [pairs[first : first + _PAIRS_PER_PART] for first in range(0, len(pairs), _PAIRS_PER_PART)]
+
+
+def _count(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(len(tensor) for name, tensor in tensors.items() if name.startswith("scores"))
 
 
 def _features_bytes(features: Features) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from semkey.cli.console import print_table, progress_bar
-from semkey.cli.inputs import FeatureOptions, RuntimeChoice
+from semkey.cli.inputs import ClusterOptions, FeatureOptions, RuntimeChoice
 from semkey.cli.options import option
 from semkey.settings import Settings, require_within
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from semkey.evaluation.report.pictures import ReportPicture
     from semkey.evaluation.running.feature_cache import FeatureCache
     from semkey.evaluation.running.methods import Method
-    from semkey.evaluation.running.pair_runner import PairProtocol
+    from semkey.evaluation.running.pair_runner import PairProtocol, PairWorkers
     from semkey.evaluation.running.results import Evaluation
 
 EXIT_INTERRUPTED = 130
@@ -69,7 +70,6 @@ class MethodOptions(Settings):
         ``presets`` stands for all presets of semkey.
         """
         from semkey.errors import ConfigError
-        from semkey.evaluation.running.methods import create_method
         from semkey.model.presets import preset_names
 
         given = split_names(self.methods, "--methods")
@@ -78,19 +78,23 @@ class MethodOptions(Settings):
         if twice is not None:
             raise ConfigError(f"--methods names '{twice}' twice")
         matching = matching or MatchOptions()
-        return [
-            create_method(
-                name,
-                keypoints=self.keypoints,
-                device=self.device,
-                weights=self.weights or [],
-                min_similarity=matching.min_similarity,
-                ratio=matching.ratio,
-                random_weights=random_weights,
-                runtime=self.runtime,
-            )
-            for name in names
-        ]
+        make = self.maker(matching, random_weights=random_weights)
+        return [make(name) for name in names]
+
+    def maker(self, matching: MatchOptions, *, random_weights: bool = False) -> Callable[[str], Method]:
+        """What makes a method from its name, here or in a worker."""
+        from semkey.evaluation.running.methods import create_method
+
+        return partial(
+            create_method,
+            keypoints=self.keypoints,
+            device=self.device,
+            weights=self.weights or [],
+            min_similarity=matching.min_similarity,
+            ratio=matching.ratio,
+            random_weights=random_weights,
+            runtime=self.runtime,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,22 @@ class KeptOptions(Settings):
         if self.no_cache and self.cache is not None:
             raise ConfigError("--cache and --no-cache exclude each other")
         return FeatureCache(None if self.no_cache else self.cache or out / CACHE_FOLDER)
+
+
+def pair_workers(
+    cluster: ClusterOptions, methods: MethodOptions, matching: MatchOptions, kept: KeptOptions, out: Path
+) -> PairWorkers | None:
+    """Who measures pairs; None for this process.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+    from semkey.evaluation.running.spread import RayPairs
+
+    chosen = cluster.cluster(methods.device)
+    if chosen is None:
+        return None
+    return RayPairs(cluster=chosen, create=methods.maker(matching), cache=kept.open_cache(out).folder)
 
 
 def out_option(kind: str) -> Any:
@@ -206,6 +226,7 @@ def run_pair_kind(
     environment: Mapping[str, Any],
     options: Mapping[str, Any],
     unit: str,
+    workers: PairWorkers | None = None,
 ) -> None:
     """Run a protocol over pairs, and write and show the results."""
     from semkey.evaluation.report.pair_pictures import pair_pictures
@@ -213,7 +234,8 @@ def run_pair_kind(
 
     cache = kept.open_cache(out)
     check_out(out)
-    with resumable(), progress_bar() as progress:
+    around = nullcontext() if workers is None else workers.connected()
+    with resumable(), around, progress_bar() as progress:
         evaluation = run_pairs(
             protocol,
             sets,
@@ -223,6 +245,7 @@ def run_pair_kind(
             options=options,
             environment=environment,
             progress=progress,
+            workers=workers,
         )
         drawn = pair_pictures(evaluation, sets, methods, cache, unit=unit) if kept.pictures else []
     finish(evaluation, out, drawn)

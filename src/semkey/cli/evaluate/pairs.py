@@ -20,12 +20,14 @@ from semkey.cli.evaluate.common import (
     TogetherOption,
     environment,
     out_option,
+    pair_workers,
     run_pair_kind,
     split_integers,
     split_names,
     split_numbers,
 )
 from semkey.cli.evaluate.sets import folder_layout, joined, posed_sets, resized, unique_names
+from semkey.cli.inputs import ClusterOptions
 from semkey.cli.options import configured
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def planar(
     max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
     matching: MatchOptions,
     kept: KeptOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Repeatability, localisation error, matching and homography accuracy on planar pairs.
 
@@ -93,6 +96,7 @@ def planar(
         chosen,
         out=out,
         kept=kept,
+        workers=pair_workers(cluster, methods, matching, kept, out),
         environment=environment(context, methods.device),
         options={"keypoints": methods.keypoints, "resize": resize, "exclude_hpatches": exclude_hpatches},
         unit="px",
@@ -139,6 +143,7 @@ def posed_pairs(
     ),
     matching: MatchOptions,
     kept: KeptOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Relative pose accuracy on image pairs with known poses; with depth also precision and correct matches.
 
@@ -178,6 +183,7 @@ def posed_pairs(
         chosen,
         out=out,
         kept=kept,
+        workers=pair_workers(cluster, methods, matching, kept, out),
         environment=environment(context, methods.device),
         options={
             "keypoints": methods.keypoints,
@@ -210,6 +216,7 @@ def homographies(
     max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
     matching: MatchOptions,
     kept: KeptOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """The measures of planar pairs on random homographies and light changes of any photos; needs no data set.
 
@@ -235,6 +242,7 @@ def homographies(
         chosen,
         out=out,
         kept=kept,
+        workers=pair_workers(cluster, methods, matching, kept, out),
         environment=environment(context, methods.device),
         options={"keypoints": methods.keypoints, "count": count, "views": asdict(config)},
         unit="px",
@@ -264,6 +272,7 @@ def reliability(
     ),
     resize: str | None = ResizeOption,
     kept: KeptOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """How well scores and predicted reliabilities tell which keypoints will be matched right.
 
@@ -295,6 +304,7 @@ def reliability(
         chosen,
         out=out,
         kept=kept,
+        workers=pair_workers(cluster, methods, MatchOptions(), kept, out),
         environment=environment(context, methods.device),
         options={
             "keypoints": methods.keypoints,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,20 @@ class PairProtocol(Protocol):
         ...
 
 
+class PairWorkers(Protocol):
+    """Measures pairs elsewhere."""
+
+    def connected(self) -> AbstractContextManager[object]:
+        """Around all calls of :meth:`measure`."""
+        ...
+
+    def measure(
+        self, protocol: PairProtocol, method: Method, pair_set: PairSet, pairs: Sequence[ImagePair]
+    ) -> Iterable[Row]:
+        """The row of each pair once, in any order; errors as :func:`run_pairs`."""
+        ...
+
+
 def protocol_options(protocol: PairProtocol) -> dict[str, Any]:
     """The fields of a protocol, as they go into ``results.json`` and into the key of stored rows."""
     return asdict(protocol) if is_dataclass(protocol) and not isinstance(protocol, type) else dict(vars(protocol))
@@ -66,6 +81,7 @@ def run_pairs(
     options: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    workers: PairWorkers | None = None,
 ) -> Evaluation:
     """Measure every method on every pair.
 
@@ -82,6 +98,7 @@ def run_pairs(
         options: how the run was set up beside the protocol's own options, for ``results.json``.
         environment: default :func:`describe_environment`.
         progress: told about every pair.
+        workers: who measures instead of this process.
 
     Returns:
         The evaluation; nothing but the rows is written.
@@ -106,9 +123,14 @@ def run_pairs(
         for pair_set in sets:
             key = run_key(method.fingerprint, protocol.kind, protocol_options(protocol), pair_set)
             with RowStore(Path(out) / ROWS_FOLDER, method.name, pair_set.name, key) as store:
-                for pair in pair_set.pairs:
-                    if pair.name not in store:
-                        store.append(_measure(protocol, method, pair_set, pair, features_of))
+                waiting = [pair for pair in pair_set.pairs if pair.name not in store]
+                done += len(pair_set.pairs) - len(waiting)
+                if workers is None:
+                    fresh = (measure_pair(protocol, method, pair_set, pair, features_of) for pair in waiting)
+                else:
+                    fresh = workers.measure(protocol, method, pair_set, waiting)
+                for row in fresh:
+                    store.append(row)
                     done += 1
                     if progress is not None:
                         progress(done, total, f"{method.name}, {pair_set.name}")
@@ -138,9 +160,10 @@ def read_pair(pair_set: PairSet, pair: ImagePair) -> tuple[Any, Any]:
         raise DatasetError(f"{pair_set.name}, pair {pair.name}: {error}") from None
 
 
-def _measure(
+def measure_pair(
     protocol: PairProtocol, method: Method, pair_set: PairSet, pair: ImagePair, features_of: FeatureCache
 ) -> Row:
+    """The row of one pair; errors as :func:`run_pairs`."""
     image0, image1 = read_pair(pair_set, pair)
     features0, features1 = features_of.features(method, image0), features_of.features(method, image1)
     matches = method.match(features0, features1)
@@ -156,4 +179,14 @@ def _require_unique(what: str, names: Sequence[str]) -> None:
         raise ConfigError(f"{what} '{twice[0]}' occurs twice; names must be unique")
 
 
-__all__ = ["CACHE_FOLDER", "ROWS_FOLDER", "PairProtocol", "Progress", "protocol_options", "read_pair", "run_pairs"]
+__all__ = [
+    "CACHE_FOLDER",
+    "ROWS_FOLDER",
+    "PairProtocol",
+    "PairWorkers",
+    "Progress",
+    "measure_pair",
+    "protocol_options",
+    "read_pair",
+    "run_pairs",
+]
