@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
+from semkey.slam.map.lifetimes import failed_probation, rarely_found
 from semkey.slam.map.sightings import ObservationTable
 
 Array = NDArray[np.float64]
@@ -18,15 +19,10 @@ Indices = NDArray[np.int64]
 # A descriptor seen from more than 60 degrees aside, or from over twice or under half the distance, rarely matches.
 _SMALLEST_VIEW_COSINE = 0.5
 _LARGEST_DISTANCE_RATIO = 2.0
-# A landmark that was in view this often and found in fewer than a fifth of the cases was a mismatch or has gone.
-_CULL_AFTER_VIEWS = 8
-_CULL_FOUND_SHARE = 0.2
 # A landmark counts as established once it was found this often, and in at least this share of its views: it has stayed
 # where it is while the camera moved.
 _ESTABLISHED_FOUND = 5
 _ESTABLISHED_SHARE = 0.5
-# A landmark that no second keyframe has seen by the time so many more were made will hardly be seen again.
-_PROBATION_KEYFRAMES = 3
 
 # The arrays with a row per landmark, by the name under which they are saved.
 _COLUMNS = {
@@ -233,13 +229,12 @@ class LandmarkMap:
         """Keep count of which landmarks were in view and which were found there; returns those rarely found."""
         self._visible[visible] += 1
         self._found[found] += 1
-        rarely = self._found[visible] < _CULL_FOUND_SHARE * self._visible[visible]
-        return visible[self.alive[visible] & (self._visible[visible] >= _CULL_AFTER_VIEWS) & rarely]
+        return visible[self.alive[visible] & rarely_found(self._visible[visible], self._found[visible])]
 
     def failed_probation(self, keyframe_id: int) -> Indices:
         """Landmarks that are several keyframes old and were seen by the first of them only."""
-        old = self._birth[: self._count] <= keyframe_id - _PROBATION_KEYFRAMES
-        return np.flatnonzero(self.alive & old & (self._keyframe_count[: self._count] < 2))
+        births, counts = self._birth[: self._count], self._keyframe_count[: self._count]
+        return np.flatnonzero(self.alive & failed_probation(births, counts, keyframe_id))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays with a row per landmark, by name, for :meth:`from_arrays`."""

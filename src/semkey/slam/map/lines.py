@@ -12,25 +12,19 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse
 from semkey.slam.config import LineConfig, image_scale
 from semkey.slam.frames.observed_lines import ObservedLines
-from semkey.slam.frames.segments import image_lines
 from semkey.slam.frames.segments_in_space import segments_in_view
 from semkey.slam.map.keyframe_tree import KeyframeTree
+from semkey.slam.map.lifetimes import failed_probation, rarely_found
 from semkey.slam.map.line_association import LineAssociations, VisibleLines, already_mapped
+from semkey.slam.map.line_ends import line_observations, measured_information, reach
 from semkey.slam.solvers.bundle_lines import BundleLines, LineSightings, bundle_lines
-from semkey.slam.solvers.pose_lines import LineObservations, line_point_derivatives
+from semkey.slam.solvers.pose_lines import line_point_derivatives
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# A line that was in view this often and found in fewer than a fifth of the cases was a mismatch or has gone.
-_CULL_AFTER_VIEWS = 8
-_CULL_FOUND_SHARE = 0.2
-# A line that no second keyframe has seen by the time so many more were made will hardly be seen again.
-_PROBATION_KEYFRAMES = 3
 # A residual of more standard deviations must not drag the line along.
 _LARGEST_RESIDUAL = 3.0
-# Where a segment ends is uncertain by this share of its length: edges are cut off by noise, not by corners.
-_END_SHARE = 0.25
 # A segment that reaches beyond the mapped line by this share of its length makes the line longer.
 _EXTENSION = 0.1
 # Segments this close to where a mapped line is expected are that line.
@@ -219,7 +213,7 @@ class LineMap:
     def _add(self, keyframe_id: int, observed: ObservedLines, segments: Indices) -> None:
         count = len(segments)
         ids = np.full(count, keyframe_id, dtype=np.int64)
-        information = self._measured_information(observed, segments, np.eye(4))
+        information = measured_information(observed, segments, self._camera, pixel_sigma=self._pixel_sigma)
         serials = self._next_serial + np.arange(count)
         self._next_serial += count
         self._serials = np.concatenate([self._serials, serials])
@@ -236,8 +230,8 @@ class LineMap:
 
     def _cull(self, keyframe_id: int) -> None:
         """Forget lines that are rarely found or were never seen again."""
-        rarely = (self._visible >= _CULL_AFTER_VIEWS) & (self._found < _CULL_FOUND_SHARE * self._visible)
-        once = (self._births <= keyframe_id - _PROBATION_KEYFRAMES) & (self._keyframe_counts < 2)
+        rarely = rarely_found(self._visible, self._found)
+        once = failed_probation(self._births, self._keyframe_counts, keyframe_id)
         keep = ~(rarely | once)
         for name, field in _STORED.items():
             if name != "sighting":
@@ -255,15 +249,7 @@ class LineMap:
         if not len(rows):
             return
         world, information, ends_seen = self._lengthened(rows, segments, observed, T_world_cam)
-        planes, range_sigma = observed.spatial.range_planes()
-        observations = LineObservations(
-            points_world=world,
-            lines=image_lines(observed.segments.endpoints[segments]),
-            pixel_sigma=np.full((len(rows), 2), self._pixel_sigma),
-            range_planes=planes[segments],
-            range_sigma=range_sigma[segments],
-            weights=np.ones(len(rows)),
-        )
+        observations = line_observations(world, observed, segments, pixel_sigma=self._pixel_sigma)
         _, residuals, to_point = line_point_derivatives(inverse(T_world_cam), observations, self._camera)
         residuals = residuals.reshape(-1, 2, 2).transpose(0, 2, 1)
         jacobian = (to_point @ T_world_cam[:3, :3].T).reshape(-1, 2, 2, 3).transpose(0, 2, 1, 3)
@@ -286,7 +272,7 @@ class LineMap:
         valid = observed.spatial.valid[segments][:, None]
         seen = observed.spatial.points[segments] @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
         along = np.einsum("mek,mk->me", seen - world[:, :1], step) / np.maximum((step**2).sum(axis=1), 1e-12)[:, None]
-        beside, in_front = self._reach(world, observed.segments.endpoints[segments], T_world_cam)
+        beside, in_front = reach(world, observed.segments.endpoints[segments], T_world_cam, self._camera)
         along, valid = np.where(valid, along, beside), valid | in_front[:, None]
         ends_seen = np.stack([along[:, 0] < _EXTENSION, along[:, 1] > 1 - _EXTENSION], axis=1) & valid
         longer = np.stack([along[:, 0] < -_EXTENSION, along[:, 1] > 1 + _EXTENSION], axis=1) & valid
@@ -295,52 +281,6 @@ class LineMap:
         extended = (1 - share[..., None]) ** 2 * covariance[:, :, 0] + share[..., None] ** 2 * covariance[:, :, 1]
         information = np.where(longer[:, :, None, None], np.linalg.inv(extended), information)
         return world[:, :1] + share * step[:, None], information, ends_seen
-
-    def _reach(self, points_world: Array, segments: Array, T_world_cam: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Where on 3D lines (M, 2, 3) segments begin and end (M, 2), as shares of their lengths, by the image alone.
-
-        Also returned: where that is known, the line being before the camera and not seen from its end.
-        """
-        T = inverse(T_world_cam)
-        points = points_world @ T[:3, :3].T + T[:3, 3]
-        z = points[:, :, 2]
-        in_front = np.asarray(np.all(z > 0.1, axis=1))
-        points = np.where(in_front[:, None, None], points, np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
-        pixels = self._camera.project(points.reshape(-1, 3)).reshape(-1, 2, 2)
-        step = pixels[:, 1] - pixels[:, 0]
-        square = (step**2).sum(axis=1)
-        in_front &= square > 1.0
-        share = np.einsum("mek,mk->me", segments - pixels[:, :1], step) / np.maximum(square, 1.0)[:, None]
-        # Perspective: see line_depth.between. Far outside, where the line vanishes, the share means nothing.
-        nearer, farther = share * points[:, :1, 2], (1.0 - share) * points[:, 1:, 2]
-        known = nearer + farther > 0.1 * points[:, :, 2].min(axis=1, keepdims=True)
-        return np.where(known, nearer / np.where(known, nearer + farther, 1.0), 0.5), in_front
-
-    def _measured_information(self, observed: ObservedLines, segments: Indices, T_world_cam: Array) -> Array:
-        """Inverse covariances (M, 2, 3, 3) in world axes of the ends of 3D segments seen from a pose."""
-        points = observed.spatial.points[segments]
-        planes, range_sigma = observed.spatial.range_planes()
-        observations = LineObservations(
-            points_world=points,
-            lines=image_lines(observed.segments.endpoints[segments]),
-            pixel_sigma=np.full((len(segments), 2), self._pixel_sigma),
-            range_planes=planes[segments],
-            range_sigma=range_sigma[segments],
-            weights=np.ones(len(segments)),
-        )
-        _, _, to_point = line_point_derivatives(np.eye(4), observations, self._camera)
-        direction = points[:, 1] - points[:, 0]
-        length = np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
-        along = (direction / length) / (_END_SHARE * length)
-        rows = np.concatenate(
-            [
-                to_point.reshape(-1, 2, 2, 3).transpose(0, 2, 1, 3),
-                np.broadcast_to(along[:, None, None], (len(segments), 2, 1, 3)),
-            ],
-            axis=2,
-        )
-        rows = rows @ T_world_cam[:3, :3].T
-        return rows.transpose(0, 1, 3, 2) @ rows
 
     def _newest_keyframes(self, keyframe_ids: Indices) -> list[int]:
         """The newest keyframes of the submap that the given ones belong to, or of the newest one's."""
