@@ -124,7 +124,10 @@ def run_pairs(
             key = run_key(method.fingerprint, protocol.kind, protocol_options(protocol), pair_set)
             with RowStore(Path(out) / ROWS_FOLDER, method.name, pair_set.name, key) as store:
                 waiting = [pair for pair in pair_set.pairs if pair.name not in store]
-                done += len(pair_set.pairs) - len(waiting)
+                for _ in range(len(pair_set.pairs) - len(waiting)):
+                    done += 1
+                    if progress is not None:
+                        progress(done, total, f"{method.name}, {pair_set.name}")
                 if workers is None:
                     fresh = (measure_pair(protocol, method, pair_set, pair, features_of) for pair in waiting)
                 else:
