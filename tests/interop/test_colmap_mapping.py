@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,65 @@ def test_photos_around_an_object_are_placed_where_they_were(run: Run, shared: Pa
     truth = as_trajectory(given)
     error = absolute_trajectory_error(as_trajectory(centres), truth, alignment="sim3")
     assert error.statistics.median < 0.01 * float(np.ptp(truth.positions, axis=0).max())
+
+
+def test_colmap_tells_how_far_it_is_and_hears_ctrl_c(photos: Path, tmp_path: Path) -> None:
+    from semkey.extractors import load
+    from semkey.interop.colmap_mapping import reconstruct, write_database
+    from semkey.interop.match_folder import match_folder
+    from semkey.matching import create_matcher
+    from semkey.matching.image_pairs import sequential_pairs
+
+    count = len(list(photos.iterdir()))
+    wanted = sequential_pairs(count, 4)
+    detector = load("nano", max_keypoints=400)
+    matched = match_folder(photos, tmp_path / "matches", detector, create_matcher("mnn"), lambda *_: wanted)
+    pairs = [(matched.images[i], matched.images[j]) for i, j in wanted]
+    told: list[tuple[int, int, str]] = []
+
+    def stop(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    database = tmp_path / "database.db"
+    with pytest.raises(KeyboardInterrupt):
+        write_database(database, photos, matched, pairs, lens=None, single=True, progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["matches"], "nothing half-written stays"
+    tell = lambda *values: told.append(values)  # noqa: E731 (as a progress bar is called)
+    write_database(database, photos, matched, pairs, lens=None, single=True, progress=tell)
+    assert told[-1] == (len(pairs), len(pairs), "verifying")
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(tmp_path / "stopped", photos, database, count, progress=stop)
+    assert not (tmp_path / "stopped").exists()
+    result = reconstruct(tmp_path / "sparse", photos, database, count, progress=tell)
+    assert result.registered > 2
+    assert result.registered <= told[-1][0] <= count
+    assert told[-1][1:] == (count, "placing")
+
+
+def test_what_a_watched_call_gives_raises_and_hears() -> None:
+    from semkey.interop.colmap_running import run_watched
+
+    class Token:
+        def __init__(self) -> None:
+            self.event = threading.Event()
+
+        def cancel(self) -> None:
+            self.event.set()
+
+    def fails() -> None:
+        raise ValueError("of the call")
+
+    assert run_watched(lambda: 7, lambda: None) == 7
+    with pytest.raises(ValueError, match="of the call"):
+        run_watched(fails, lambda: None)
+    token = Token()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(lambda: token.event.wait(30), interrupted, token)
+    assert token.event.is_set()
 
 
 def test_verified_pairs_are_the_same_every_time(photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from semkey.datasets.cameras.lens import Lens
 from semkey.errors import InputError
 from semkey.interop.colmap import COLMAP_PIXEL_CENTRE, import_pycolmap
+from semkey.interop.colmap_running import Progress, new_token, run_watched, verified_pairs, with_token
 from semkey.interop.hloc import read_features, read_matches
 from semkey.interop.map_folder import new_folder
 from semkey.interop.match_folder import MatchedFolder
@@ -80,6 +81,7 @@ def write_database(
     lens: Lens | None,
     single: bool,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> None:
     """Write a COLMAP database: cameras, images, keypoints, matches and their verified geometries.
 
@@ -92,6 +94,7 @@ def write_database(
             that says nothing.
         single: one camera took all images.
         seed: of the random numbers that pairs are verified with.
+        progress: told about the pairs that are verified.
 
     Raises:
         InputError: an image that EXIF turns, which COLMAP reads as it is stored; a camera of another size than the
@@ -115,7 +118,14 @@ def write_database(
                     matches = read_matches(matched.matches_file, name0, name1).indices.numpy()
                     if len(matches):
                         database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
-            pycolmap.geometric_verification(temporary, two_view_geometry_options=_verification(pycolmap, seed))
+            token = new_token(pycolmap)
+            run_watched(
+                lambda: pycolmap.geometric_verification(
+                    temporary, two_view_geometry_options=_verification(pycolmap, seed), **with_token(token)
+                ),
+                lambda: None if progress is None else progress(verified_pairs(temporary), len(pairs), "verifying"),
+                token,
+            )
         os.replace(temporary, path)
     finally:
         for suffix in ("", "-shm", "-wal"):
@@ -131,6 +141,7 @@ def reconstruct(
     mapper: Mapper = "incremental",
     refine_camera: bool = True,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Reconstructed:
     """Run COLMAP's mapper on a database.
 
@@ -142,6 +153,7 @@ def reconstruct(
         mapper: incremental, or global (GLOMAP): quicker, and less sure of focal lengths that are not known.
         refine_camera: adjust focal lengths and distortion too.
         seed: of COLMAP's random numbers.
+        progress: told about the images that the incremental mapper places; it may begin again with another pair.
 
     Raises:
         InputError: the folder is not empty or cannot be written.
@@ -151,12 +163,32 @@ def reconstruct(
         if mapper == "global":
             options: Any = pycolmap.GlobalPipelineOptions()
             options.random_seed = seed
-            models = pycolmap.global_mapping(database, folder, place, options)
+            models = run_watched(lambda: pycolmap.global_mapping(database, folder, place, options), lambda: None)
         else:
             options = pycolmap.IncrementalPipelineOptions()
             options.random_seed = seed
             options.ba_refine_focal_length = options.ba_refine_extra_params = refine_camera
-            models = pycolmap.incremental_mapping(database, folder, place, options)
+            token, placed = new_token(pycolmap), [0]
+
+            def begun() -> None:
+                placed[0] = 2
+
+            def one_more() -> None:
+                placed[0] += 1
+
+            models = run_watched(
+                lambda: pycolmap.incremental_mapping(
+                    database,
+                    folder,
+                    place,
+                    options,
+                    initial_image_pair_callback=begun,
+                    next_image_callback=one_more,
+                    **with_token(token),
+                ),
+                lambda: None if progress is None else progress(min(placed[0], images), images, "placing"),
+                token,
+            )
         order = sorted(models, key=lambda key: (-models[key].num_reg_images(), -models[key].num_points3D()))
         _renumber(place, order)
     if not models:

@@ -81,16 +81,18 @@ def colmap(
     with progress_bar() as bar:
         matched = match_folder(folder, out / "matches", extractor, matcher.create(features), remember, progress=bar)
     typer.echo(f"{len(matched.images)} images, {matched.pairs} pairs, {matched.matches} matches; now COLMAP")
-    write_database(database, folder, matched, chosen, lens=lens, single=single_camera, seed=seed)
-    result = reconstruct(
-        sparse,
-        folder,
-        database,
-        len(matched.images),
-        mapper=mapper,
-        refine_camera=lens is None,
-        seed=seed,
-    )
+    with progress_bar() as bar:
+        write_database(database, folder, matched, chosen, lens=lens, single=single_camera, seed=seed, progress=bar)
+        result = reconstruct(
+            sparse,
+            folder,
+            database,
+            len(matched.images),
+            mapper=mapper,
+            refine_camera=lens is None,
+            seed=seed,
+            progress=bar,
+        )
     error = "-" if result.folder is None else f"{result.reprojection_error:.2f}"
     row = [f"{result.registered} of {result.images}", result.points, error, result.models]
     print_table(["registered images", "points", "reprojection error, px", "models"], [row])
