@@ -279,7 +279,7 @@ def test_reliability_does_not_train_the_rest() -> None:
     maps = model(torch.randn(2, 1, 64, 64))
     peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
     keypoints = model.refine(maps.detail[:1], peaks)
-    model.rate(maps.image(0), keypoints, peaks).sum().backward()
+    model.predict_reliability(maps.image(0), keypoints, peaks).sum().backward()
     assert all(p.grad is not None for p in model.reliability.parameters())
     assert all(p.grad is None for p in model.stem.parameters())
     assert all(p.grad is None for p in model.pyramid.parameters())

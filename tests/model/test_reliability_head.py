@@ -51,7 +51,7 @@ def keypoints_of(model: SemanticKeypointDetector, size: int = 128) -> tuple[Dens
 
 def test_only_the_head_learns(model: SemanticKeypointDetector) -> None:
     maps, keypoints, peaks = keypoints_of(model.train())
-    model.rate(maps, keypoints, peaks).square().sum().backward()
+    model.predict_reliability(maps, keypoints, peaks).square().sum().backward()
     learned = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert learned == {"reliability"}
     assert all(float(p.grad.abs().max()) > 0 for p in model.reliability.parameters() if p.grad is not None)
@@ -60,20 +60,20 @@ def test_only_the_head_learns(model: SemanticKeypointDetector) -> None:
 def test_the_order_of_keypoints_does_not_matter(model: SemanticKeypointDetector) -> None:
     maps, keypoints, peaks = keypoints_of(model)
     order = torch.randperm(len(keypoints))
-    rated = model.rate(maps, keypoints, peaks)
+    rated = model.predict_reliability(maps, keypoints, peaks)
     assert float(rated.detach().std()) > 0.01
-    torch.testing.assert_close(model.rate(maps, keypoints[order], peaks.select(order)), rated[order])
+    torch.testing.assert_close(model.predict_reliability(maps, keypoints[order], peaks.select(order)), rated[order])
 
 
 def test_no_keypoint_and_one(model: SemanticKeypointDetector) -> None:
     maps, keypoints, peaks = keypoints_of(model)
     for count in (0, 1):
         first = torch.arange(count)
-        rated = model.rate(maps, keypoints[first], peaks.select(first))
+        rated = model.predict_reliability(maps, keypoints[first], peaks.select(first))
         assert rated.shape == (count,)
         assert bool(torch.isfinite(rated).all())
     assert model.extract(torch.full((3, 4, 4), 0.5)).reliability.shape == (0,)
-    reliability_bce_loss(model.rate(maps, keypoints[:0], peaks.select(torch.arange(0))), torch.zeros(0))
+    reliability_bce_loss(model.predict_reliability(maps, keypoints[:0], peaks.select(torch.arange(0))), torch.zeros(0))
 
 
 def test_keypoints_at_the_edge_are_rated(model: SemanticKeypointDetector) -> None:
@@ -112,7 +112,7 @@ def test_training_leaves_extraction_as_it_was() -> None:
     success = torch.rand(len(keypoints)) < 0.5
     losses = []
     for _ in range(20):
-        loss = reliability_bce_loss(model.rate(maps, keypoints, peaks), success)
+        loss = reliability_bce_loss(model.predict_reliability(maps, keypoints, peaks), success)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -133,7 +133,7 @@ def test_extraction_claims_what_training_rates(model: SemanticKeypointDetector) 
     peaks = model.detect(score_from_log_probability(maps.log_probability[0, 0]))
     keypoints = model.refine(maps.detail, peaks)
     assert keypoints.requires_grad
-    torch.testing.assert_close(torch.sigmoid(model.rate(maps, keypoints, peaks)), features.reliability)
+    torch.testing.assert_close(torch.sigmoid(model.predict_reliability(maps, keypoints, peaks)), features.reliability)
 
 
 def test_fitting_the_head_of_finished_weights_changes_nothing_else(

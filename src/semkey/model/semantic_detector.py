@@ -242,7 +242,7 @@ class SemanticKeypointDetector(nn.Module):
             return peaks.pixels + self.offset(peaks.windows)
         return peaks.keypoints + self.offset(detail, peaks.keypoints[None], peaks.windows[None])[0]
 
-    def rate(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:
+    def predict_reliability(self, maps: DenseMaps, keypoints: torch.Tensor, peaks: Peaks) -> torch.Tensor:
         """Reliability of all keypoints of one image, before the sigmoid.
 
         Args:

@@ -128,7 +128,7 @@ def _extract(model: SemanticKeypointDetector, maps: DenseMaps, valid: torch.Tens
     return Features(
         keypoints=points,
         scores=peaks.scores[kept],
-        reliability=torch.sigmoid(model.rate(maps, points, peaks.select(kept))),
+        reliability=torch.sigmoid(model.predict_reliability(maps, points, peaks.select(kept))),
         descriptors=model.describe(maps, points[None])[0],
         global_descriptor=torch.zeros(0, device=points.device),
         image_size=(scores.shape[1], scores.shape[0]),

@@ -16,7 +16,7 @@ from semkey.matching import PairMatcher, refine
 from semkey.matching.robust import estimate_fundamental
 from semkey.model.features import Features
 from semkey.ui.config import PageConfig
-from semkey.ui.similarity import SeenImage, best, draw_similarity, look, original_point, similarity
+from semkey.ui.similarity import SeenImage, best, draw_similarity, encode_image, original_point, similarity
 from semkey.ui.uploads import read_upload
 from semkey.visualization import draw_keypoints, draw_matches
 
@@ -40,7 +40,7 @@ class OpenImages:
     def through(self, name: str, backbone: Backbone) -> list[SeenImage]:
         """All images through a backbone, computed once."""
         if name not in self.seen:
-            self.seen[name] = [look(image, backbone) for image in self.images]
+            self.seen[name] = [encode_image(image, backbone) for image in self.images]
         return self.seen[name]
 
 

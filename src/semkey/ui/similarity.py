@@ -50,7 +50,7 @@ def backbone_choices() -> list[tuple[str, str]]:
     ]
 
 
-def look(image: NDArray[np.uint8], backbone: Backbone) -> SeenImage:
+def encode_image(image: NDArray[np.uint8], backbone: Backbone) -> SeenImage:
     """What a backbone sees in an image (H, W, 3) uint8 RGB."""
     small = reduced(image)
     device = backbone.mean.device

@@ -17,8 +17,8 @@ from semkey.evaluation.data.pairs import (
     PairSet,
     PoseTruth,
     inside_image,
+    join_sets,
     surface_depth,
-    together,
 )
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.homography import warp_points
@@ -301,9 +301,9 @@ def test_sets_taken_together_keep_their_pairs_and_become_parts() -> None:
     pair = ImagePair(name="1-2", image0=source("1"), image1=source("2"), truth=truth, group="viewpoint")
     first = PairSet(name="graf", pairs=[pair], description="one")
     second = PairSet(name="wall", pairs=[pair, replace(pair, name="1-3")], description="two")
-    joined = together([first, second])
+    joined = join_sets([first, second])
     assert [p.name for p in joined.pairs] == ["graf/1-2", "wall/1-2", "wall/1-3"]
     assert [p.group for p in joined.pairs] == ["graf", "wall", "wall"]
     assert joined.description == "graf: one; wall: two"
     with pytest.raises(InputError, match="no sets"):
-        together([])
+        join_sets([])

@@ -187,7 +187,7 @@ def test_merged_landmarks_are_seen_by_whoever_saw_either() -> None:
     slam_map.keyframes[second].landmark_ids[9] = -1
     slam_map.landmarks.observations.remove(second, slam_map.keyframes[second].landmark_ids[9:9])
     slam_map.remove_observations(second, slam_map.keyframes[second].landmark_ids[8:9])
-    slam_map.observe(second, keep[5:6], ids(8))
+    slam_map.add_sightings(second, keep[5:6], ids(8))
     slam_map.landmarks.remove(np.setdiff1d(slam_map.landmarks.ids, slam_map.covisibility.observations().landmark_ids))
     slam_map.merge_landmarks(keep, gone)
     assert not slam_map.landmarks.alive[gone].any()

@@ -12,11 +12,11 @@ from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe
-from semkey.slam.map.image_cells import cells_of, coverage
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame, refine_placement
+from semkey.slam.solvers.image_cells import cells_of, coverage
 from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld
 
 MOVED = se3_exp([0.06, -0.02, 0.04, 0.01, 0.03, -0.02])
@@ -150,5 +150,5 @@ def test_coverage_counts_cells_where_both_sides_have_something() -> None:
     one_each = everywhere[: len(everywhere) // 2]
     assert coverage(everywhere, one_each, half, CAMERA) == 0.0, "a single landmark makes no cell count"
     assert coverage(everywhere, np.zeros((0, 2)), half, CAMERA) == 0.0
-    assert len(set(cells_of(everywhere, CAMERA).tolist())) == 48
-    assert cells_of(np.array([[-5.0, -5.0], [1e4, 1e4]]), CAMERA).tolist() == [0, 47]
+    assert len(set(cells_of(everywhere, (CAMERA.width, CAMERA.height)).tolist())) == 48
+    assert cells_of(np.array([[-5.0, -5.0], [1e4, 1e4]]), (CAMERA.width, CAMERA.height)).tolist() == [0, 47]

@@ -170,7 +170,7 @@ def test_frames_grow_with_what_their_keyframe_sees() -> None:
     for other in others:
         similarity = first.frame.descriptors @ other.frame.descriptors.T
         same = np.flatnonzero(similarity.max(axis=1) > 0.99)
-        slam_map.observe(other.id, ids[same], similarity.argmax(axis=1)[same])
+        slam_map.add_sightings(other.id, ids[same], similarity.argmax(axis=1)[same])
     newest = slam_map.tree.newest
     frame = world.ground_truth[7]
     assert frame is not None

@@ -126,7 +126,7 @@ def _two_keyframes(world: PointWorld, indices: tuple[int, ...]) -> SlamMap:
         similarity = known @ other.frame.descriptors.T
         best = similarity.argmax(axis=1)
         same = similarity.max(axis=1) > 0.99
-        slam_map.observe(other.id, ids[same], best[same])
+        slam_map.add_sightings(other.id, ids[same], best[same])
     # Some position in front of the keyframes; only the new ones are looked at.
     slam_map.landmarks.positions[ids] = first.T_world_cam[:3, 3] + 2.0 * first.T_world_cam[:3, 2]
     return slam_map

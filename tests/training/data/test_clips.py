@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from semkey.errors import ConfigError, DatasetError
 from semkey.training.data import ClipsConfig, DataConfig, open_data
-from semkey.training.data.clips.flow import follow
+from semkey.training.data.clips.flow import follow_points
 from semkey.training.data.config import LightConfig
 from semkey.training.data.pictures import measure_pair
 
@@ -52,7 +52,7 @@ def config(folder: Path, cache: Path, **clips: object) -> DataConfig:
 
 
 def test_flow_follows_a_picture_that_moves() -> None:
-    places = follow([frame(number) for number in range(4)], 0.7)
+    places = follow_points([frame(number) for number in range(4)], 0.7)
     moved = places[3] - places[0]
     inner = moved[30:-30, 30:-30]
     assert np.isfinite(inner).mean() > 0.95
@@ -60,11 +60,11 @@ def test_flow_follows_a_picture_that_moves() -> None:
 
 
 def test_what_leaves_the_picture_or_is_covered_is_lost() -> None:
-    places = follow([frame(0), frame(4)], 0.7)
+    places = follow_points([frame(0), frame(4)], 0.7)
     assert np.isnan(places[1][:, :11]).all()  # moved left by 12 pixels
     covered = frame(0).copy()
     covered[60:120, 80:140] = np.random.default_rng(5).integers(0, 255, (60, 60))
-    lost = np.isnan(follow([frame(0), covered], 0.7)[1][70:110, 90:130, 0]).mean()
+    lost = np.isnan(follow_points([frame(0), covered], 0.7)[1][70:110, 90:130, 0]).mean()
     assert lost > 0.5
 
 

@@ -77,7 +77,7 @@ def joined(sets: list[PairSet], together: bool) -> list[PairSet]:
     """The sets, or with ``together`` one that holds all of them."""
     from semkey.evaluation.data import pairs
 
-    return [pairs.together(sets)] if together else sets
+    return [pairs.join_sets(sets)] if together else sets
 
 
 def resized(sets: Sequence[PairSet], resize: str | None) -> list[PairSet]:

@@ -211,7 +211,7 @@ class PairSet:
     description: str
 
 
-def together(sets: Sequence[PairSet]) -> PairSet:
+def join_sets(sets: Sequence[PairSet]) -> PairSet:
     """All pairs as one set that is averaged together; each of ``sets`` becomes a group of it.
 
     Raises:

@@ -135,7 +135,7 @@ class SlamMap:
         self.keyframes[keyframe.id] = keyframe
         if found is not None:
             fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera)
-            self.observe(keyframe.id, found.landmark_ids, found.keypoint_indices)
+            self.add_sightings(keyframe.id, found.landmark_ids, found.keypoint_indices)
         fresh = np.flatnonzero((keyframe.landmark_ids < 0) & (frame.depth > 0))
         points_cam = frame.points_cam(fresh, self.camera)
         information = point_information(
@@ -168,7 +168,7 @@ class SlamMap:
         self.landmarks.observations.add(keyframe_id, ids, keypoint_indices)
         return ids
 
-    def observe(self, keyframe_id: int, landmark_ids: Indices, keypoint_indices: Indices) -> None:
+    def add_sightings(self, keyframe_id: int, landmark_ids: Indices, keypoint_indices: Indices) -> None:
         """A keyframe sees landmarks (M,) with keypoints (M,), both distinct and not yet used by it."""
         keyframe = self.keyframes[keyframe_id]
         keyframe.landmark_ids[keypoint_indices] = landmark_ids

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import compose, inverse
 from semkey.slam.map.covisibility import Observations
-from semkey.slam.map.image_cells import cells_of
 from semkey.slam.map.keyframe_tree import scaled_transform
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.solvers.bundle import BundleProblem, BundleResult
+from semkey.slam.solvers.image_cells import cells_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def covering_landmarks(observations: Observations, camera: PinholeCamera, count:
     ids, rows, times = np.unique(observations.landmark_ids, return_inverse=True, return_counts=True)
     if len(ids) <= count:
         return ids
-    cells = cells_of(observations.keypoints, camera)
+    cells = cells_of(observations.keypoints, (camera.width, camera.height))
     order = np.lexsort((rows, -times[rows], cells, observations.keyframe_ids))
     groups = np.stack([observations.keyframe_ids, cells])[:, order]
     starts = np.flatnonzero(np.concatenate([[True], (groups[:, 1:] != groups[:, :-1]).any(axis=0)]))

@@ -75,7 +75,7 @@ def triangulate_new_landmarks(slam_map: SlamMap, keyframe_id: int, config: MonoC
         ids = slam_map.add_landmarks(
             neighbour_id, pairs.neighbour_keypoints[chosen], pairs.points_world[chosen], pairs.information[chosen]
         )
-        slam_map.observe(keyframe_id, ids, pairs.keypoints[chosen])
+        slam_map.add_sightings(keyframe_id, ids, pairs.keypoints[chosen])
         made += len(ids)
     _observe_from_others(slam_map, keyframe, pairs, config.max_error_px * image_scale)
     return made
@@ -145,4 +145,4 @@ def _observe_from_others(slam_map: SlamMap, keyframe: Keyframe, pairs: _Pairs, m
         seen = neighbour.frame.keypoints[pairs.neighbour_keypoints[here]]
         errors = np.linalg.norm(slam_map.camera.project(points) - seen, axis=1)
         agree = here[errors <= max_error_px]
-        slam_map.observe(neighbour_id, ids[agree], pairs.neighbour_keypoints[agree])
+        slam_map.add_sightings(neighbour_id, ids[agree], pairs.neighbour_keypoints[agree])

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.map.image_cells import coverage
 from semkey.slam.placing.placement import Placement
 from semkey.slam.solvers.evidence import needed_log10_nfa
+from semkey.slam.solvers.image_cells import coverage
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,6 @@ from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.background import background_similarity
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.association import Associations, pixels_moved
-from semkey.slam.map.image_cells import cells_of
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
@@ -21,6 +20,7 @@ from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
 from semkey.slam.placing.sampling import chance_of_sample, sample_pose
 from semkey.slam.solvers.evidence import MAX_LOG10_NFA, log10_sample_nfa
+from semkey.slam.solvers.image_cells import cells_of
 from semkey.slam.timing import StageTimer
 
 Array = NDArray[np.float64]
@@ -155,7 +155,7 @@ class Doubts:
     def _cell_count(self, frame: ObservedFrame, placement: Placement) -> int:
         """In how many cells of the image something agrees with a pose."""
         keypoints = frame.keypoints[placement.inlier_associations.keypoint_indices]
-        return len(np.unique(cells_of(keypoints, self._camera)))
+        return len(np.unique(cells_of(keypoints, (self._camera.width, self._camera.height))))
 
     def _disagreeing(self, frame: ObservedFrame, associations: Associations, placement: Placement) -> Associations:
         off = self._distances(frame, associations, placement.T_world_cam)

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.slam.solvers.image_cells import GRID, cells_of
+
 Array = NDArray[np.float64]
 
 MAX_LOG10_NFA = -4.0
@@ -48,9 +50,8 @@ _USUAL_SAMPLE_SHARE = 0.2
 _DECADES_EACH = 0.6
 _DECADES_ENOUGH = 60.0
 
-# Cells across and down the image, and the most landmarks found in one that count: a poster full of keypoints is one
-# thing that can be mistaken for another, and not two hundred.
-CELLS = (8, 6)
+# The most landmarks found in one cell of the image that count: a poster full of keypoints is one thing that can be
+# mistaken for another, and not two hundred.
 _MOST_IN_CELL = 10
 # Shares of the search disc within which a match is looked for, and of unrelated pairs that are more similar.
 _AREAS = 0.5 ** np.arange(0, 9)
@@ -143,14 +144,14 @@ def log10_nfa(
         The logarithm, at most ``log10_tests`` and that of the number of thresholds; lower for more matches, closer
         ones, more similar ones, and ones that are spread more over the image.
     """
-    total, cells = len(pixels), _cells(pixels, image_size)
+    total, cells = len(pixels), cells_of(pixels, image_size)
     offset = log10_tests + math.log10(len(_AREAS) * len(_TAILS))
     if total <= _SAMPLE:
         return offset
     # Thresholds that each landmark meets: the areas and tails, which descend, up to its own.
     areas_met = np.searchsorted(-_AREAS, -area_share, side="right")
     tails_met = np.searchsorted(-_TAILS, -tail, side="right")
-    hits = np.zeros((CELLS[0] * CELLS[1], len(_AREAS) + 1, len(_TAILS) + 1))
+    hits = np.zeros((GRID[0] * GRID[1], len(_AREAS) + 1, len(_TAILS) + 1))
     np.add.at(hits, (cells, areas_met, tails_met), 1.0)
     hits = hits[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, ::-1, ::-1][:, 1:, 1:]
     hits = np.asarray(np.minimum(hits, _MOST_IN_CELL).sum(axis=0), dtype=np.float64)
@@ -211,10 +212,3 @@ def log10_samples(matches: int) -> float:
 def depth_agreement(measured: Array, predicted: Array, sigma: Array, *, bound: float = 4.0) -> NDArray[np.bool_]:
     """Which measured depths (M,) are those that a pose predicts (M,), within ``bound`` standard deviations (M,)."""
     return np.abs(measured - predicted) <= bound * sigma
-
-
-def _cells(pixels: Array, image_size: tuple[int, int]) -> NDArray[np.int64]:
-    """The number of the cell (V,) that each pixel (V, 2) lies in."""
-    cells = (pixels / np.array(image_size) * CELLS).astype(np.int64)
-    cells = np.clip(cells, 0, np.array(CELLS) - 1)
-    return cells[:, 0] * CELLS[1] + cells[:, 1]

@@ -9,9 +9,9 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, rotation_angle_deg
 from semkey.slam.config import TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame
-from semkey.slam.map.image_cells import cells_of
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.placement import Placement
+from semkey.slam.solvers.image_cells import cells_of
 
 
 def needs_keyframe(
@@ -61,6 +61,6 @@ def uncovered_share(frame: ObservedFrame, tracked: NDArray[np.int64], camera: Pi
         tracked: (M,) its keypoints that see a landmark.
         camera: its camera.
     """
-    cells = cells_of(frame.keypoints, camera)
+    cells = cells_of(frame.keypoints, (camera.width, camera.height))
     usable = np.unique(cells[frame.depth > 0])
     return float(np.isin(usable, cells[tracked], invert=True).mean()) if len(usable) else 0.0

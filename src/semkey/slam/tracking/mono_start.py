@@ -181,5 +181,5 @@ def begin_submap(
         transform_points(T_world_reference, start.points_reference),
         rotation @ start.information @ rotation.T,
     )
-    slam_map.observe(second.id, ids, start.indices[:, 1])
+    slam_map.add_sightings(second.id, ids, start.indices[:, 1])
     return first, second

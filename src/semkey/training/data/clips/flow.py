@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Positions = NDArray[np.float32]
 
 
-def follow(frames: Sequence[NDArray[np.uint8]], tolerance_px: float) -> Positions:
+def follow_points(frames: Sequence[NDArray[np.uint8]], tolerance_px: float) -> Positions:
     """Follow all pixels of the first frame through a clip.
 
     Flow is that of DIS (Kroeger et al. 2016) between neighbouring frames. A pixel is lost for good where the flow back

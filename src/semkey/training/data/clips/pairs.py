@@ -20,7 +20,7 @@ from semkey.errors import DatasetError, SemkeyError
 from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.images import read_image
 from semkey.training.data.augment import relight
-from semkey.training.data.clips.flow import follow
+from semkey.training.data.clips.flow import follow_points
 from semkey.training.data.config import DataConfig
 from semkey.training.data.depthless_config import ClipsConfig
 from semkey.training.data.pair import (
@@ -171,7 +171,7 @@ class ClipPairs:
         if rng.random() < config.views.flips:
             views, valid = [np.ascontiguousarray(view[:, ::-1]) for view in views], valid[:, ::-1].copy()
         grays = [to_gray_values(view, mix) for view in views]
-        places = follow(grays, clips.tolerance_px)
+        places = follow_points(grays, clips.tolerance_px)
         tracks = _tracks(rng, grays[0], places, valid, config)
         if len(tracks) < clips.min_tracks:
             return None

@@ -16,9 +16,12 @@ GRID = (8, 6)
 _POINTS_IN_CELL = 2
 
 
-def cells_of(pixels: Array, camera: PinholeCamera) -> Indices:
-    """The cell (N,) of each pixel (N, 2), from 0 column by column; pixels outside count for the nearest cell."""
-    cells = (pixels / np.array([camera.width, camera.height]) * GRID).astype(np.int64)
+def cells_of(pixels: Array, image_size: tuple[int, int]) -> Indices:
+    """The cell (N,) of each pixel (N, 2) of an image of ``(width, height)``, from 0 column by column.
+
+    Pixels outside count for the nearest cell.
+    """
+    cells = (pixels / np.array(image_size) * GRID).astype(np.int64)
     cells = np.clip(cells, 0, np.array(GRID) - 1)
     return cells[:, 0] * GRID[1] + cells[:, 1]
 
@@ -39,4 +42,4 @@ def coverage(keypoints: Array, expected: Array, matched: Array, camera: PinholeC
 
 def _counts(pixels: Array, camera: PinholeCamera) -> Indices:
     """How many of the pixels (N, 2) lie in each cell."""
-    return np.bincount(cells_of(pixels, camera), minlength=GRID[0] * GRID[1])
+    return np.bincount(cells_of(pixels, (camera.width, camera.height)), minlength=GRID[0] * GRID[1])
