@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from typing import Any
 
 import cv2
@@ -114,3 +116,24 @@ def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def _needs(runtime: str) -> None:
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"{runtime} comes with an extra")
+
+
+def test_a_signal_after_detectors_of_openvino_have_gone_is_handled() -> None:
+    """Stacks for signals were unmapped: Ctrl-C, or the end of a child of a data loader, was a segmentation fault."""
+    _needs("openvino")
+    call = """
+import faulthandler, gc, os, signal, numpy, semkey
+faulthandler.enable()
+signal.signal(signal.SIGALRM, lambda *values: print("handled"))
+image = numpy.zeros((96, 128), numpy.uint8)
+detectors = [semkey.load("nano", runtime="openvino") for _ in range(2)]
+for detector in detectors:
+    detector.extract(image)
+del detector
+while detectors:
+    del detectors[0]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGALRM)
+"""
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr[-2000:]

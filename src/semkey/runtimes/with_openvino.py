@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class OpenvinoMaps:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing, as in semkey.export.onnx_file
             self._model = openvino.convert_model(self._graph, example_input=torch.zeros(2, 1, 96, 128))
-        self._core = openvino.Core()
+        self._core = _core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if reduced else "f32",
             "PERFORMANCE_HINT": "LATENCY",
@@ -59,3 +60,16 @@ class OpenvinoMaps:
             self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
         self._compiled.move_to_end(shape)
         return self._compiled[shape]
+
+
+@cache
+def _core() -> Any:
+    """The one core of the process.
+
+    Each core's plugin gives the thread that it is made in another stack for signals, and puts back the one before when
+    it goes. Of two that go in the order in which they came, the second puts back what the first has unmapped, and the
+    next signal that has a handler, such as Ctrl-C, ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
