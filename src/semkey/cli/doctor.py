@@ -12,7 +12,19 @@ from semkey import __version__
 from semkey.cli.console import is_stdout, print_table, write_json
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "poselib", "gtsam", "safetensors", "transformers", "kornia")
-_RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "pycolmap", "rerun-sdk", "rosbags", "h5py", "ray", "gradio")
+_RUNTIMES = (
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "pycolmap",
+    "rerun-sdk",
+    "rosbags",
+    "h5py",
+    "ray",
+    "gradio",
+    "pyrealsense2",
+    "depthai",
+)
 # A machine whose processes want this many times its cores is busy: times and --realtime mean little then.
 _BUSY = 1.5
 
