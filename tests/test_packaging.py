@@ -276,6 +276,7 @@ ROOMS = {
         {"objectives"},
         {"processes", "backbone_feed", "checkpointing", "stages"},
         {"feeding", "keeping", "validation"},
+        {"stage_events"},
         {"loop", "report"},
         {"fit", "matcher"},
         {"refiner"},

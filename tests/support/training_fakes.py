@@ -127,7 +127,8 @@ def step_gradients(devices: int) -> dict[str, list[torch.Tensor]]:
 def _joint_stage(fabric: Any, gradients: str) -> list[torch.Tensor]:
     from semkey.model.semantic_detector import SemanticKeypointDetector
     from semkey.training.checkpointing import CheckpointFolder
-    from semkey.training.loop import StageEvents, StageLoop
+    from semkey.training.loop import StageLoop
+    from semkey.training.stage_events import StageEvents
     from semkey.training.stages import plan_stage
 
     losses = {"match_dual_softmax": 1, "place": 0.1, "heat": 1, "reliability_bce": 0.5}

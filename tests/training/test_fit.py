@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import semkey
-from semkey.errors import CheckpointError, ConfigError, DatasetError, InputError
+from semkey.errors import CheckpointError, ConfigError, DatasetError, InputError, SemkeyError
 from semkey.model.checkpoint import load_checkpoint, save_checkpoint
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
@@ -344,6 +344,13 @@ def test_an_error_of_the_data_is_told_in_its_own_words(tmp_path: Path, workers: 
     config = small_config(stages=only("descriptor"), run={"workers": workers})
     with pytest.raises(DatasetError, match=r"^photo 5: cannot be read$"):
         train(tmp_path / "run", config, ShiftedPairs(missing=frozenset({5})))
+
+
+def test_nothing_is_written_where_the_data_cannot_be_opened(tmp_path: Path) -> None:
+    config = small_config(data={"photos": str(tmp_path / "nowhere")}, run={"tensorboard": True})
+    with pytest.raises(SemkeyError, match="nowhere"):
+        fit(config, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_pairs_made_by_workers_are_the_same(straight: Path, tmp_path: Path) -> None:

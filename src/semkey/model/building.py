@@ -19,8 +19,13 @@ _LEAVES = ("reliability", "covariance")
 
 
 def changed_heads(config: ModelConfig, other: ModelConfig) -> tuple[str, ...]:
-    """How the names of tensors begin of those heads that nothing reads from and that differ between two networks."""
-    return tuple(f"{name}." for name in _LEAVES if getattr(config, name) != getattr(other, name))
+    """The heads that nothing reads from and that differ between two networks."""
+    return tuple(name for name in _LEAVES if getattr(config, name) != getattr(other, name))
+
+
+def is_of(tensor: str, heads: Sequence[str]) -> bool:
+    """Whether a tensor, by its name, is of one of these heads."""
+    return tensor.partition(".")[0] in heads
 
 
 def with_heads_of(config: ModelConfig, other: ModelConfig) -> ModelConfig:
@@ -65,7 +70,7 @@ def random_detector(config: ModelConfig, extraction: ExtractionConfig | None = N
 
 
 @torch.no_grad()
-def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) -> bool:
+def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) -> tuple[str, ...]:
     """Copy the weights of a detector without a backbone into a hybrid one, which then computes the same.
 
     What the backbone adds starts from zero: its laterals, and its part of the place descriptor. Training goes on from
@@ -76,7 +81,7 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
         other: of the same widths.
 
     Returns:
-        Whether those heads were copied too.
+        The heads that are left.
 
     Raises:
         ConfigError: the two differ in more than the backbone.
@@ -85,8 +90,7 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
     changed = changed_heads(other.config, model.config)
     if changed:
         source, target = (
-            {name: value for name, value in tensors.items() if not name.startswith(changed)}
-            for tensors in (source, target)
+            {name: value for name, value in tensors.items() if not is_of(name, changed)} for tensors in (source, target)
         )
     for name, value in target.items():
         if name.startswith("pyramid.semantic."):
@@ -105,4 +109,4 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
             )
     if source:
         raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")
-    return not changed
+    return changed

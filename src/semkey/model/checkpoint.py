@@ -19,7 +19,7 @@ from safetensors.torch import save
 from semkey.backbones.backbone import Backbone, BackboneIdentity
 from semkey.errors import CheckpointError, ConfigError
 from semkey.files import atomic_write_bytes
-from semkey.model.building import changed_heads, load_backbone_of, with_heads_of
+from semkey.model.building import changed_heads, is_of, load_backbone_of, with_heads_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -81,7 +81,7 @@ def load_checkpoint(
     return model
 
 
-def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str | None = None) -> bool:
+def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str | None = None) -> tuple[str, ...]:
     """Copy a checkpoint's tensors into an existing detector of the same configuration.
 
     The heads of reliability and covariance may be of another kind or absent: they read from the others and these do not
@@ -93,7 +93,7 @@ def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str 
         sha256: expected hash (hex); None accepts any.
 
     Returns:
-        Whether those heads were copied too.
+        The heads that the detector keeps.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`; or made for another configuration.
@@ -106,10 +106,10 @@ def load_weights(model: SemanticKeypointDetector, path: str | Path, sha256: str 
     _check_backbone(model, stored, path)
     tensors = stored.tensors
     if changed:
-        own = {name: value for name, value in model.state_dict().items() if name.startswith(changed)}
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(changed)} | own
+        own = {name: value for name, value in model.state_dict().items() if is_of(name, changed)}
+        tensors = {name: value for name, value in tensors.items() if not is_of(name, changed)} | own
     _assign(model, tensors, path)
-    return not changed
+    return changed
 
 
 def read_config(path: str | Path) -> ModelConfig:

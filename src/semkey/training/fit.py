@@ -25,12 +25,13 @@ from semkey.training.data.opening import open_data
 from semkey.training.data.pair import Pair
 from semkey.training.data.photos import Split
 from semkey.training.history import History
-from semkey.training.loop import StageEvents, StageLoop
+from semkey.training.loop import StageLoop
 from semkey.training.objectives.imitation import guide_reads_colors
 from semkey.training.objectives.optimisation import autocast_bfloat16
 from semkey.training.processes import StopRequest, in_first, launch
 from semkey.training.report import write_report
 from semkey.training.stage_config import STAGES, StageName
+from semkey.training.stage_events import StageEvents
 from semkey.training.stages import TRUNK, StagePlan, plan_stage
 from semkey.training.validation import Validation
 
@@ -140,6 +141,7 @@ def fit(
     in_first(fabric, lambda: _check_run(run, config, names, resume))
     training = _Training(fabric, config, run, resume, events or TrainingEvents())
     training.open_pairs(train_pairs, val_pairs)
+    training.open_files()
     with StopRequest() as stop:
         for name in names:
             training.train(name, stop)
@@ -158,10 +160,7 @@ class _Training:
         self.model: SemanticKeypointDetector | None = None
         self._held_out: list[Pair] | None = None
         self.feed = self._open_backbone()
-        self.writer = _summary_writer(run) if self.is_first and config.run.tensorboard else None
-        if self.is_first:
-            self.checkpoints.clean()
-            atomic_write_text(run / CONFIG_FILE, json.dumps(config.to_mapping(), indent=2) + "\n")
+        self.writer: Any = None
 
     def open_pairs(self, train_pairs: Dataset[Any] | None, val_pairs: Dataset[Any] | None) -> None:
         """Make the data ready, in the first process before the others."""
@@ -184,6 +183,15 @@ class _Training:
 
         first = in_first(self.fabric, open_both)
         self.train_pairs, self.val_pairs = open_both() if first is None else first
+
+    def open_files(self) -> None:
+        """Begin to write into the folder of the run, now that nothing of the input can be wrong any more."""
+        if not self.is_first:
+            return
+        self.checkpoints.clean()
+        atomic_write_text(self.run / CONFIG_FILE, json.dumps(self.config.to_mapping(), indent=2) + "\n")
+        if self.config.run.tensorboard:
+            self.writer = _summary_writer(self.run)
 
     def held_out(self) -> list[Pair]:
         """The validation pairs, made when they are first needed and kept."""
@@ -352,13 +360,13 @@ def _initialise(model: SemanticKeypointDetector, source: str) -> None:
     path, sha256 = (source, None) if preset is None else (preset.path, preset.sha256)
     try:
         if model.backbone is not None and not read_config(path).uses_backbone:
-            is_whole = grow_from(model, load_checkpoint(path, sha256))
+            left = grow_from(model, load_checkpoint(path, sha256))
         else:
-            is_whole = load_weights(model, path, sha256)
+            left = load_weights(model, path, sha256)
     except CheckpointError as error:
         raise (error if preset is None else ConfigError(f"init is '{source}': {error}")) from None
-    if not is_whole:
-        log.warning("%s has another reliability head: that part starts anew, train stage reliability", source)
+    for head in left:
+        log.warning("%s has no such head for %s: that part starts anew, and has to be trained", source, head)
 
 
 def _summary_writer(run: Path) -> Any:

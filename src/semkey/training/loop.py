@@ -7,7 +7,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +36,7 @@ from semkey.training.objectives.optimisation import (
     shared_cosines,
 )
 from semkey.training.stage_config import CLIP_LOSSES, STAGES, FinetuneStage
+from semkey.training.stage_events import StageEvents, StageSums
 from semkey.training.stages import StagePlan, freeze
 from semkey.training.validation import Validation, validate
 
@@ -55,39 +55,6 @@ _DESCRIPTOR_METRIC = "descriptor_accuracy"
 
 class NotFiniteError(SemkeyError):
     """Too many losses or gradients were NaN or infinite."""
-
-
-@dataclass(kw_only=True)
-class StageEvents:
-    """What a loop tells while it runs; every entry may be left out.
-
-    Attributes:
-        stepped: after each step: step, steps, mean losses since the last line of the log.
-        logged: a row of the log: kind, step, values.
-        validated: step and result of a validation.
-        asked_to_stop: whether the user wants to stop.
-        noted: one line that the user should know of.
-    """
-
-    stepped: Callable[[int, int, dict[str, float]], None] = lambda *_: None
-    logged: Callable[[str, int, dict[str, Any]], None] = lambda *_: None
-    validated: Callable[[int, Validation], None] = lambda *_: None
-    asked_to_stop: Callable[[], bool] = lambda: False
-    noted: Callable[[str], None] = lambda _: None
-
-
-@dataclass
-class _Sums:
-    """Losses, figures and waiting time since the last line of the log."""
-
-    losses: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    figures: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    waited: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-    steps: int = 0
-
-    def means(self) -> tuple[dict[str, float], dict[str, float]]:
-        return _means(self.losses), _means(self.figures)
 
 
 class StageLoop:
@@ -142,7 +109,7 @@ class StageLoop:
         if config.guide is not None and wants_guide(plan.config.active_losses):
             self.guide = Guide(config.guide, config.model, fabric.device, shifts=config.objectives.guide_shifts)
         self._saved_at = time.monotonic()
-        self._sums = _Sums()
+        self._sums = StageSums()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +161,7 @@ class StageLoop:
         order = MicroBatches(self.plan, self.config, self.step, rank, world)
         loader = pair_loader(pairs, order, self.config.run.workers, self.fabric.device)
         own = len(range(rank, self.micro_batches, world))
-        self._sums = _Sums()
+        self._sums = StageSums()
         while self.step < self.plan.steps and not self.is_stopped:
             before = time.monotonic()
             batches = [next_batch(loader) for _ in range(own)]
@@ -339,7 +306,7 @@ class StageLoop:
                 row["weights"] = self.kendall.weights()
             if self.fabric.is_global_zero:
                 self.events.logged("train", self.step, row)
-            self._sums = _Sums()
+            self._sums = StageSums()
         every = max(1, round(self.config.validation.every / self.config.optimizer.batch_pairs))
         if self.step % every == 0 or self.step == self.plan.steps:
             before = time.monotonic()
@@ -397,10 +364,6 @@ def _colors(batch: Batch) -> torch.Tensor | None:
     if "color0" not in batch:
         return None
     return torch.cat([batch["color0"], batch["color1"]]).float() / 255.0
-
-
-def _means(values: dict[str, list[float]]) -> dict[str, float]:
-    return {name: sum(part) / len(part) for name, part in values.items() if part}
 
 
 def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
