@@ -28,24 +28,9 @@ from semkey.matching.alignment.network import (
 )
 from semkey.model.features import Features
 from semkey.training.refiner.fit import refinement_loss
+from training_fakes import PATCH_SHAPE, PATCH_WIDTH, uneven_network, unit_vectors
 
 Array = NDArray[np.float64]
-WIDTH = 8
-SHAPE = RefinerShape(channels=8)
-
-
-def unit(count: int, width: int = WIDTH) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.nn.functional.normalize(torch.randn((count, width), generator=generator), dim=1)
-
-
-def spoken(seed: int = 0) -> PatchNetwork:
-    """A network whose heat is not even."""
-    torch.manual_seed(seed)
-    network = PatchNetwork(WIDTH, SHAPE)
-    for layer in (network.from_descriptor, network.from_patch):
-        torch.nn.init.normal_(layer.weight)
-    return network
 
 
 def corners_apart(seed: int, noise: float = 0.7) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Array, Array, Array]:
@@ -73,26 +58,28 @@ def test_the_soft_argmax_is_the_mean_and_covariance_of_the_heat() -> None:
 
 def test_a_network_that_has_learned_nothing_moves_nothing() -> None:
     image0, image1, corners, _, start = corners_apart(0)
-    found = align_learned(PatchNetwork(WIDTH, SHAPE), image0, image1, corners, start, unit(len(corners)))
+    found = align_learned(
+        PatchNetwork(PATCH_WIDTH, PATCH_SHAPE), image0, image1, corners, start, unit_vectors(len(corners))
+    )
     assert not found.moved.any()
     np.testing.assert_array_equal(found.points1, start)
     np.testing.assert_array_equal(found.covariances, np.tile(np.eye(2), (len(start), 1, 1)))
 
 
 def test_each_place_sees_seven_pixels_and_is_compared_with_the_middle_of_the_first() -> None:
-    network = spoken()
+    network = uneven_network()
     patches0, patches1 = torch.randn(2, 11, 11), torch.randn(2, 11, 11)
-    heat = network.heat(patches0, patches1, unit(2))
+    heat = network.heat(patches0, patches1, unit_vectors(2))
     rim, far = patches0.clone(), patches1.clone()
     rim[:, :2] = rim[:, -2:] = 7.0
     far[:, 7:] = 7.0
-    torch.testing.assert_close(network.heat(rim, patches1, unit(2)), heat)
-    changed = network.heat(patches0, far, unit(2))
+    torch.testing.assert_close(network.heat(rim, patches1, unit_vectors(2)), heat)
+    changed = network.heat(patches0, far, unit_vectors(2))
     torch.testing.assert_close(changed[:, 0], heat[:, 0])
     assert not torch.allclose(changed[:, 1], heat[:, 1])
     inner = patches0.clone()
     inner[:, 5, 5] += 3.0
-    assert not torch.allclose(network.heat(inner, patches1, unit(2)), heat)
+    assert not torch.allclose(network.heat(inner, patches1, unit_vectors(2)), heat)
 
 
 # -- what it does with images --------------------------------------------------------------------------------------
@@ -109,7 +96,7 @@ def trained() -> PatchNetwork:
         rows.append((cut.patches0, cut.patches1, cut.deformations, (truth - start)[off]))
     columns = [torch.from_numpy(np.concatenate(values)).float() for values in zip(*rows, strict=True)]
     torch.manual_seed(0)
-    network = PatchNetwork(WIDTH, RefinerShape(channels=16))
+    network = PatchNetwork(PATCH_WIDTH, RefinerShape(channels=16))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     steps, generator = 600, torch.Generator().manual_seed(0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -118,7 +105,7 @@ def trained() -> PatchNetwork:
         patches0, patches1, deformations, misses = (column[chosen] for column in columns)
         unrelated = torch.rand(128, generator=generator) < 0.15
         patches0 = torch.where(unrelated[:, None, None], patches0.roll(1, 0), patches0)
-        descriptors = torch.zeros(128, WIDTH)
+        descriptors = torch.zeros(128, PATCH_WIDTH)
         loss = refinement_loss(network, (patches0, patches1), descriptors, deformations, misses, unrelated)
         optimizer.zero_grad()
         loss.backward()
@@ -131,7 +118,7 @@ def trained() -> PatchNetwork:
 def test_corners_are_found_to_a_fraction_of_a_pixel(trained: PatchNetwork) -> None:
     image0, image1, corners, truth, start = corners_apart(3)
     near = np.linalg.norm(truth - start, axis=1) < 2
-    found = align_learned(trained, image0, image1, corners, start, torch.zeros(len(corners), WIDTH))
+    found = align_learned(trained, image0, image1, corners, start, torch.zeros(len(corners), PATCH_WIDTH))
     errors = np.linalg.norm(found.points1 - truth, axis=1)
     assert np.median(np.linalg.norm(start - truth, axis=1)) > 0.7
     assert found.moved[near].mean() > 0.8
@@ -144,7 +131,7 @@ def test_corners_are_found_to_a_fraction_of_a_pixel(trained: PatchNetwork) -> No
 
 def test_what_shows_something_else_or_nothing_stays_where_it_is(trained: PatchNetwork) -> None:
     image0, image1, corners, _, start = corners_apart(3)
-    none = torch.zeros(len(corners), WIDTH)
+    none = torch.zeros(len(corners), PATCH_WIDTH)
     right = align_learned(trained, image0, image1, corners, start, none)
     noise = np.random.default_rng(0).integers(0, 256, image0.shape, dtype=np.uint8)
     other = align_learned(trained, image0, noise, corners, start, none)
@@ -159,11 +146,11 @@ def test_what_shows_something_else_or_nothing_stays_where_it_is(trained: PatchNe
 
 def test_matches_together_and_one_by_one_give_the_same() -> None:
     image0, image1, corners, _, start = corners_apart(0)
-    network = spoken().eval()
+    network = uneven_network().eval()
     corners, start = corners[:4], start[:4]  # so few that none is deformed by the others
-    together = align_learned(network, image0, image1, corners, start, unit(4))
+    together = align_learned(network, image0, image1, corners, start, unit_vectors(4))
     for k in range(4):
-        alone = align_learned(network, image0, image1, corners[k : k + 1], start[k : k + 1], unit(4)[k : k + 1])
+        alone = align_learned(network, image0, image1, corners[k : k + 1], start[k : k + 1], unit_vectors(4)[k : k + 1])
         np.testing.assert_allclose(alone.points1[0], together.points1[k], atol=1e-5)
         np.testing.assert_allclose(alone.covariances[0], together.covariances[k], atol=1e-5)
         assert alone.moved[0] == together.moved[k]
@@ -176,7 +163,9 @@ def test_matches_together_and_one_by_one_give_the_same() -> None:
 def refiner(trained: PatchNetwork, tmp_path: Path) -> Path:
     """The trained network as a file."""
     path = tmp_path / "refiner.safetensors"
-    write_refiner(path, trained, RefinerInfo(features="corners", input_dim=WIDTH, shape=RefinerShape(channels=16)))
+    write_refiner(
+        path, trained, RefinerInfo(features="corners", input_dim=PATCH_WIDTH, shape=RefinerShape(channels=16))
+    )
     return path
 
 
@@ -186,7 +175,7 @@ def features_at(points: Array) -> Features:
         keypoints=torch.from_numpy(points).float(),
         scores=torch.ones(count),
         reliability=torch.ones(count),
-        descriptors=unit(count),
+        descriptors=unit_vectors(count),
         global_descriptor=torch.zeros(0),
         image_size=(width, height),
         method="corners",
@@ -241,10 +230,12 @@ def test_bad_methods_and_files_are_one_clear_error(views: tuple, refiner: Path, 
     with pytest.raises(CheckpointError, match="is no refiner of semkey"):
         tried(Path(semkey.__file__).parent / "weights/compact.safetensors")
     network, info = read_refiner(refiner)
-    write_refiner(tmp_path / "narrow.safetensors", PatchNetwork(64, SHAPE), replace(info, input_dim=64, shape=SHAPE))
+    write_refiner(
+        tmp_path / "narrow.safetensors", PatchNetwork(64, PATCH_SHAPE), replace(info, input_dim=64, shape=PATCH_SHAPE)
+    )
     with pytest.raises(InputError, match="trained for 'corners' of width 64, got descriptors of width 8"):
         tried(tmp_path / "narrow.safetensors")
-    write_refiner(tmp_path / "other.safetensors", network, replace(info, shape=SHAPE))
+    write_refiner(tmp_path / "other.safetensors", network, replace(info, shape=PATCH_SHAPE))
     with pytest.raises(CheckpointError, match="does not fit the refiner's network"):
         tried(tmp_path / "other.safetensors")
     network.spread.data.fill_(torch.nan)

@@ -16,9 +16,11 @@ import torch
 from torch.utils.data import Dataset
 
 from semkey.errors import DatasetError
+from semkey.matching.alignment.network import PatchNetwork, RefinerShape
 from semkey.training.config import TrainConfig
 
 SIDE, POINTS, TARGETS = 96, 48, 64
+PATCH_WIDTH, PATCH_SHAPE = 8, RefinerShape(channels=8)
 
 MODEL = {
     "stem_channels": [8, 8, 16],
@@ -76,6 +78,21 @@ class ShiftedPairs(Dataset):
             "points0": points,
             "points1": points + torch.from_numpy(step).float(),
         }
+
+
+def unit_vectors(count: int, width: int = PATCH_WIDTH) -> torch.Tensor:
+    """Descriptors (N, D), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn((count, width), generator=generator), dim=1)
+
+
+def uneven_network(seed: int = 0) -> PatchNetwork:
+    """A network of the learned refiner whose heat is not even."""
+    torch.manual_seed(seed)
+    network = PatchNetwork(PATCH_WIDTH, PATCH_SHAPE)
+    for layer in (network.from_descriptor, network.from_patch):
+        torch.nn.init.normal_(layer.weight)
+    return network
 
 
 def small_config(**changes: Any) -> TrainConfig:

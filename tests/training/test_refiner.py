@@ -17,38 +17,22 @@ import semkey
 from command_line import Run
 from semkey.errors import CheckpointError, ConfigError, DatasetError
 from semkey.images import write_image
-from semkey.matching.alignment.network import PatchNetwork, RefinerShape, read_refiner
+from semkey.matching.alignment.network import PatchNetwork, read_refiner
 from semkey.training.data.pair import Pair, normalize
 from semkey.training.refiner import RefinerTrainConfig, fit_refiner
 from semkey.training.refiner.fit import refinement_loss
 from semkey.training.refiner.patches import pair_patches
 from semkey.training.resumable import TrainingEvents
+from training_fakes import PATCH_SHAPE, PATCH_WIDTH, uneven_network, unit_vectors
 
 NAMES = ("astronaut", "camera", "coffee", "chelsea", "brick", "coins", "page", "text", "moon", "rocket")
-
-WIDTH = 8
-SHAPE = RefinerShape(channels=8)
 
 
 # -- the loss ------------------------------------------------------------------------------------------------------
 
 
-def unit(count: int, width: int = WIDTH) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.nn.functional.normalize(torch.randn((count, width), generator=generator), dim=1)
-
-
-def spoken(seed: int = 0) -> PatchNetwork:
-    """A network whose heat is not even."""
-    torch.manual_seed(seed)
-    network = PatchNetwork(WIDTH, SHAPE)
-    for layer in (network.from_descriptor, network.from_patch):
-        torch.nn.init.normal_(layer.weight)
-    return network
-
-
 def test_gradients_of_the_loss_are_right() -> None:
-    network = spoken().double()
+    network = uneven_network().double()
     torch.manual_seed(1)
     patches = (torch.randn(3, 11, 11).double(), torch.randn(3, 11, 11).double())
     deformations = torch.eye(2).double() + 0.2 * torch.randn(3, 2, 2).double()
@@ -56,7 +40,7 @@ def test_gradients_of_the_loss_are_right() -> None:
     unrelated = torch.tensor([False, False, True])
     names = ("from_descriptor.weight", "from_patch.weight", "layers.0.weight", "spread", "floor")
     values = tuple(network.get_parameter(name).detach().clone().requires_grad_() for name in names)
-    descriptors = unit(3).double()
+    descriptors = unit_vectors(3).double()
 
     def loss(*parameters: torch.Tensor) -> torch.Tensor:
         swapped = {f"inner.{name}": value for name, value in zip(names, parameters, strict=True)}
@@ -76,11 +60,11 @@ class _Loss(torch.nn.Module):
 
 
 def test_the_loss_is_that_of_a_hand_case() -> None:
-    network = PatchNetwork(WIDTH, SHAPE)  # an even heat: no move, variance 2 exp(0) + exp(-4)
+    network = PatchNetwork(PATCH_WIDTH, PATCH_SHAPE)  # an even heat: no move, variance 2 exp(0) + exp(-4)
     patches = (torch.randn(2, 11, 11), torch.randn(2, 11, 11))
     deformations = torch.stack([torch.eye(2) * 2, torch.eye(2)])
     misses = torch.tensor([[3.0, 4.0], [9.0, 9.0]])
-    loss = refinement_loss(network, patches, unit(2), deformations, misses, torch.tensor([False, True]))
+    loss = refinement_loss(network, patches, unit_vectors(2), deformations, misses, torch.tensor([False, True]))
     variance = 4 * (2 + np.exp(-4))
     surprise = np.log(variance) + 3 * np.log1p(25 / variance / 4)
     expected = (np.sqrt(25 + 1e-4) + 0.2 * surprise + 0.1 * np.log(25)) / 2
