@@ -15,7 +15,7 @@ import numpy as np
 from semkey.datasets.cameras.lens import Lens
 from semkey.errors import InputError
 from semkey.interop.colmap import COLMAP_PIXEL_CENTRE, import_pycolmap
-from semkey.interop.colmap_running import Progress, new_token, run_watched, verified_pairs, with_token
+from semkey.interop.colmap_running import Progress, new_token, run_watched, with_token
 from semkey.interop.hloc import read_features, read_matches
 from semkey.interop.map_folder import new_folder
 from semkey.interop.match_folder import MatchedFolder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Mapper = Literal["incremental", "global"]
 _MOST_TRIALS = 3000
 _LEAST_SHARE = 0.3
+_PAIRS_AT_ONCE = 32
 # COLMAP's names of models by ours and the number of coefficients; it has none with six radial ones and tangential.
 _MODELS = {
     ("pinhole", 0): "PINHOLE",
@@ -114,22 +115,41 @@ def write_database(
             pycolmap.import_images(temporary, folder, mode, image_names=list(matched.images), options=reader)
             with pycolmap.Database.open(temporary) as database:
                 ids = _write_keypoints(database, matched, lens)
-                for name0, name1 in pairs:
-                    matches = read_matches(matched.matches_file, name0, name1).indices.numpy()
-                    if len(matches):
-                        database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
-            token = new_token(pycolmap)
-            run_watched(
-                lambda: pycolmap.geometric_verification(
-                    temporary, two_view_geometry_options=_verification(pycolmap, seed), **with_token(token)
-                ),
-                lambda: None if progress is None else progress(verified_pairs(temporary), len(pairs), "verifying"),
-                token,
-            )
+            # COLMAP verifies what has matches and is not verified yet: so in parts, to tell how far it is. Looking into
+            # the file that it writes, by another copy of SQLite in this process, ends in a bus error.
+            for first in range(0, len(pairs), _PAIRS_AT_ONCE):
+                some = pairs[first : first + _PAIRS_AT_ONCE]
+                _verify(pycolmap, temporary, matched, some, ids, seed)
+                if progress is not None:
+                    progress(first + len(some), len(pairs), "verifying")
         os.replace(temporary, path)
     finally:
         for suffix in ("", "-shm", "-wal"):
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+
+
+def _verify(
+    pycolmap: Any,
+    database: Path,
+    matched: MatchedFolder,
+    pairs: Sequence[tuple[str, str]],
+    ids: dict[str, int],
+    seed: int,
+) -> None:
+    """Write the matches of some pairs, and their verified geometries."""
+    with pycolmap.Database.open(database) as opened:
+        for name0, name1 in pairs:
+            matches = read_matches(matched.matches_file, name0, name1).indices.numpy()
+            if len(matches):
+                opened.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
+    token = new_token(pycolmap)
+    run_watched(
+        lambda: pycolmap.geometric_verification(
+            database, two_view_geometry_options=_verification(pycolmap, seed), **with_token(token)
+        ),
+        lambda: None,
+        token,
+    )
 
 
 def reconstruct(

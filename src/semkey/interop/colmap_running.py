@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -62,13 +59,3 @@ def new_token(pycolmap: Any) -> Any:
 def with_token(token: Any) -> dict[str, Any]:
     """The token as an argument of COLMAP's."""
     return {} if token is None else {"cancellation_token": token}
-
-
-def verified_pairs(database: Path) -> int:
-    """How many pairs have been verified in a database that COLMAP is writing."""
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as file,
-    ):
-        return int(file.execute("SELECT COUNT(*) FROM two_view_geometries").fetchone()[0])
-    return 0
