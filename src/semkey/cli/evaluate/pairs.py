@@ -50,6 +50,22 @@ app = typer.Typer(
 
 PoseEstimator = Literal["poselib", "opencv"]
 
+# Options that several kinds have.
+EstimatorsOption = typer.Option(
+    "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
+)
+MaxErrorOption = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators.")
+GapsOption = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs.")
+StrideOption = typer.Option(1, min=1, help="Frames between the first images of pairs.")
+OverlapOption = typer.Option(
+    0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
+)
+DepthOption = typer.Option(
+    None,
+    "--depth/--no-depth",
+    help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
+)
+
 
 @app.command("planar")
 @configured
@@ -66,10 +82,8 @@ def planar(
     ),
     resize: str | None = ResizeOption,
     together: bool = TogetherOption,
-    estimators: str = typer.Option(
-        "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
-    ),
-    max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
+    estimators: str = EstimatorsOption,
+    max_error: float = MaxErrorOption,
     matching: MatchOptions,
     kept: KeptOptions,
     cluster: ClusterOptions,
@@ -117,11 +131,9 @@ def posed_pairs(
     images: Path | None = typer.Option(None, metavar="ROOT", help="Where the images of pair lists lie."),
     methods: MethodOptions,
     out: Path = out_option("posed-pairs"),
-    gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
-    stride: int = typer.Option(1, min=1, help="Frames between the first images of pairs."),
-    min_overlap: float = typer.Option(
-        0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
-    ),
+    gaps: str = GapsOption,
+    stride: int = StrideOption,
+    min_overlap: float = OverlapOption,
     angles: str = typer.Option(
         "5,15,30,45", metavar="DEG,DEG,...", help="Ranges of angles between two posed photos; each is a set."
     ),
@@ -129,11 +141,7 @@ def posed_pairs(
     camera: str | None = typer.Option(
         None, metavar="FX,FY,CX,CY", help="Pinhole camera of sequences in pixels, instead of the data set's own."
     ),
-    depth: bool | None = typer.Option(
-        None,
-        "--depth/--no-depth",
-        help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
-    ),
+    depth: bool | None = DepthOption,
     resize: str | None = ResizeOption,
     together: bool = TogetherOption,
     estimator: PoseEstimator = typer.Option("poselib", help="Relative pose estimator."),
@@ -210,10 +218,8 @@ def homographies(
     out: Path = out_option("homographies"),
     count: int = typer.Option(100, min=1, help="Pairs per folder."),
     max_side: int = typer.Option(640, min=64, help="Longer side of the views; smaller photos stay as they are."),
-    estimators: str = typer.Option(
-        "poselib,opencv,dlt", metavar="NAME,...", help="Homography estimators; the first one ranks the pairs."
-    ),
-    max_error: float = typer.Option(3.0, metavar="PX", help="Inlier threshold of the robust estimators."),
+    estimators: str = EstimatorsOption,
+    max_error: float = MaxErrorOption,
     matching: MatchOptions,
     kept: KeptOptions,
     cluster: ClusterOptions,
@@ -260,16 +266,10 @@ def reliability(
     methods: MethodOptions,
     out: Path = out_option("reliability"),
     count: int = typer.Option(100, min=1, help="Random homographies per folder of photos."),
-    gaps: str = typer.Option("10,20", metavar="N,N,...", help="Frames between the two images of a sequence's pairs."),
-    stride: int = typer.Option(1, min=1, help="Frames between the first images of pairs."),
-    min_overlap: float = typer.Option(
-        0.1, min=0.0, max=0.99, help="Smallest share of a view that the other one sees, from depth; 0 to keep all."
-    ),
-    depth: bool | None = typer.Option(
-        None,
-        "--depth/--no-depth",
-        help="Judge matches by the depth (default: where it is registered to the images; not in 7-Scenes).",
-    ),
+    gaps: str = GapsOption,
+    stride: int = StrideOption,
+    min_overlap: float = OverlapOption,
+    depth: bool | None = DepthOption,
     resize: str | None = ResizeOption,
     kept: KeptOptions,
     cluster: ClusterOptions,
