@@ -212,6 +212,29 @@ def test_a_pose_is_right_or_the_camera_is_lost(case: str, room: FrameSequence) -
         assert not result.remarks
 
 
+# Features, case, and how many of the 60 frames have a pose at least.
+RIGHT_OR_LOST = (
+    ("nano", "every second upside down", 30),
+    ("nano", "half covered by a picture", 20),
+    ("nano", "moving thing 40 %", 40),
+    ("nano", "standing thing 40 %", 35),
+    ("compact", "every second upside down", 30),
+    ("compact", "standing thing 40 %", 30),
+    ("vit-tiny", "every second upside down", 30),
+    ("vit-tiny", "moving thing 60 %", 40),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("features", "case", "tracked"), RIGHT_OR_LOST)
+def test_what_hides_the_room_or_turns_it_does_not_carry_the_camera_along(
+    features: str, case: str, tracked: int, room: FrameSequence
+) -> None:
+    (result,) = run_torture([features], cases=[case], room=room)
+    assert result.verdict.count("wrong") == 0, result.to_json()
+    assert result.verdict.tracked >= tracked, result.to_json()
+
+
 @pytest.mark.slow
 def test_after_a_loss_the_period_of_a_wallpaper_is_not_guessed(room: FrameSequence) -> None:
     (result,) = run_torture(["nano"], cases=["wallpaper with 1 s black"], room=room)

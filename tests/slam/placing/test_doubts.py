@@ -172,9 +172,9 @@ def test_keyframes_just_seen_back_no_pose_that_no_hand_reaches(monkeypatch: pyte
     asked: list[bool] = []
     believe = locating.accept
 
-    def accept(*args: Any, is_expected: bool, **options: Any) -> bool:
-        asked.append(is_expected)
-        return believe(*args, is_expected=is_expected, **options)
+    def accept(*args: Any, is_within_reach: bool, **options: Any) -> bool:
+        asked.append(is_within_reach)
+        return believe(*args, is_within_reach=is_within_reach, **options)
 
     monkeypatch.setattr(locating, "accept", accept)
     for metres in (1.0, 0.001):

@@ -186,3 +186,11 @@ def test_without_a_prediction_matches_must_be_as_good_as_true_ones() -> None:
     for found, visible, true in ((317, 1089, -148), (174, 480, -231.8), (30, 90, -30.0)):
         assert true < needed_log10_nfa(found, visible, is_expected=False)
     assert needed_log10_nfa(900, 1000, is_expected=False) == -60
+
+
+def test_beyond_reach_a_quarter_of_what_should_be_seen_has_to_be_found() -> None:
+    """Rooms upside down: 59 of 589 with 38 decades, 96 of 1634 with 73, 99 of 614 with 96."""
+    for found, visible, decades in ((59, 589, 38), (96, 1634, 73), (99, 614, 96)):
+        assert -decades > needed_log10_nfa(found, visible, is_expected=False, is_within_reach=False)
+    assert needed_log10_nfa(300, 800, is_within_reach=False) == MAX_LOG10_NFA
+    assert needed_log10_nfa(100, 800) == MAX_LOG10_NFA

@@ -64,4 +64,7 @@ def test_a_pose_is_within_reach_of_a_hand() -> None:
     assert driven.contains(far)
     assert not driven.contains(turned)
     motion.lose()
-    assert motion.reach(0.3, has_range=True) is None, "after a loss it can be anywhere"
+    after = motion.reach(0.2, has_range=True)
+    assert after is not None
+    assert not after.contains(turned), "a loss moves nothing"
+    assert ConstantVelocity().reach(0.2, has_range=True) is None

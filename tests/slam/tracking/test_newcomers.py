@@ -13,7 +13,7 @@ from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import Associations
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.placement import Placement
-from semkey.slam.tracking.newcomers import hides_map
+from semkey.slam.tracking.newcomers import counted_views, hides_map
 from synthetic_world import CAMERA, PointExtractor, PointWorld
 
 BORDER = 0.4 * CAMERA.width
@@ -59,3 +59,21 @@ def test_what_hides_the_long_established_is_new(found: int, nearer: float) -> No
         assert not view.without_depth_at(hides).depth[hides].any()
     else:
         assert not hides.any()
+
+
+def test_what_something_nearer_hides_is_missed_in_every_eighth_frame_only() -> None:
+    frame = seen(PointWorld([np.eye(4)], points=12000))
+    slam_map, placement = mapped(frame, 6)
+    left = (frame.keypoints[:, 0] < BORDER) & (frame.depth > 0)
+    view = replace(frame, index=3, depth=np.where(left, 0.5 * frame.depth, frame.depth))
+
+    def counted(seen_as: ObservedFrame) -> np.ndarray:
+        return counted_views(seen_as, slam_map.landmarks, placement, CAMERA, pixel=CAMERA.width / 640)
+
+    hidden = np.setdiff1d(placement.visible, counted(view))
+    where = CAMERA.project(slam_map.landmarks.positions[hidden])
+    assert len(hidden) > 0.5 * np.count_nonzero(left)
+    assert (where[:, 0] < BORDER + 5).all()
+    assert len(counted(replace(view, index=8))) == len(placement.visible)
+    assert len(counted(replace(frame, index=3))) == len(placement.visible), "at its own place nothing is hidden"
+    assert len(counted(view.without_depth())) == len(placement.visible)

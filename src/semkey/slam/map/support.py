@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
@@ -15,6 +16,9 @@ from semkey.slam.solvers.evidence import Evidence, depth_agreement, log10_nfa, s
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+
+# Depths of a landmark and of a keypoint beside it that differ by more than this share are not those of one surface.
+_OTHER_SURFACE = 1.1
 
 
 def evidence_of_pose(
@@ -74,3 +78,39 @@ def evidence_of_pose(
         depth_checked=int(np.count_nonzero(checked)),
         depth_agree=int(np.count_nonzero(agree)),
     )
+
+
+def contradicted_share(
+    frame: ObservedFrame,
+    landmarks: LandmarkMap,
+    visible: Indices,
+    T_world_cam: Array,
+    camera: PinholeCamera,
+    *,
+    radius_px: float,
+) -> float:
+    """Of the landmarks beside which a depth was measured, the share that should be nearer or farther than that.
+
+    Args:
+        frame: the frame.
+        landmarks: the map.
+        visible: (V,) landmarks that should be seen from the pose.
+        T_world_cam: (4, 4) the pose.
+        camera: of the frame.
+        radius_px: how far beside a landmark a keypoint is asked.
+
+    Returns:
+        0 where there is nothing to compare.
+    """
+    measured = np.flatnonzero(frame.depth > 0)
+    points = transform_points(inverse(T_world_cam), landmarks.positions[visible])
+    pixels = camera.project(points)
+    seen = camera.contains(pixels)
+    if not len(measured) or not seen.any():
+        return 0.0
+    distances, nearest = KDTree(frame.keypoints[measured]).query(pixels[seen], distance_upper_bound=radius_px)
+    known = np.isfinite(distances)
+    if not known.any():
+        return 0.0
+    ratios = frame.depth[measured[nearest[known]]] / points[seen][known, 2]
+    return float(np.mean((ratios > _OTHER_SURFACE) | (ratios < 1 / _OTHER_SURFACE)))

@@ -23,6 +23,7 @@ def accept(
     expected: Array | None = None,
     min_coverage: float = 0.0,
     is_expected: bool | None = None,
+    is_within_reach: bool = True,
 ) -> bool:
     """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
 
@@ -40,9 +41,12 @@ def accept(
             this share of the image cells: two rooms with the same poster agree in the poster's cells only. Where lines
             agree and nothing is ``expected``, points need not.
         is_expected: a prediction, or keyframes just seen, back the pose; by default where no pixels are ``expected``.
+        is_within_reach: the camera can have come there since its last pose; beyond, nothing backs the pose, and more of
+            what should be seen has to be found.
     """
     if is_expected is None:
         is_expected = expected is None
+    is_expected = is_expected and is_within_reach
     evidence = placement.evidence
     found, visible, sampled, matched = 0, 0, 0, 0
     if evidence is not None:
@@ -50,7 +54,14 @@ def accept(
     has_lines = placement.lines is not None and placement.lines.inlier_count > 0
     if has_lines:
         found, visible = 0, 0  # where there are few points lines speak for the pose, and none is counted as missing
-    needed = needed_log10_nfa(found, visible, is_expected=is_expected, sampled=sampled, matched=matched)
+    needed = needed_log10_nfa(
+        found,
+        visible,
+        is_expected=is_expected,
+        is_within_reach=is_within_reach,
+        sampled=sampled,
+        matched=matched,
+    )
     if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
         return False
     if min_coverage == 0 or (expected is None and has_lines):

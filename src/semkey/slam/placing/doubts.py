@@ -15,6 +15,7 @@ from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.places import place_landmarks
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.map.support import contradicted_share
 from semkey.slam.placing.acceptance import accept, placement_coverage
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
@@ -38,6 +39,10 @@ _FIXED_SHARE = 0.7
 # Where it is seen again after a loss, of the cells with landmarks and keypoints this share has what agrees: a picture
 # over half of the view has 0.3 to 0.84, a camera that stands 1.
 _BACK_COVERAGE = 0.85
+# ... and of the landmarks beside which a depth is measured at most this share at another one: before a large thing that
+# moves with the camera it is 0.28 to 0.39, with true poses of a rendered room 0 to 0.07.
+_BACK_CONTRADICTED = 0.15
+_BESIDE_PX = 15.0
 # What else moves is believed with this share of the matches, and by at least so much.
 _MOVING_SHARE = 0.15
 # ... or over so much of the image, in cells: a picture full of corners has six times as many as the room beside it.
@@ -106,7 +111,7 @@ class Doubts:
         moved = pixels_moved(frame, placement.inlier_associations, self._map.keyframes[reference])
         if len(moved) < rules.min_matches or np.mean(moved < _FIXED_PX * self._pixel) < _FIXED_SHARE:
             return False
-        if is_relocalised and placement_coverage(placement, frame, self._camera, placement.pixels) < _BACK_COVERAGE:
+        if is_relocalised and not self._is_back(frame, placement):
             return True
         rest = self._disagreeing(frame, associations, placement)
         if len(rest) < rules.min_matches:
@@ -122,6 +127,15 @@ class Doubts:
         if count >= _MOVING_SHARE * np.count_nonzero(placement.inliers):
             return True
         return self._cell_count(frame, other) >= _MOVING_CELLS * self._cell_count(frame, placement)
+
+    def _is_back(self, frame: ObservedFrame, placement: Placement) -> bool:
+        """Whether a frame sees all over what a camera back where a keyframe was would see: things and depths."""
+        if placement_coverage(placement, frame, self._camera, placement.pixels) < _BACK_COVERAGE:
+            return False
+        pose, visible = placement.T_world_cam, placement.visible
+        radius = _BESIDE_PX * self._pixel
+        share = contradicted_share(frame, self._map.landmarks, visible, pose, self._camera, radius_px=radius)
+        return share <= _BACK_CONTRADICTED
 
     def repeats(
         self, frame: ObservedFrame, place: Sequence[Keyframe], placement: Placement, rules: PlacingRules

@@ -41,6 +41,9 @@ be seen needs less, see :func:`needed_log10_nfa`: the numbers are in ``docs/slam
 # the landmarks that should be in view is found, the threshold falls with the inverse square of the share: the false
 # poses of a wall of bricks have 3 % and 10 decades, 10 % of white pixels leave 5 % and 250 decades to true ones.
 _USUAL_SHARE = 0.1
+# Where a camera cannot have come since its last pose, so much of what should be seen there has to be found: false poses
+# of a room upside down have 6 to 16 %, and 11 to 96 decades.
+_LEAST_SHARE_BEYOND = 0.25
 # Of matches by descriptors alone, before any pose, a larger part agrees with a true one: a third with ORB
 # across a turn, which finds 3 % of what should be seen there; 3 to 5 % do with poses of a room upside down.
 _USUAL_SAMPLE_SHARE = 0.2
@@ -89,7 +92,13 @@ class Evidence:
 
 
 def needed_log10_nfa(
-    found: int, visible: int, *, is_expected: bool = True, sampled: int = 0, matched: int = 0
+    found: int,
+    visible: int,
+    *,
+    is_expected: bool = True,
+    is_within_reach: bool = True,
+    sampled: int = 0,
+    matched: int = 0,
 ) -> float:
     """The highest logarithm of the number of false alarms of a pose that is believed.
 
@@ -97,9 +106,12 @@ def needed_log10_nfa(
         found: landmarks that agree with the pose.
         visible: landmarks that should be in view.
         is_expected: a prediction, or keyframes just seen, back the pose; not after a loss, at loops and for photos.
+        is_within_reach: the camera can have come there since its last pose.
         sampled: matches made by descriptors alone that agree with it.
         matched: such matches that were tried; 0 where they are no evidence.
     """
+    if not is_within_reach and found < _LEAST_SHARE_BEYOND * visible:
+        return -math.inf
     missing = _USUAL_SHARE * visible / max(found, 1e-3) if visible else 1.0
     if matched and sampled >= _USUAL_SAMPLE_SHARE * matched:
         missing = 1.0

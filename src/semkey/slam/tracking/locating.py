@@ -21,6 +21,7 @@ from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.lines import LineTracker
 from semkey.slam.tracking.motion import Prediction, Reach
+from semkey.slam.tracking.newcomers import counted_views
 
 Array = NDArray[np.float64]
 
@@ -41,8 +42,7 @@ _CONTRADICTED_PX = 3.0
 # A pose that no prediction backs has to explain the view: in this share of the cells with landmarks and keypoints
 # something agrees. Opposite sides of a cabinet agree in 0.27 to 0.47 of them, true poses in 0.7 to 1.
 _LEAST_COVERAGE = 0.5
-# Once established landmarks have decided against the rest, a pose by all is believed again where they are this share of
-# what agrees with it.
+# Once established landmarks have decided against the rest, a pose by all needs them as this share of what agrees.
 _BACKING_SHARE = 0.25
 
 
@@ -165,7 +165,8 @@ class FrameLocator:
         ):
             return None
         self._was_contested = placement.is_contested
-        self._map.count_views(placement.visible, placement.inlier_associations.landmark_ids)
+        in_view = counted_views(frame, self._map.landmarks, placement, self._camera, pixel=self._pixel)
+        self._map.count_views(in_view, placement.inlier_associations.landmark_ids)
         if self._lines is not None and placement.lines is not None and not self._map.is_fixed:
             self._lines.count_views(placement.lines)
         return placement
@@ -284,18 +285,16 @@ class FrameLocator:
             return None
         if not is_guided and placement.depth_factor is not None:
             return None  # rather the wrong pose than a camera whose unit has changed
-        is_reached = reach is None or reach.contains(placement.T_world_cam)
         is_believed = accept(
             placement,
             frame,
             self._camera,
             min_inliers=rules.min_matches,
             min_coverage=0.0 if is_guided else _LEAST_COVERAGE,
-            is_expected=is_guided or (is_reached and rules.min_matches <= self._config.min_inliers),
+            is_expected=is_guided or rules.min_matches <= self._config.min_inliers,
+            is_within_reach=is_guided or reach is None or reach.contains(placement.T_world_cam),
         )
-        if not is_believed:
-            return None
-        return placement
+        return placement if is_believed else None
 
     def _nearby(self, placement: Placement) -> NDArray[np.int64]:
         return self._map.covisibility.local_landmarks(placement.inlier_associations.landmark_ids, placement.T_world_cam)

@@ -76,6 +76,7 @@ class ConstantVelocity:
         self._pose: Array | None = None
         self._velocity: Array | None = None
         self._interval = 0.0
+        self._last_seen: float | None = None
 
     @property
     def last_pose(self) -> Array | None:
@@ -105,15 +106,15 @@ class ConstantVelocity:
         )
 
     def reach(self, timestamp: float, *, has_range: bool) -> Reach | None:
-        """Where the camera can be by ``timestamp`` (seconds); None unless the last frame had a pose.
+        """Where the camera can be by ``timestamp`` (seconds), which a loss does not change; None before the first pose.
 
         Args:
             timestamp: of the frame to come.
             has_range: the camera is moved by hand, in metres; others drive at any speed.
         """
-        if self._pose is None or self._timestamp is None:
+        if self._pose is None or self._last_seen is None:
             return None
-        elapsed = timestamp - self._timestamp
+        elapsed = timestamp - self._last_seen
         elapsed = elapsed if elapsed > 0 else max(self._interval, _DEFAULT_INTERVAL)
         metres = _FREE_METRES + _LARGEST_SPEED * elapsed if has_range else np.inf
         return Reach(T_world_cam=self._pose, metres=metres, radians=_FREE_TURN + _LARGEST_TURN * elapsed)
@@ -124,6 +125,7 @@ class ConstantVelocity:
             self._velocity = se3_log(compose(inverse(self._pose), T_world_cam))
             self._interval = timestamp - self._timestamp
         self._timestamp, self._pose = timestamp, T_world_cam
+        self._last_seen = timestamp
 
     def move(self, T_world_cam: Array, scale: float = 1.0) -> None:
         """Put the last pose where a correction of the map has put it; the velocity, seen from the camera, stays.

@@ -13,10 +13,16 @@ from semkey.slam.map.landmarks import LandmarkMap
 from semkey.slam.placing.placement import Placement
 
 # A keypoint hides the map where so many established landmarks should be seen around it, all of them farther away than
-# it by more than this share, and none at about its own distance.
+# it by more than this share, and nothing nearby at about its own distance.
 _AROUND = 3
-_AROUND_PX = 32.0
+_AROUND_PX = 80.0
+_NEAR_PX = 32.0
 _FARTHER = 1.2
+# A landmark is hidden where a keypoint within so much of it is nearer by more than that share. It was in view and not
+# found, but that says nothing against it; so it counts only every so many frames: what was put there for good becomes
+# part of the map after so many times as long as what it hides was seen.
+_BESIDE_PX = 10.0
+_HIDDEN_COUNTS_EVERY = 8
 
 
 def hides_map(
@@ -43,10 +49,38 @@ def hides_map(
     old = landmarks.established(placement.visible[seen])
     if not len(measured) or np.count_nonzero(old) < _AROUND:
         return hides
-    depth, tree = points[seen, 2], KDTree(pixels[seen])
-    around = tree.query_ball_point(frame.keypoints[measured], _AROUND_PX * pixel)
-    for keypoint, near in zip(measured.tolist(), around, strict=True):
-        if len(near) >= _AROUND:
-            farther = depth[near] > _FARTHER * frame.depth[keypoint]
-            hides[keypoint] = farther.all() and np.count_nonzero(old[near]) >= _AROUND
+    depth, pixels = points[seen, 2], pixels[seen]
+    limit = _FARTHER * frame.depth[measured]
+    # Landmarks are sparse in small images, so that the established ones are looked for farther away than any others.
+    _, nearest = KDTree(pixels[old]).query(frame.keypoints[measured], _AROUND, distance_upper_bound=_AROUND_PX * pixel)
+    old_depth = np.append(depth[old], 0.0)  # none within reach
+    before_old = (old_depth[nearest] > limit[:, None]).all(axis=1)
+    near = KDTree(pixels).query_ball_point(frame.keypoints[measured[before_old]], _NEAR_PX * pixel)
+    before_all = [bool((depth[rows] > top).all()) for rows, top in zip(near, limit[before_old], strict=True)]
+    hides[measured[before_old]] = before_all
     return hides
+
+
+def counted_views(
+    frame: ObservedFrame, landmarks: LandmarkMap, placement: Placement, camera: PinholeCamera, *, pixel: float
+) -> NDArray[np.int64]:
+    """The landmarks (V,) that should be in view, without established ones that something nearer hides.
+
+    Those count only in every eighth frame. Arguments are those of :func:`hides_map`.
+    """
+    visible = placement.visible
+    measured = np.flatnonzero(frame.depth > 0)
+    if frame.index % _HIDDEN_COUNTS_EVERY == 0 or not len(measured) or not len(visible):
+        return visible
+    missed = landmarks.established(visible) & ~np.isin(visible, placement.inlier_associations.landmark_ids)
+    rows = np.flatnonzero(missed)
+    points = transform_points(inverse(placement.T_world_cam), landmarks.positions[visible[rows]])
+    pixels = camera.project(points)
+    seen = camera.contains(pixels)
+    rows, points, pixels = rows[seen], points[seen], pixels[seen]
+    if not len(rows):
+        return visible
+    distances, nearest = KDTree(frame.keypoints[measured]).query(pixels, distance_upper_bound=_BESIDE_PX * pixel)
+    beside = np.append(frame.depth[measured], np.inf)[nearest]
+    hidden = np.isfinite(distances) & (points[:, 2] > _FARTHER * beside)
+    return np.delete(visible, rows[hidden])

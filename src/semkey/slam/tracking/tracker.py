@@ -24,7 +24,7 @@ from semkey.slam.tracking.keyframe_choice import needs_keyframe
 from semkey.slam.tracking.lines import LineTracker, SeenLines
 from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.lost_clock import LostClock
-from semkey.slam.tracking.motion import ConstantVelocity, Prediction
+from semkey.slam.tracking.motion import ConstantVelocity, Prediction, Reach
 
 Array = NDArray[np.float64]
 
@@ -140,15 +140,17 @@ class Tracker:
 
     def locate(self, frame: ObservedFrame, prediction: Prediction | None) -> Location | None:
         """Where a frame was taken: near the prediction, by recent keyframes or at a known place; None for nowhere."""
+        reach = self._motion.reach(frame.timestamp, has_range=self._sensor.has_range)
         if self._clock.lost_frames == 0:
-            location = self._locate_nearby(frame, prediction)
+            location = self._locate_nearby(frame, prediction, reach)
             if location is not None:
                 return location
         with self._timer.stage("relocalise"):
             places = self._places.places_like(frame)
         for place in places:
             least = self._config.min_relocalisation_inliers
-            found = self._locator.by_keyframes(frame, place[:_PLACE_KEYFRAMES], least)
+            within = reach if place[0].submap == self.submap else None
+            found = self._locator.by_keyframes(frame, place[:_PLACE_KEYFRAMES], least, reach=within)
             if found is not None and accept(
                 found,
                 frame,
@@ -277,7 +279,9 @@ class Tracker:
 
     # -- details -------------------------------------------------------------------------------------------------
 
-    def _locate_nearby(self, frame: ObservedFrame, prediction: Prediction | None) -> Location | None:
+    def _locate_nearby(
+        self, frame: ObservedFrame, prediction: Prediction | None, reach: Reach | None
+    ) -> Location | None:
         guided = None if prediction is None else self._locator.by_prediction(frame, prediction, self._last_ids)
         sure = _SURE_INLIER_SHARE * self._last_inliers
         if guided is not None and (guided.is_contested or guided.inlier_count >= sure):
@@ -285,7 +289,6 @@ class Tracker:
         # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
         recent = [keyframe for keyframe in self._map.keyframes.values() if keyframe.submap == self.submap]
         prior = None if prediction is None else prediction.as_prior()
-        reach = self._motion.reach(frame.timestamp, has_range=self._sensor.has_range)
         unguided = self._locator.by_keyframes(
             frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior, reach=reach
         )
