@@ -16,11 +16,12 @@ from semkey.errors import CheckpointError, ConfigError
 from semkey.losses.reliability import reliability_bce_loss
 from semkey.model.checkpoint import FORMAT, load_checkpoint, load_weights, read_config, save_checkpoint
 from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.model.dense import DenseMaps
 from semkey.model.dkd import Peaks
 from semkey.model.heads import score_from_log_probability
 from semkey.model.presets import presets
 from semkey.model.reliability import GridReliabilityHead, KeypointReliabilityHead
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.config import ValidationConfig
 from semkey.training.validation import validate
 from training_fakes import MODEL, ShiftedPairs

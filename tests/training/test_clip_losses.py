@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from semkey.errors import ConfigError
+from semkey.model.dense import DenseMaps
 from semkey.model.presets import load_detector
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training import fit
 from semkey.training.objectives.clips import clip_losses, clip_rows, middle_images
 from semkey.training.objectives.losses import compute

@@ -13,7 +13,8 @@ from semkey.errors import ConfigError
 from semkey.losses.description import dual_softmax_loss
 from semkey.model.checkpoint import save_checkpoint
 from semkey.model.config import ModelConfig
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.dense import DenseMaps
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.config import TrainConfig
 from semkey.training.objectives.imitation import Guide
 from semkey.training.objectives.losses import compute

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from semkey.errors import ConfigError
+from semkey.model.dense import DenseMaps
 from semkey.model.preprocess import PAD_MULTIPLE
 from semkey.model.reliability import GridReliabilityHead
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
 def check_backbone(detector: SemanticKeypointDetector) -> None:

@@ -8,12 +8,13 @@ from torch import nn
 
 from semkey.export.dense_graph import check_backbone
 from semkey.export.gate_graph import StructureGate
+from semkey.model.dense import DenseMaps
 from semkey.model.dkd import soft_argmax
 from semkey.model.gate import LEAST_RATIO
 from semkey.model.heads import QuadraticOffset, score_from_log_probability
 from semkey.model.preprocess import PAD_MULTIPLE
 from semkey.model.reliability import GridReliabilityHead, KeypointReliabilityHead
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 #: Names of the graph's outputs in order; ``covariances`` only where the network has a head for it.
 OUTPUTS = ("keypoints", "scores", "reliability", "descriptors", "global_descriptor", "valid", "covariances")

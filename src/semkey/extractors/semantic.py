@@ -17,7 +17,7 @@ from semkey.backbones.backbone import Backbone
 from semkey.downloads import file_sha256
 from semkey.extractors.detector import Detector, MaskLike, check_points
 from semkey.images.masks import check_mask
-from semkey.model.dense import DenseNetwork
+from semkey.model.building import DenseNetwork
 from semkey.model.features import Features
 from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, image_size, load_pixels

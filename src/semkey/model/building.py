@@ -1,4 +1,4 @@
-"""Detectors with their backbone: with its weights, with random ones, and grown from one without a backbone."""
+"""Detectors with their backbone: with its weights, with random ones, grown from one without, and as a tuple of maps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.loading import load_backbone, random_backbone
-from semkey.errors import ConfigError
+from semkey.errors import ConfigError, InputError
 from semkey.model.config import ExtractionConfig, ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -110,3 +111,47 @@ def grow_from(model: SemanticKeypointDetector, other: SemanticKeypointDetector) 
     if source:
         raise ConfigError(f"nothing in the network takes '{min(source)}': {other.config}, {model.config}")
     return changed
+
+
+class DenseNetwork(nn.Module):
+    """The dense maps of a detector as a tuple, for ``torch.export``, ONNX and profilers.
+
+    The choice of keypoints is not in it; :class:`semkey.model.dense.DenseMaps` says what the maps are.
+
+    Args:
+        detector: whose parameters it shares.
+
+    Example:
+        >>> import semkey, torch
+        >>> network = semkey.load("nano", device="cpu").network
+        >>> program = torch.export.export(network, (torch.zeros(1, 1, 64, 96),))
+        >>> [tuple(tensor.shape) for tensor in program.module()(torch.zeros(1, 1, 64, 96))][:1]
+        [(1, 1, 64, 96)]
+    """
+
+    def __init__(self, detector: SemanticKeypointDetector) -> None:
+        super().__init__()
+        self.detector = detector
+        # A frozen backbone is in nobody's parameters; an exported program has to hold them.
+        self.backbone = None if detector.backbone is None else detector.backbone.network
+
+    def forward(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Dense maps.
+
+        Args:
+            images: (B, 1, H, W) float32 grey of zero mean and unit variance, H and W multiples of 32.
+            colors: (B, 3, H, W) float32 in [0, 1], the same images in colour; needed where there is a backbone.
+
+        Returns:
+            Log-probability (B, 1, H, W) of a keypoint at each pixel; fused features (B, C, H/8, W/8); the map that
+            descriptors are read from; the map that sub-pixel offsets are read from; the global descriptor (B, G).
+
+        Raises:
+            InputError: images of another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 1:
+            raise InputError(f"images have shape {tuple(images.shape)}: pass grey ones, (B, 1, H, W)")
+        if any(isinstance(side, int) and side % 32 for side in images.shape[2:]):  # symbols have no value yet
+            raise InputError(f"images have shape {tuple(images.shape)}: height and width must be multiples of 32")
+        maps = self.detector(images, colors)
+        return maps.log_probability, maps.grid, maps.fine, maps.detail, self.detector.describe_place(maps)

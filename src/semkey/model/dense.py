@@ -1,53 +1,46 @@
-"""The network as others want it: tensors in, a tuple of tensors out."""
+"""What the network computes for every pixel or cell, by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-from torch import nn
 
-from semkey.errors import InputError
-from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.backbones.backbone import BackboneFeatures
 
 
-class DenseNetwork(nn.Module):
-    """The dense maps of a detector as a tuple, for ``torch.export``, ONNX and profilers.
+@dataclass(frozen=True, kw_only=True)
+class DenseMaps:
+    """What the network computes for every pixel or cell.
 
-    The choice of keypoints is not in it; :class:`semkey.model.semantic_detector.DenseMaps` says what the maps are.
-
-    Args:
-        detector: whose parameters it shares.
-
-    Example:
-        >>> import semkey, torch
-        >>> network = semkey.load("nano", device="cpu").network
-        >>> program = torch.export.export(network, (torch.zeros(1, 1, 64, 96),))
-        >>> [tuple(tensor.shape) for tensor in program.module()(torch.zeros(1, 1, 64, 96))][:1]
-        [(1, 1, 64, 96)]
+    Attributes:
+        log_probability: (B, 1, H, W) float32, of a keypoint at each pixel, at most 0.
+        grid: (B, C, H/8, W/8) fused features.
+        fine: (B, C, H/s, W/s) features that descriptors are sampled from (stride s).
+        detail: (B, C, H/s, W/s) features that sub-pixel offsets are read from (stride s); no channels by pixels.
+        coarse: coarse maps (B, C, h, w): the context's, finest first, then the backbone's.
+        semantic: all that the backbone has found, its maps among them; None without one.
     """
 
-    def __init__(self, detector: SemanticKeypointDetector) -> None:
-        super().__init__()
-        self.detector = detector
-        # A frozen backbone is in nobody's parameters; an exported program has to hold them.
-        self.backbone = None if detector.backbone is None else detector.backbone.network
+    log_probability: torch.Tensor
+    grid: torch.Tensor
+    fine: torch.Tensor
+    detail: torch.Tensor
+    coarse: tuple[torch.Tensor, ...]
+    semantic: BackboneFeatures | None = None
 
-    def forward(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        """Dense maps.
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DenseMaps:
+        """The maps with ``change`` applied to each, e.g. ``maps.map(lambda m: m[:1])`` for the first image's."""
+        return DenseMaps(
+            log_probability=change(self.log_probability),
+            grid=change(self.grid),
+            fine=change(self.fine),
+            detail=change(self.detail),
+            coarse=tuple(change(coarse) for coarse in self.coarse),
+            semantic=None if self.semantic is None else self.semantic.map(change),
+        )
 
-        Args:
-            images: (B, 1, H, W) float32 grey of zero mean and unit variance, H and W multiples of 32.
-            colors: (B, 3, H, W) float32 in [0, 1], the same images in colour; needed where there is a backbone.
-
-        Returns:
-            Log-probability (B, 1, H, W) of a keypoint at each pixel; fused features (B, C, H/8, W/8); the map that
-            descriptors are read from; the map that sub-pixel offsets are read from; the global descriptor (B, G).
-
-        Raises:
-            InputError: images of another shape.
-        """
-        if images.ndim != 4 or images.shape[1] != 1:
-            raise InputError(f"images have shape {tuple(images.shape)}: pass grey ones, (B, 1, H, W)")
-        if any(isinstance(side, int) and side % 32 for side in images.shape[2:]):  # symbols have no value yet
-            raise InputError(f"images have shape {tuple(images.shape)}: height and width must be multiples of 32")
-        maps = self.detector(images, colors)
-        return maps.log_probability, maps.grid, maps.fine, maps.detail, self.detector.describe_place(maps)
+    def image(self, row: int) -> DenseMaps:
+        """The maps of one image of the batch, as a batch of one."""
+        return self.map(lambda m: m[row : row + 1])

@@ -6,7 +6,8 @@ import torch
 
 from semkey.export.dense_graph import DenseGraph
 from semkey.export.onnx_file import onnx_bytes
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.dense import DenseMaps
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 
 class OnnxruntimeMaps:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from semkey.export.dense_graph import DenseGraph
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.dense import DenseMaps
+from semkey.model.semantic_detector import SemanticKeypointDetector
 
 # A size that is known computes faster than a free one, and is compiled once; of more sizes the oldest is forgotten.
 _MOST_SIZES = 4

@@ -16,9 +16,10 @@ from semkey.losses.warping import project_points
 from semkey.matching import Matches, match
 from semkey.metrics.reliability import auroc, calibration
 from semkey.model.config import ExtractionConfig
+from semkey.model.dense import DenseMaps
 from semkey.model.features import Features
 from semkey.model.heads import score_from_log_probability
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.backbone_feed import BackboneFeed
 from semkey.training.config import ValidationConfig
 from semkey.training.data.pair import Pair

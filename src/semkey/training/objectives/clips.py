@@ -16,9 +16,10 @@ from semkey.losses.policy import Draw, draw_keypoints, policy_loss
 from semkey.losses.rewards import agreement, mutual_matches, track_reward
 from semkey.losses.temporal import temporal_descriptor_loss, temporal_score_loss
 from semkey.model.config import ExtractionConfig
+from semkey.model.dense import DenseMaps
 from semkey.model.dkd import peaks_at
 from semkey.model.heads import score_from_log_probability
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.objectives.detected import Batch, Sides
 from semkey.training.stage_config import CLIP_LOSSES, ObjectiveOptions
 

@@ -14,9 +14,10 @@ from semkey.losses.reliability import average_precision, position_labels, reliab
 from semkey.losses.repeatability import mutual_nearest
 from semkey.losses.warping import project_points
 from semkey.model.config import ExtractionConfig
+from semkey.model.dense import DenseMaps
 from semkey.model.dkd import Peaks
 from semkey.model.heads import probability_from_score, score_from_log_probability
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.stage_config import DETECTED_LOSSES, RELIABILITY_LOSSES, ObjectiveOptions
 
 Batch = Mapping[str, torch.Tensor]

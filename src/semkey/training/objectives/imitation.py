@@ -12,8 +12,9 @@ from semkey.errors import ConfigError
 from semkey.losses.detection import cell_cross_entropy, pixel_cross_entropy
 from semkey.model.checkpoint import load_checkpoint, read_config
 from semkey.model.config import ModelConfig
+from semkey.model.dense import DenseMaps
 from semkey.model.presets import presets
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.stage_config import IMITATION_LOSSES
 
 

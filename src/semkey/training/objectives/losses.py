@@ -40,9 +40,10 @@ from semkey.losses.nre import sparse_nre_loss
 from semkey.losses.peaks import coverage_loss, peakiness_loss
 from semkey.losses.repeatability import cosine_repeatability_loss
 from semkey.losses.warping import dense_warp
+from semkey.model.dense import DenseMaps
 from semkey.model.dkd import read_windows
 from semkey.model.heads import score_from_log_probability
-from semkey.model.semantic_detector import DenseMaps, SemanticKeypointDetector
+from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.training.objectives.clips import clip_losses
 from semkey.training.objectives.detected import Batch, Sides, detected_losses, exact_places
 from semkey.training.objectives.imitation import Guide
