@@ -47,6 +47,7 @@ def test_real_cameras_pass(parameters: tuple[float, ...], size: tuple[int, int])
         ((525, 525, 319.5, 100), "far from the middle"),
         ((20000, 20000, 319.5, 239.5), "no lens has focal lengths of 20000"),
         ((525, 52.5, 319.5, 239.5), "differ too much"),
+        ((525, 525, 319.5, 1e308), "is outside"),
     ],
 )
 def test_what_was_probably_meant(parameters: tuple[float, ...], words: str) -> None:

@@ -57,6 +57,7 @@ def test_repeated_stamps_keep_the_first_row(tmp_path: Path, caplog: pytest.LogCa
         ("\n1 0 0 0 0 0 0\n", r"t\.txt:2: expected 8 columns .* found 7"),
         ("1 0 0 0 0 0 0 1\n2 0 0 0 0 0 0 nan\n", r"t\.txt:2: 'nan' is not a finite number"),
         ("1 0 0 0 0 0 0 one\n", r"t\.txt:1: 'one' is not a number"),
+        ("1 0 0 1e200 0 0 0 1\n", r"t\.txt:1: position is more than 1e\+12 m away"),
         ("1 0 0 0 3 0 0 1\n", r"t\.txt:1: quaternion has length 3\.16"),
     ],
 )

@@ -74,6 +74,13 @@ def test_missing_truncated_and_foreign_files(checkpoint: Path, tmp_path: Path) -
     empty.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"empty\.safetensors: not a readable"):
         load_detector(empty)
+    wordy = tmp_path / "wordy.safetensors"
+    header = b'{"a":{"dtype":"\\u202e' + b"y" * 5000 + b'","shape":[1],"data_offsets":[0,4]}}'
+    wordy.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r"wordy\.safetensors: not a readable") as raised:
+        load_detector(wordy)
+    assert len(str(raised.value)) < len(str(wordy)) + 150
+    assert "\n" not in str(raised.value)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, foreign)
     with pytest.raises(CheckpointError, match=r"foreign\.safetensors: no semkey detector"):

@@ -28,6 +28,8 @@ _SAME_INSTANT_S = 1e-4
 _QUATERNION_LENGTH_TOLERANCE = 0.05
 # Rotations read from text are orthonormal to about 1e-4 (7-Scenes writes float32); more than this is not a rotation.
 _ROTATION_TOLERANCE = 1e-2
+# Seven times as far as the sun; squares of what lies much farther overflow.
+_FARTHEST_M = 1e12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,6 +127,8 @@ def read_tum_trajectory(path: str | Path) -> Trajectory:
                 f"{path}:{line}: expected 8 columns (timestamp tx ty tz qx qy qz qw), found {len(columns)}"
             )
         values = [finite_number(text, path, line) for text in columns]
+        if max(map(abs, values[1:4])) > _FARTHEST_M:
+            raise DatasetError(f"{path}:{line}: position is more than {_FARTHEST_M:.0e} m away: no unit gives that")
         length = float(np.linalg.norm(values[4:]))
         if abs(length - 1.0) > _QUATERNION_LENGTH_TOLERANCE:
             raise DatasetError(f"{path}:{line}: quaternion has length {length:.4g}, expected 1")

@@ -22,6 +22,7 @@ from semkey.files import atomic_write_bytes
 from semkey.model.building import changed_heads, is_of, load_backbone_of, with_heads_of
 from semkey.model.config import ModelConfig
 from semkey.model.semantic_detector import SemanticKeypointDetector
+from semkey.untrusted import one_line
 
 FORMAT = "semkey-detector-1"
 
@@ -145,7 +146,7 @@ def _read(path: Path, sha256: str | None) -> _Stored:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({one_line(str(error))})") from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: no semkey detector (format is {metadata.get('format')!r}, expected {FORMAT!r})")
     try:

@@ -81,7 +81,7 @@ def _what_was_meant(given: Parameters, size: Size) -> str | None:
             return proposal
     factor, other = _factors(given, size)
     was = f"{2 * cx + 1:.0f}x{2 * cy + 1:.0f}"
-    if _is_one(factor / other, _SAME_FACTOR):
+    if other > 0 and _is_one(factor / other, _SAME_FACTOR):  # 0 where a number overflows
         meant = (fx * factor, fy * factor, (cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5)
         return _proposal(f"the numbers look like those of images of {was}", meant, size)
     return f"the numbers look like those of images of {was}" if factor > 0 and other > 0 else None
