@@ -61,6 +61,23 @@ def test_what_hides_the_long_established_is_new(found: int, nearer: float) -> No
         assert not hides.any()
 
 
+def test_a_thing_goes_on_where_the_map_has_nothing() -> None:
+    """The left of the view is one surface before the map; of what it hides the map knows the inner half only."""
+    frame = seen(PointWorld([np.eye(4)], points=24000))
+    slam_map, placement = mapped(frame, 6)
+    left = (frame.keypoints[:, 0] < BORDER) & (frame.depth > 0)
+    known = CAMERA.project(slam_map.landmarks.positions[placement.visible])[:, 0] > 0.5 * BORDER
+    placement = replace(placement, visible=placement.visible[known])
+    hidden = [np.zeros(len(frame), dtype=bool)] * 2
+    for row, depth in enumerate((0.4, np.linspace(0.4, 0.9, len(frame)))):  # a surface; points at any depth
+        view = replace(frame, depth=np.where(left, depth, frame.depth))
+        hidden[row] = hides_map(view, slam_map.landmarks, placement, CAMERA, pixel=CAMERA.width / 640)
+    outer = left & (frame.keypoints[:, 0] < 0.5 * BORDER - 45)
+    assert np.count_nonzero(outer) > 20
+    assert hidden[0][outer].mean() > 0.8
+    assert hidden[1][outer].mean() < 0.3
+
+
 def test_what_something_nearer_hides_is_missed_in_every_eighth_frame_only() -> None:
     frame = seen(PointWorld([np.eye(4)], points=12000))
     slam_map, placement = mapped(frame, 6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from semkey.geometry.camera import PinholeCamera
@@ -12,12 +14,17 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.landmarks import LandmarkMap
 from semkey.slam.placing.placement import Placement
 
+Array = NDArray[np.float64]
+
 # A keypoint hides the map where so many established landmarks should be seen around it, all of them farther away than
 # it by more than this share, and nothing nearby at about its own distance.
 _AROUND = 3
 _AROUND_PX = 80.0
 _NEAR_PX = 32.0
 _FARTHER = 1.2
+_SAME_SURFACE = 0.05
+# ... if so much of its surface hides something: walls go on into what was never seen.
+_LEAST_HIDING = 0.4
 # A landmark is hidden where a keypoint within so much of it is nearer by more than that share. It was in view and not
 # found, but that says nothing against it; so it counts only every so many frames: what was put there for good becomes
 # part of the map after so many times as long as what it hides was seen.
@@ -55,10 +62,26 @@ def hides_map(
     _, nearest = KDTree(pixels[old]).query(frame.keypoints[measured], _AROUND, distance_upper_bound=_AROUND_PX * pixel)
     old_depth = np.append(depth[old], 0.0)  # none within reach
     before_old = (old_depth[nearest] > limit[:, None]).all(axis=1)
-    near = KDTree(pixels).query_ball_point(frame.keypoints[measured[before_old]], _NEAR_PX * pixel)
-    before_all = [bool((depth[rows] > top).all()) for rows, top in zip(near, limit[before_old], strict=True)]
-    hides[measured[before_old]] = before_all
+    if not before_old.any():
+        return hides
+    near = KDTree(pixels).query_ball_point(frame.keypoints[measured], _NEAR_PX * pixel)
+    before_all = np.array([(depth[rows] > top).all() for rows, top in zip(near, limit, strict=True)], dtype=bool)
+    # A thing goes on where nothing of the map is behind it: what is as far away as it, beside it, belongs to it.
+    free = measured[before_all]
+    surface = _surfaces(frame.keypoints[free], frame.depth[free], _NEAR_PX * pixel)
+    seeds, sizes = np.bincount(surface, before_old[before_all]), np.bincount(surface)
+    is_thing = (seeds >= _AROUND) & (seeds >= _LEAST_HIDING * sizes)
+    hides[free] = is_thing[surface] | before_old[before_all]
     return hides
+
+
+def _surfaces(keypoints: Array, depth: Array, radius_px: float) -> NDArray[np.int64]:
+    """The number of the surface (N,) that each keypoint (N, 2) lies on, by depths (N,) that go on from one to next."""
+    pairs = KDTree(keypoints).query_pairs(radius_px, output_type="ndarray")
+    ratio = depth[pairs[:, 0]] / depth[pairs[:, 1]]
+    pairs = pairs[np.abs(np.log(ratio)) < _SAME_SURFACE]
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(keypoints), len(keypoints)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def counted_views(
