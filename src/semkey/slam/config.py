@@ -41,6 +41,8 @@ class TrackingConfig(Settings):
             edge on which the keypoint lies, see :class:`semkey.matching.keypoint_noise.KeypointNoise`; ``isotropic``
             takes ``pixel_sigma`` in all directions for every keypoint.
         pixel_sigma: standard deviation of a keypoint's position with isotropic residuals, pixels.
+        alignment: move the keypoints of a frame to where it looks most like the patches of its landmarks in the
+            keyframes that first saw them, see :func:`semkey.slam.placing.alignment.align_frame`.
         edge_sigma: standard deviation across an edge of good contrast with anisotropic residuals, pixels.
         along_edge_sigma: ... along a straight edge, and where the image shows nothing.
         ransac_error_px: inlier threshold of PnP-RANSAC, pixels.
@@ -59,6 +61,7 @@ class TrackingConfig(Settings):
     max_depth: float = 8.0
     residuals: Residuals = "anisotropic"
     pixel_sigma: float = 2.0
+    alignment: bool = True
     edge_sigma: float = 0.2
     along_edge_sigma: float = 3.0
     ransac_error_px: float = 4.0

@@ -100,6 +100,7 @@ class SlamEngine:
         if location is None:
             return self._lose(frame)
         self._starter.reset()
+        frame = location.frame
         factor = location.placement.depth_factor
         if factor is not None:
             self._doubt_depth(frame.index, f"is {factor:.2f} times what the map says: it is not used")

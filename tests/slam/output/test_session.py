@@ -217,6 +217,22 @@ def test_a_map_of_before_covariances_is_isotropic(tmp_path: Path) -> None:
         np.testing.assert_array_equal(keyframe.frame.covariances, [2.25 * np.eye(2)] * len(keyframe.frame))
 
 
+def test_patches_of_keyframes_are_kept(tmp_path: Path) -> None:
+    session = Session(result=run(noisy_world(8)))
+    save_session(tmp_path / "with.semkey", session)
+    loaded = load_session(tmp_path / "with.semkey").slam_map.keyframes
+    for number, keyframe in session.slam_map.keyframes.items():
+        assert keyframe.frame.patches is not None
+        assert loaded[number].frame.patches is not None
+        np.testing.assert_array_equal(loaded[number].frame.patches, keyframe.frame.patches)
+        np.testing.assert_array_equal(loaded[number].frame.keypoints, keyframe.frame.keypoints)
+    content = session_content(session)
+    arrays = {name: array for name, array in content.arrays.items() if name != "keypoints/patch"}
+    write_map_file(tmp_path / "without.semkey", MapFile(header=content.header, arrays=arrays))
+    without = load_session(tmp_path / "without.semkey").slam_map.keyframes
+    assert all(keyframe.frame.patches is None for keyframe in without.values())
+
+
 @pytest.mark.parametrize("key", ["camera", "config", "run", "features", "counters", "pixel_sigma"])
 def test_a_header_without_something_is_refused(tmp_path: Path, key: str) -> None:
     content = session_content(Session(result=run(noisy_world(3))))

@@ -186,6 +186,10 @@ def test_without_a_prediction_matches_must_be_as_good_as_true_ones() -> None:
     for found, visible, true in ((317, 1089, -148), (174, 480, -231.8), (30, 90, -30.0)):
         assert true < needed_log10_nfa(found, visible, is_expected=False)
     assert needed_log10_nfa(900, 1000, is_expected=False) == -60
+    # A single photo, upside down, 3 m off; and one that is right.
+    assert needed_log10_nfa(62, 589, is_expected=False, is_alone=True) < -50.2
+    assert needed_log10_nfa(62, 589, is_expected=False) > -50.2
+    assert needed_log10_nfa(147, 900, is_expected=False, is_alone=True) > -65
 
 
 def test_beyond_reach_a_quarter_of_what_should_be_seen_has_to_be_found() -> None:

@@ -14,6 +14,7 @@ from semkey.matching.alignment.patches import (
     inverse_2x2,
     local_deformations,
     sample,
+    sample_squares,
     to_smooth_grey,
 )
 from semkey.settings import Settings, require_within
@@ -90,9 +91,8 @@ def align(
         config: settings.
     """
     count = len(points0)
-    unmoved = np.tile(config.prior_px**2 * np.eye(2), (count, 1, 1))
     if not count:
-        return Alignment(points1=points1.copy(), covariances=unmoved, moved=np.zeros(0, bool))
+        return Alignment(points1=points1.copy(), covariances=np.zeros((0, 2, 2)), moved=np.zeros(0, bool))
     grey0, grey1 = (to_smooth_grey(image, config.smoothing_px) for image in (image0, image1))
     template = _Template.of(grey0, points0, config)
     deformations = np.tile(np.eye(2), (count, 1, 1))
@@ -104,7 +104,38 @@ def align(
         deformations = np.where(better[:, None, None], found, deformations)
         seen = followed.where(better, seen)
 
-    start, places = seen.correlation, _Places.of(points1, deformations, config)
+    places = _Places.of(points1, deformations, config)
+    return _descend(template, grey1, points1, deformations, places, seen, config)
+
+
+def align_patches(
+    patches: NDArray[np.uint8], grey1: Floats, points1: Array, deformations: Array, config: AlignmentConfig
+) -> Alignment:
+    """Move points of image 1 to where it looks most like patches that were kept of other images, see :func:`align`.
+
+    Args:
+        patches: (M, S, S) of :func:`semkey.matching.alignment.patches.cut_patches`, ``S = 2 radius + 3``.
+        grey1: (H, W) of :func:`semkey.matching.alignment.patches.to_smooth_grey`.
+        points1: (M, 2) pixels in image 1.
+        deformations: (M, 2, 2) that take steps in a patch to steps in image 1.
+        config: settings; ``deformed`` is not asked.
+    """
+    template = _Template.of_patches(patches.astype(np.float32))
+    places = _Places.of(points1, deformations, config)
+    return _descend(template, grey1, points1, deformations, places, template.compare(grey1, places), config)
+
+
+def _descend(
+    template: _Template,
+    grey1: Floats,
+    points1: Array,
+    deformations: Array,
+    places: _Places,
+    seen: _Comparison,
+    config: AlignmentConfig,
+) -> Alignment:
+    count, start = len(points1), seen.correlation
+    unmoved = np.tile(config.prior_px**2 * np.eye(2), (count, 1, 1))
     shift, information = np.zeros((count, 2)), template.hessian
     move = np.zeros((count, 2))  # in pixels of image 0's patch
     for step in range(config.iterations + 1):
@@ -200,9 +231,12 @@ class _Template:
 
     @classmethod
     def of(cls, image: Floats, points: Array, config: AlignmentConfig) -> _Template:
-        side, count = 2 * config.radius + 3, len(points)
-        offsets, centres = grid(config.radius + 1), points.astype(np.float32)
-        wide = sample(image, centres[:, :1] + offsets[:, 0], centres[:, 1:] + offsets[:, 1]).reshape(-1, side, side)
+        return cls.of_patches(sample_squares(image, points, config.radius + 1))
+
+    @classmethod
+    def of_patches(cls, wide: Floats) -> _Template:
+        """Of patches (M, S, S) that are a pixel wider on each side, for the derivatives."""
+        count, side = wide.shape[:2]
         rows = np.empty((count, 4, (side - 2) ** 2), np.float32)
         square = rows.reshape(count, 4, side - 2, side - 2)
         square[:, 0] = wide[:, 1:-1, 1:-1]

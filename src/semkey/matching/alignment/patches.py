@@ -37,7 +37,26 @@ def grid(radius: int) -> Floats:
 
 def sample(image: Floats, x: Floats, y: Floats) -> Floats:
     """Bilinear grey levels (M, S) at pixels (M, S) x and y; beyond the image as at its border."""
+    if not x.size:
+        return np.zeros(x.shape, np.float32)
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def sample_squares(image: Floats, points: Array, radius: int) -> Floats:
+    """Grey levels (M, S, S) of squares of side ``S = 2 radius + 1`` about points (M, 2), between pixels too."""
+    side = 2 * radius + 1
+    offsets, centres = grid(radius), points.astype(np.float32)
+    return sample(image, centres[:, :1] + offsets[:, 0], centres[:, 1:] + offsets[:, 1]).reshape(-1, side, side)
+
+
+def cut_patches(image: Floats, points: Array, radius: int) -> NDArray[np.uint8]:
+    """Patches (M, S, S) of side ``S = 2 radius + 3`` to keep, of a mean of 128; only differences of grey levels count.
+
+    Rounding to whole grey levels costs less than the noise of any camera.
+    """
+    squares = sample_squares(image, points, radius + 1)
+    squares += 128.0 - squares.mean(axis=(1, 2), keepdims=True)
+    return np.clip(np.rint(squares), 0, 255).astype(np.uint8)
 
 
 def local_deformations(points0: Array, points1: Array) -> tuple[Array, NDArray[np.bool_]]:

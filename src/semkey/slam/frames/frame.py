@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from semkey.geometry.camera import PinholeCamera
+from semkey.matching.alignment.lucas_kanade import AlignmentConfig
+from semkey.matching.alignment.patches import cut_patches, to_smooth_grey
 from semkey.model.features import Features
 from semkey.slam.frames.depth import depth_sigma, is_scattered, sample_depth
 from semkey.slam.frames.observed_lines import ObservedLines
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
 _SMALLEST_WEIGHT = 0.05
+
+PATCHES = AlignmentConfig(iterations=3, deformed=False)
+"""How keypoints are aligned to the patches of keyframes; how the view differs is known from poses."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +39,9 @@ class ObservedFrame:
         depth_sigma: (N,) metres.
         tree: nearest-neighbour index over ``keypoints``.
         lines: segments of the image; None where they are not looked for.
+        grey: (H, W) float32 of :func:`semkey.matching.alignment.patches.to_smooth_grey`; None where keypoints are not
+            aligned, and in frames that are kept.
+        patches: (N, S, S) uint8 around the keypoints, of frames that are kept; None where keypoints are not aligned.
     """
 
     index: int
@@ -46,6 +55,8 @@ class ObservedFrame:
     depth_sigma: NDArray[np.float64]
     tree: KDTree
     lines: ObservedLines | None = None
+    grey: NDArray[np.float32] | None = None
+    patches: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -78,6 +89,23 @@ class ObservedFrame:
             near = KDTree(self.keypoints[indices]).query(self.keypoints)[0] <= radius_px
             depth = np.where(near, self.depth, 0.0)
         return replace(self, depth=depth)
+
+    def with_image(self, image: NDArray[np.uint8]) -> ObservedFrame:
+        """The same frame with its image, (H, W, 3) RGB or (H, W) grey, for its keypoints to be aligned in."""
+        return replace(self, grey=to_smooth_grey(image, PATCHES.smoothing_px))
+
+    def with_keypoints(self, keypoints: NDArray[np.float64], covariances: NDArray[np.float64]) -> ObservedFrame:
+        """The same frame with its keypoints (N, 2) at other places; all rounded to float32, as files hold them."""
+        rounded = keypoints.astype(np.float32)
+        places, covariances = rounded.astype(np.float64), covariances.astype(np.float32).astype(np.float64)
+        features = replace(self.features, keypoints=torch.from_numpy(rounded))
+        return replace(self, features=features, keypoints=places, covariances=covariances, tree=KDTree(places))
+
+    def kept(self) -> ObservedFrame:
+        """The same frame with patches around its keypoints in place of the image."""
+        if self.grey is None:
+            return self
+        return replace(self, grey=None, patches=cut_patches(self.grey, self.keypoints, PATCHES.radius))
 
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""

@@ -15,7 +15,7 @@ from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.camera import PinholeCamera
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig, SlamConfig, image_scale
-from semkey.slam.frames.covariance import covariance_model
+from semkey.slam.frames.covariance import can_be_aligned, covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame, observe_keypoints
 from semkey.slam.frames.observed_lines import observe_lines
 from semkey.slam.frames.segments import FeaturesWithSegments
@@ -59,6 +59,11 @@ class CameraSensor(ABC):
             DatasetError: the frame lacks an image that the sensor needs.
         """
 
+    def _with_image(self, observed: ObservedFrame, frame: Frame) -> ObservedFrame:
+        """Take along the image, which keypoints are aligned in."""
+        is_needed = can_be_aligned(self._config.tracking, observed.features)
+        return observed.with_image(frame.image) if is_needed else observed
+
     @property
     def baseline(self) -> float | None:
         """Metres between the two cameras of a pair; None for a single one."""
@@ -93,7 +98,7 @@ class RgbdSensor(CameraSensor):
         if isinstance(features, FeaturesWithSegments):
             lines = observe_lines(features.segments, frame.depth, self._camera, **limits)
             observed = replace(observed, lines=lines)
-        return observed
+        return self._with_image(observed, frame)
 
 
 class StereoSensor(CameraSensor):
@@ -128,7 +133,8 @@ class StereoSensor(CameraSensor):
             keypoints, frame.image, frame.right, self._camera, self._baseline, self._config.stereo
         )
         covariances = self._covariances(features, frame.image)
-        return observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
+        observed = observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
+        return self._with_image(observed, frame)
 
     @property
     def baseline(self) -> float:
@@ -146,7 +152,8 @@ class MonoSensor(CameraSensor):
         """See :meth:`CameraSensor.observe`."""
         nothing = np.zeros(len(features))
         covariances = self._covariances(features, frame.image)
-        return observe_keypoints(frame.index, frame.timestamp, features, nothing, nothing, covariances)
+        observed = observe_keypoints(frame.index, frame.timestamp, features, nothing, nothing, covariances)
+        return self._with_image(observed, frame)
 
     @property
     def map_config(self) -> MapConfig:

@@ -68,6 +68,12 @@ class ObservationTable:
         positions, columns = np.nonzero(rows >= 0)
         return positions, rows[positions, columns], self._keypoints[landmark_ids[positions], columns]
 
+    def keypoints_in(self, landmark_ids: Indices, keyframe_ids: Indices) -> Indices:
+        """The keypoint (M,) by which each landmark is seen in a keyframe (M,), -1 where it is not."""
+        rows = self._keyframes[landmark_ids] == keyframe_ids[:, None]
+        found = np.take_along_axis(self._keypoints[landmark_ids], rows.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return np.where(rows.any(axis=1), found, -1)
+
     def votes(self, landmark_ids: Indices) -> tuple[Indices, Indices]:
         """The keyframes (K,) that see some of M distinct landmarks, by id, and how many of them each sees (K,)."""
         seen_by = self._keyframes[landmark_ids]

@@ -119,6 +119,7 @@ class SlamMap:
         self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, submap: int
     ) -> Keyframe:
         """Keep a frame: landmarks it sees get more certain, its other keypoints with depth become landmarks."""
+        frame = frame.kept()
         keyframe = Keyframe(
             id=self._next_id,
             frame=frame,

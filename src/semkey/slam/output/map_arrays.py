@@ -15,7 +15,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig
-from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.frames.frame import PATCHES, ObservedFrame
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.keyframe_tree import RemovedKeyframe
 from semkey.slam.map.landmarks import LandmarkMap
@@ -27,6 +27,7 @@ from semkey.slam.records import FrameRecord
 
 Arrays = dict[str, NDArray[Any]]
 Poses = NDArray[np.float64]
+_PATCH = 2 * PATCHES.radius + 3
 
 # Letters: K keyframes, P keypoints of all keyframes together, D descriptor, G global descriptor, L landmark rows,
 # R removed keyframes, E loops, F frames.
@@ -43,6 +44,7 @@ KEYFRAME_SPECS = {
     "keyframes/global_descriptor": ArraySpec(dtype="float32", shape=("K", "G")),
     "keypoints/position": ArraySpec(dtype="float32", shape=("P", 2)),
     "keypoints/covariance": ArraySpec(dtype="float32", shape=("P", 2, 2), optional=True),
+    "keypoints/patch": ArraySpec(dtype="uint8", shape=("P", _PATCH, _PATCH), optional=True),
     "keypoints/score": ArraySpec(dtype="float32", shape=("P",)),
     "keypoints/reliability": ArraySpec(dtype="float32", shape=("P",)),
     "keypoints/weight": ArraySpec(dtype="float64", shape=("P",)),
@@ -110,7 +112,7 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
         "keyframes/median_depth": np.array([keyframe.median_depth for keyframe in keyframes], dtype=np.float64),
         "keyframes/keypoints": _ints(len(frame) for frame in frames),
         "keyframes/global_descriptor": np.stack([feature.global_descriptor.numpy() for feature in features]),
-        "keypoints/position": np.concatenate([feature.keypoints.numpy() for feature in features]),
+        "keypoints/position": np.concatenate([frame.keypoints for frame in frames]).astype(np.float32),
         "keypoints/covariance": np.concatenate([frame.covariances for frame in frames]).astype(np.float32),
         "keypoints/score": np.concatenate([feature.scores.numpy() for feature in features]),
         "keypoints/reliability": np.concatenate([feature.reliability.numpy() for feature in features]),
@@ -124,6 +126,9 @@ def map_arrays(slam_map: SlamMap) -> Arrays:
         "removed/T_parent_keyframe": _poses([entry.T_parent_keyframe for entry in removed.values()]),
         "removed/scale_ratio": np.array([entry.scale_ratio for entry in removed.values()], dtype=np.float64),
     }
+    patches = [frame.patches for frame in frames if frame.patches is not None]
+    if len(patches) == len(frames):
+        arrays["keypoints/patch"] = np.concatenate(patches)
     arrays["loops/link"] = np.array(slam_map.loop_links, dtype=np.int64).reshape(-1, 3)
     return arrays | {f"landmarks/{name}": array for name, array in slam_map.landmarks.to_arrays().items()}
 
@@ -278,6 +283,7 @@ def _keyframe(
         depth=arrays["keypoints/depth"][rows],
         depth_sigma=arrays["keypoints/depth_sigma"][rows],
         tree=KDTree(positions),
+        patches=arrays["keypoints/patch"][rows] if "keypoints/patch" in arrays else None,
     )
     return Keyframe(
         id=int(arrays["keyframes/id"][number]),

@@ -24,6 +24,7 @@ def accept(
     min_coverage: float = 0.0,
     is_expected: bool | None = None,
     is_within_reach: bool = True,
+    is_alone: bool = False,
 ) -> bool:
     """Whether enough agrees with a pose to believe it; whoever places frames decides by this and nothing else.
 
@@ -43,6 +44,7 @@ def accept(
         is_expected: a prediction, or keyframes just seen, back the pose; by default where no pixels are ``expected``.
         is_within_reach: the camera can have come there since its last pose; beyond, nothing backs the pose, and more of
             what should be seen has to be found.
+        is_alone: a single photo, of which no frame before or after can tell; more is asked.
     """
     if is_expected is None:
         is_expected = expected is None
@@ -61,6 +63,7 @@ def accept(
         is_within_reach=is_within_reach,
         sampled=sampled,
         matched=matched,
+        is_alone=is_alone,
     )
     if placement.inlier_count < min_inliers or placement.log10_nfa > needed:
         return False

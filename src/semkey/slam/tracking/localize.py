@@ -12,7 +12,7 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.model.features import Features
 from semkey.slam.config import SlamConfig, image_scale
-from semkey.slam.frames.covariance import covariance_model
+from semkey.slam.frames.covariance import can_be_aligned, covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.association import Associations, match_keyframe, merge_associations
@@ -20,6 +20,7 @@ from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.places import place_pixels
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.alignment import align_placement
 from semkey.slam.placing.doubts import Doubts
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame
@@ -146,6 +147,8 @@ class Localizer:
         """
         covariances = covariance_model(self._config, image_scale(camera))(features, image)
         frame = observe_frame(0, 0.0, features, _NO_DEPTH, covariances, min_depth=0.0, max_depth=np.inf)
+        if image is not None and can_be_aligned(self._config, features):
+            frame = frame.with_image(image)
         best = _not_found(camera)
         if len(frame) < self._config.min_relocalisation_inliers:
             return best
@@ -176,6 +179,7 @@ class Localizer:
             min_inliers=least,
             expected=place_pixels(self._map, place, placement.T_world_cam, camera),
             min_coverage=self._least_coverage,
+            is_alone=True,
         ):
             return _not_found(
                 camera, matches=len(matched), focal_factor=self._focal_factor(frame, matched, camera, rules)
@@ -184,6 +188,7 @@ class Localizer:
         doubts = Doubts(self._map, pixel=scale, seed=self._seed, timer=StageTimer(), camera=camera)
         if focal_factor != 1.0 or doubts.repeats(frame, place[:_MATCHED_MEMBERS], placement, rules):
             return _not_found(camera, matches=len(matched), focal_factor=focal_factor)
+        frame, placement = align_placement(self._map, frame, placement, camera)
         pose, inliers = placement.T_world_cam, placement.inlier_associations
         points = self._map.landmarks.positions[inliers.landmark_ids]
         return Localization(

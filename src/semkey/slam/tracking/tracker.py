@@ -17,8 +17,10 @@ from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.places import place_pixels
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
+from semkey.slam.placing.alignment import align_placement
 from semkey.slam.placing.placement import Placement
 from semkey.slam.records import FrameRecord
+from semkey.slam.solvers.pose import PosePrior
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.keyframe_choice import needs_keyframe
 from semkey.slam.tracking.lines import LineTracker, SeenLines
@@ -47,6 +49,7 @@ class Location:
         reference: the keyframe that sees most of them.
         T_reference_cam: (4, 4) the pose as seen from that keyframe, which stays right when the map moves.
         submap: the submap that the pose belongs to.
+        frame: the frame, with its keypoints where alignment has put them.
     """
 
     method: str
@@ -55,6 +58,7 @@ class Location:
     reference: int
     T_reference_cam: Array
     submap: int
+    frame: ObservedFrame
 
 
 class Tracker:
@@ -159,7 +163,7 @@ class Tracker:
                 expected=place_pixels(self._map, place, found.T_world_cam, self._map.camera),
                 min_coverage=self._relocalisation_coverage,
             ):
-                return self._location("relocalised", found)
+                return self._location("relocalised", frame, found)
         return None
 
     def wants_keyframe(self, frame: ObservedFrame, location: Location) -> bool:
@@ -249,7 +253,7 @@ class Tracker:
     def locate_between(self, frame: ObservedFrame, keyframes: list[Keyframe]) -> Location | None:
         """Where a frame was taken that came between keyframes which were made later."""
         placed = self._locator.by_keyframes(frame, keyframes, self._config.min_inliers)
-        return None if placed is None else self._location("initialised", placed)
+        return None if placed is None else self._location("initialised", frame, placed)
 
     def resume(self, records: Sequence[FrameRecord]) -> None:
         """Go on behind frames of an earlier part of the run; without any, a map that is there is to be found first.
@@ -282,21 +286,28 @@ class Tracker:
     def _locate_nearby(
         self, frame: ObservedFrame, prediction: Prediction | None, reach: Reach | None
     ) -> Location | None:
-        guided = None if prediction is None else self._locator.by_prediction(frame, prediction, self._last_ids)
-        sure = _SURE_INLIER_SHARE * self._last_inliers
-        if guided is not None and (guided.is_contested or guided.inlier_count >= sure):
-            return self._location("guided", guided)
+        prior = None if prediction is None else prediction.as_prior()
+        placed = None if prediction is None else self._locator.by_prediction(frame, prediction, self._last_ids)
+        guided = None if placed is None else self._location("guided", frame, placed, prior)
+        agreeing = 0 if guided is None else guided.placement.inlier_count
+        is_contested = placed is not None and placed.is_contested
+        if guided is not None and (is_contested or agreeing >= _SURE_INLIER_SHARE * self._last_inliers):
+            return guided
         # A weak result may come from a wrong prediction that looked for landmarks in the wrong places.
         recent = [keyframe for keyframe in self._map.keyframes.values() if keyframe.submap == self.submap]
-        prior = None if prediction is None else prediction.as_prior()
-        unguided = self._locator.by_keyframes(
+        placed = self._locator.by_keyframes(
             frame, recent[-_RECENT_KEYFRAMES:], self._config.min_inliers, prior=prior, reach=reach
         )
-        if unguided is not None and (guided is None or unguided.inlier_count > guided.inlier_count):
-            return self._location("keyframe", unguided)
-        return None if guided is None else self._location("guided", guided)
+        unguided = None if placed is None else self._location("keyframe", frame, placed, prior)
+        return unguided if unguided is not None and unguided.placement.inlier_count > agreeing else guided
 
-    def _location(self, method: str, placement: Placement) -> Location:
+    def _location(
+        self, method: str, frame: ObservedFrame, placement: Placement, prior: PosePrior | None = None
+    ) -> Location:
+        """Where a frame was taken, with its keypoints aligned to what landmarks first looked like."""
+        frame, placement = align_placement(
+            self._map, frame, placement, self._map.camera, prior=prior, timer=self._timer
+        )
         found = placement.inlier_associations
         reference = self._map.covisibility.nearest_keyframe(found.landmark_ids)
         if reference is None:  # the pose came from lines alone
@@ -308,6 +319,7 @@ class Tracker:
             reference=reference,
             T_reference_cam=self._map.tree.relative_pose(reference, placement.T_world_cam),
             submap=self._map.keyframes[reference].submap if method == "relocalised" else self.submap,
+            frame=frame,
         )
 
     def _keep_lines(self, keyframe: Keyframe, seen: SeenLines | None) -> None:
