@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fit_covariance import Samples, collect
 from fit_reliability import look
@@ -80,7 +80,7 @@ def collect_drawn(model: SemanticKeypointDetector, pictures: int, seed: int) -> 
         points, _, inputs = look(model, np.repeat(image[..., None], 3, axis=2))
         if not len(points) or not len(places):
             continue
-        gaps, nearest = cKDTree(places).query(points.numpy())
+        gaps, nearest = KDTree(places).query(points.numpy())
         kept = np.flatnonzero(gaps < DRAWN_PX)
         parts.append((inputs[kept].half(), torch.from_numpy(places[nearest[kept]]).float() - points[kept]))
     inputs, displacement = (torch.cat(column) for column in zip(*parts, strict=True))

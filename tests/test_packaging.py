@@ -75,7 +75,7 @@ def direct_dependencies() -> list[Requirement]:
     groups = PROJECT["optional-dependencies"]
     (inner,) = [Requirement(line).extras for line in groups["dev"] if Requirement(line).name == PROJECT["name"]]
     assert set(groups) - inner - {"dev"} == {"realsense", "oak"}
-    extras = [line for extra in ("dev", *inner) for line in groups[extra]]
+    extras = [line for extra in ("dev", *sorted(inner)) for line in groups[extra]]
     requirements = [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
     return [requirement for requirement in requirements if requirement.name != PROJECT["name"]]
 
