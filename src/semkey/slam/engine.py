@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from semkey.geometry.transforms import inverse, transform_points
+from semkey.matching.robust import estimate_relative_pose
 from semkey.slam.config import image_scale
 from semkey.slam.frames.depth import is_constant
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import CameraSensor
 from semkey.slam.loops.closing import LoopCloser
 from semkey.slam.loops.place_recognition import PlaceRecognition
+from semkey.slam.map.association import match_keyframe
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.mapping.disparity import DisparityWatch
@@ -35,6 +38,10 @@ Array = NDArray[np.float64]
 
 # In a frame in which something contradicts the map, only so near to what agrees with it do new landmarks begin.
 _UNCONTESTED_PX = 30.0
+
+# A wall that is looked at straight is explained by a motion before a plane nearly as well as by one through space.
+_FLAT_ERROR_PX = 3.0
+_FLAT_SHARE = 0.9
 
 
 class SlamEngine:
@@ -80,6 +87,8 @@ class SlamEngine:
         if sensor.baseline is not None:
             self._disparities = DisparityWatch(slam_map, sensor.baseline, config.stereo)
         self._doubted_frame = -2
+        # A wall that is looked at straight is flat; what was lost when the camera moved was none.
+        self._is_flatness_refuted = False
         self._sees_newcomers = sensor.has_range
 
     def track(self, frame: ObservedFrame) -> TrackedFrame:
@@ -87,9 +96,10 @@ class SlamEngine:
         tracker, mapping = self._tracker, self._mapping
         if self._disparities is not None:
             frame = self._disparities.corrected(frame)
-        if is_constant(frame.depth):
-            self._doubt_depth(frame.index, "is the same everywhere, which no scene has: it is not used")
-            frame = frame.without_depth()
+        is_flat = is_constant(frame.depth)
+        if is_flat and self._is_flatness_refuted:
+            self._doubt_depth(frame.index, "is the same everywhere, which the images contradict: it is not used")
+            return self._lose(frame.without_depth())
         if not self._map.keyframes:
             return self._start(frame, np.eye(4), tracker.submap)
         mapping.before_frame()
@@ -97,8 +107,11 @@ class SlamEngine:
 
         prediction = tracker.predict(frame.timestamp)
         location = tracker.locate(frame, prediction)
+        if is_flat and (location is None or self._shows_depth(frame, location)):
+            self._doubt_depth(frame.index, "is the same everywhere, which the images contradict: it is not used")
+            self._is_flatness_refuted, location = True, None
         if location is None:
-            return self._lose(frame)
+            return self._lose(frame.without_depth() if is_flat else frame)
         self._starter.reset()
         frame = location.frame
         factor = location.placement.depth_factor
@@ -152,6 +165,18 @@ class SlamEngine:
         if index != self._doubted_frame + 1:
             self.result.problems.append(f"frame {index}: its depth {what}")
         self._doubted_frame = index
+
+    def _shows_depth(self, frame: ObservedFrame, location: Location) -> bool:
+        """Whether matches with the keyframe agree on a motion among things that are not all as far away as is said."""
+        reference = self._map.keyframes[location.reference]
+        matches = match_keyframe(frame, reference, self._map.landmarks)
+        landmarks, here = self._map.landmarks.positions[matches.landmark_ids], frame.keypoints[matches.keypoint_indices]
+        there = self._camera.project(transform_points(inverse(reference.T_world_cam), landmarks))
+        seen = self._camera.project(transform_points(inverse(location.placement.T_world_cam), landmarks))
+        largest = _FLAT_ERROR_PX * image_scale(self._camera)
+        flat = np.linalg.norm(seen - here, axis=1) <= largest
+        moving = estimate_relative_pose(there, here, self._camera, self._camera, max_error_px=largest)
+        return bool(np.count_nonzero(flat) < _FLAT_SHARE * moving.inlier_count)
 
     def _start(self, frame: ObservedFrame, T_world_cam: Array, submap: int) -> TrackedFrame:
         """Begin a submap, if the frame is enough for that."""
