@@ -142,7 +142,8 @@ def test_stages_one_by_one_are_the_same_run(straight: Path, tmp_path: Path) -> N
 
 def test_interrupting_and_resuming_is_bit_exact(straight: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of every stage; also the optimiser ends the same. A process of its own gets the signals."""
-    call = f"import runpy, sys; runpy.run_path({__file__!r})['interrupt_and_resume'](*sys.argv[1:])"
+    listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background ignores it
+    call = f"import runpy, signal, sys; {listen}; runpy.run_path({__file__!r})['interrupt_and_resume'](*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", call, str(straight), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -41,7 +41,7 @@ _UNCONTESTED_PX = 30.0
 
 # A wall that is looked at straight is explained by a motion before a plane nearly as well as by one through space.
 _FLAT_ERROR_PX = 3.0
-_FLAT_SHARE = 0.9
+_FLAT_SHARE = 0.86
 
 
 class SlamEngine:
@@ -107,11 +107,11 @@ class SlamEngine:
 
         prediction = tracker.predict(frame.timestamp)
         location = tracker.locate(frame, prediction)
-        if is_flat and (location is None or self._shows_depth(frame, location)):
+        if is_flat and location is not None and self._shows_depth(location):
             self._doubt_depth(frame.index, "is the same everywhere, which the images contradict: it is not used")
             self._is_flatness_refuted, location = True, None
         if location is None:
-            return self._lose(frame.without_depth() if is_flat else frame)
+            return self._lose(frame.without_depth() if self._is_flatness_refuted and is_flat else frame)
         self._starter.reset()
         frame = location.frame
         factor = location.placement.depth_factor
@@ -166,9 +166,9 @@ class SlamEngine:
             self.result.problems.append(f"frame {index}: its depth {what}")
         self._doubted_frame = index
 
-    def _shows_depth(self, frame: ObservedFrame, location: Location) -> bool:
+    def _shows_depth(self, location: Location) -> bool:
         """Whether matches with the keyframe agree on a motion among things that are not all as far away as is said."""
-        reference = self._map.keyframes[location.reference]
+        frame, reference = location.frame, self._map.keyframes[location.reference]
         matches = match_keyframe(frame, reference, self._map.landmarks)
         landmarks, here = self._map.landmarks.positions[matches.landmark_ids], frame.keypoints[matches.keypoint_indices]
         there = self._camera.project(transform_points(inverse(reference.T_world_cam), landmarks))

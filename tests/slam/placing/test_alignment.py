@@ -142,9 +142,24 @@ def test_light_that_changes_does_not_matter() -> None:
     assert np.median(errors(align_frame(slam_map, frame, found, MOVED, CAMERA), true)) < 0.08
 
 
+def test_depths_are_those_of_where_keypoints_have_gone() -> None:
+    """On a wall that is looked at aslant; a keypoint without depth gets none."""
+    slam_map, frame, found, _ = scene()
+    slope = np.tile(np.linspace(1.0, 3.0, CAMERA.width, dtype=np.float32), (CAMERA.height, 1))
+    depth = np.interp(frame.keypoints[:, 0], np.arange(CAMERA.width), slope[0])
+    depth[:10] = 0.0
+    frame = replace(frame, depth=depth, depth_image=slope, depth_range=(0.3, 8.0))
+    aligned = align_frame(slam_map, frame, found, MOVED, CAMERA)
+    expected = np.interp(aligned.keypoints[:, 0], np.arange(CAMERA.width), slope[0])
+    np.testing.assert_allclose(aligned.depth[10:], expected[10:], atol=0.01)
+    np.testing.assert_array_equal(aligned.depth[:10], 0.0)
+    assert np.abs(expected - depth)[10:].max() > 0.004
+
+
 def test_a_keyframe_keeps_patches_and_not_the_image() -> None:
     frame = scene()[0].tree.newest.frame
     side = 2 * PATCHES.radius + 3
     assert frame.grey is None
+    assert frame.depth_image is None
     assert frame.patches is not None
     assert (frame.patches.shape, frame.patches.dtype) == ((120, side, side), np.uint8)

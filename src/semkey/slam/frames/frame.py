@@ -41,6 +41,9 @@ class ObservedFrame:
         lines: segments of the image; None where they are not looked for.
         grey: (H, W) float32 of :func:`semkey.matching.alignment.patches.to_smooth_grey`; None where keypoints are not
             aligned, and in frames that are kept.
+        depth_image: (H, W) float32 metres, from which depths are read again where keypoints are moved; None where there
+            is none, and in frames that are kept.
+        depth_range: nearest and farthest depth that is trusted, metres.
         patches: (N, S, S) uint8 around the keypoints, of frames that are kept; None where keypoints are not aligned.
     """
 
@@ -56,6 +59,8 @@ class ObservedFrame:
     tree: KDTree
     lines: ObservedLines | None = None
     grey: NDArray[np.float32] | None = None
+    depth_image: NDArray[np.float32] | None = None
+    depth_range: tuple[float, float] = (0.0, np.inf)
     patches: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
@@ -64,7 +69,7 @@ class ObservedFrame:
     def without_depth(self) -> ObservedFrame:
         """The same frame as if nothing had been measured but the image."""
         nothing = np.zeros(len(self))
-        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)))
+        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)), depth_image=None)
 
     def without_depth_at(self, mask: NDArray[np.bool_]) -> ObservedFrame:
         """The same frame as if no depth had been measured at the keypoints of ``mask`` (N,)."""
@@ -95,17 +100,34 @@ class ObservedFrame:
         return replace(self, grey=to_smooth_grey(image, PATCHES.smoothing_px))
 
     def with_keypoints(self, keypoints: NDArray[np.float64], covariances: NDArray[np.float64]) -> ObservedFrame:
-        """The same frame with its keypoints (N, 2) at other places; all rounded to float32, as files hold them."""
+        """The same frame with its keypoints (N, 2) at other places, and the depths there, where they had any.
+
+        All is rounded to float32, as files hold it.
+        """
         rounded = keypoints.astype(np.float32)
         places, covariances = rounded.astype(np.float64), covariances.astype(np.float32).astype(np.float64)
         features = replace(self.features, keypoints=torch.from_numpy(rounded))
-        return replace(self, features=features, keypoints=places, covariances=covariances, tree=KDTree(places))
+        depth, sigma = self.depth, self.depth_sigma
+        if self.depth_image is not None:
+            near, far = self.depth_range
+            depth = np.where(depth > 0, sample_depth(self.depth_image, places, min_depth=near, max_depth=far), 0.0)
+            sigma = depth_sigma(depth)
+        return replace(
+            self,
+            features=features,
+            keypoints=places,
+            covariances=covariances,
+            tree=KDTree(places),
+            depth=depth,
+            depth_sigma=sigma,
+        )
 
     def kept(self) -> ObservedFrame:
         """The same frame with patches around its keypoints in place of the image."""
         if self.grey is None:
-            return self
-        return replace(self, grey=None, patches=cut_patches(self.grey, self.keypoints, PATCHES.radius))
+            return replace(self, depth_image=None)
+        patches = cut_patches(self.grey, self.keypoints, PATCHES.radius)
+        return replace(self, grey=None, depth_image=None, patches=patches)
 
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""
@@ -130,7 +152,8 @@ def observe_frame(
     z = sample_depth(depth, pixels, min_depth=min_depth, max_depth=max_depth)
     if is_scattered(depth, pixels, z, min_depth=min_depth, max_depth=max_depth):
         z = np.zeros_like(z)
-    return observe_keypoints(index, timestamp, features, z, depth_sigma(z), covariances)
+    observed = observe_keypoints(index, timestamp, features, z, depth_sigma(z), covariances)
+    return replace(observed, depth_image=depth, depth_range=(min_depth, max_depth))
 
 
 def observe_keypoints(
