@@ -203,7 +203,7 @@ def test_a_pose_is_right_or_the_camera_is_lost(case: str, room: FrameSequence) -
     assert result.verdict.count("lost") == 0, result.to_json()
     if case == "half covered later by a picture":  # while it is held off, the camera is lost now and then
         assert result.verdict.tracked >= 30
-    else:
+    elif case != "depth always 2 m":  # which starts anew until what the images show contradicts it
         assert result.submaps <= 1
     if case.startswith("depth"):
         assert any("its depth is" in remark for remark in result.remarks)

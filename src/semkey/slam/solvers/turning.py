@@ -12,9 +12,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _ROTATION_FITS = 4
-# Aligned keypoints of a camera that only turned have 0.85 to 1.0 (rendered rooms, nano), those of one that moved far
-# enough to start 0.33 (redkitchen), 0.35 (KITTI 07) and 0.77 (a room); keypoints that jitter have 0.65 for a turn.
-_TURNED_SHARE = 0.83
+_TURNED_SHARE = 0.9
 
 
 def only_turned(keypoints0: Array, keypoints1: Array, inliers: Mask, camera: PinholeCamera, pixel_sigma: float) -> bool:
