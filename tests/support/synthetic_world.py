@@ -13,9 +13,11 @@ from semkey.datasets import Frame, FrameSequence
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.trajectories import Trajectory
 from semkey.geometry.transforms import compose, inverse, se3_exp, transform_points
+from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.model.features import Features
 from semkey.model.preprocess import ImageLike
 from semkey.slam.frames.depth import depth_sigma
+from semkey.slam.frames.frame import ObservedFrame, observe_frame
 
 CAMERA = PinholeCamera(fx=260.0, fy=260.0, cx=159.5, cy=119.5, width=320, height=240)
 WIDTH, HEIGHT = CAMERA.width, CAMERA.height
@@ -198,3 +200,12 @@ def random_trajectory(rng: np.random.Generator, count: int = 30, step: float = 0
         poses.append(pose)
         pose = pose @ se3_exp(rng.normal(size=6) * step)
     return Trajectory(np.linspace(1000.0, 1000.0 + 0.1 * (count - 1), count), np.stack(poses))
+
+
+def observed_frame(world: PointWorld, index: int) -> ObservedFrame:
+    """A frame of a world, its keypoints uncertain by a pixel, as tracking sees it."""
+    taken = world[index]
+    assert taken.depth is not None
+    features = PointExtractor(world).extract(taken.image)
+    covariances = isotropic_covariances(len(features), 1.0)
+    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)

@@ -87,7 +87,7 @@ class SlamEngine:
         if sensor.baseline is not None:
             self._disparities = DisparityWatch(slam_map, sensor.baseline, config.stereo)
         self._doubted_frame = -2
-        # A wall that is looked at straight is flat; what was lost when the camera moved was none.
+        # Whether matches have shown that depth which is the same everywhere is not that of a wall.
         self._is_flatness_refuted = False
         self._sees_newcomers = sensor.has_range
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
-from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import LoopConfig, MapConfig, TrackingConfig, image_scale
-from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.slam_map import SlamMap
@@ -23,7 +22,7 @@ from semkey.slam.timing import StageTimer
 from semkey.slam.tracking import locating
 from semkey.slam.tracking.locating import FrameLocator
 from semkey.slam.tracking.motion import Prediction, Reach
-from synthetic_world import CAMERA, PointExtractor, PointWorld
+from synthetic_world import CAMERA, PointWorld, observed_frame
 
 Array = NDArray[np.float64]
 CONFIG = TrackingConfig()
@@ -31,14 +30,6 @@ START = np.eye(4)
 TENSORS = ("keypoints", "scores", "reliability", "descriptors")
 # Two degrees and two centimetres: a step of a hand-held camera at 15 Hz.
 STEP = se3_exp([0.02, 0.0, 0.01, 0.0, 0.035, 0.0])
-
-
-def frame_of(world: PointWorld, index: int) -> ObservedFrame:
-    taken = world[index]
-    assert taken.depth is not None
-    features = PointExtractor(world).extract(taken.image)
-    covariances = isotropic_covariances(len(features), 1.0)
-    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def select(frame: ObservedFrame, keep: NDArray[np.bool_]) -> ObservedFrame:
@@ -84,7 +75,7 @@ def tracked(slam_map: SlamMap, frame: ObservedFrame) -> Placement | None:
 def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float) -> None:
     """It covers the left of the view, with the depth of the world behind it, and is seen where it was."""
     world = PointWorld([START, STEP], points=12000)
-    first, second = frame_of(world, 0), frame_of(world, 1)
+    first, second = observed_frame(world, 0), observed_frame(world, 1)
     border = covered * CAMERA.width
     mixed = joined(select(first, first.keypoints[:, 0] < border), select(second, second.keypoints[:, 0] >= border))
     placement = tracked(mapped(first), mixed)
@@ -101,7 +92,7 @@ def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float) -> N
 def test_few_corners_beside_a_rich_picture_tell_that_the_camera_moves(every: int) -> None:
     """The picture covers half of the view and has twelve times as many keypoints as the world beside it."""
     world = PointWorld([START, STEP], points=24000)
-    first, second = frame_of(world, 0), frame_of(world, 1)
+    first, second = observed_frame(world, 0), observed_frame(world, 1)
     border = 0.5 * CAMERA.width
     moving = np.flatnonzero(second.keypoints[:, 0] >= border)[::every]
     keep = np.zeros(len(second), dtype=bool)
@@ -114,7 +105,7 @@ def test_few_corners_beside_a_rich_picture_tell_that_the_camera_moves(every: int
 def test_a_camera_that_stands_is_not_lost_by_mismatches() -> None:
     """A third of the keypoints carry descriptors of others, and agree on nothing."""
     world = PointWorld([START, START], points=12000, outlier_share=0.33)
-    placement = tracked(mapped(frame_of(world, 0)), frame_of(world, 1))
+    placement = tracked(mapped(observed_frame(world, 0)), observed_frame(world, 1))
     assert placement is not None
     assert np.linalg.norm(placement.T_world_cam[:3, 3]) < 2e-3
 
@@ -123,8 +114,8 @@ def test_a_camera_that_stands_is_not_lost_by_mismatches() -> None:
 def test_after_a_loss_a_picture_before_the_lens_is_no_place(covered: float) -> None:
     """The rest of the view is another place by now; a camera that stands sees what the keyframe saw all over."""
     world = PointWorld([START], points=12000)
-    slam_map, first = mapped(frame_of(world, 0)), frame_of(world, 0)
-    other = frame_of(PointWorld([START], points=12000, seed=9), 0)
+    slam_map, first = mapped(observed_frame(world, 0)), observed_frame(world, 0)
+    other = observed_frame(PointWorld([START], points=12000, seed=9), 0)
     border = covered * CAMERA.width
     mixed = joined(select(first, first.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
     found = locator(slam_map).by_keyframes(mixed, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
@@ -135,8 +126,8 @@ def test_after_a_loss_a_picture_before_the_lens_is_no_place(covered: float) -> N
 def test_without_a_prediction_a_pose_has_to_explain_most_of_the_view(share: float) -> None:
     """Part of the view is the place, seen from elsewhere; the rest is another one, as on two sides of a cabinet."""
     world = PointWorld([START, STEP], points=12000)
-    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
-    other = frame_of(PointWorld([STEP], points=12000, seed=9), 0)
+    slam_map, second = mapped(observed_frame(world, 0)), observed_frame(world, 1)
+    other = observed_frame(PointWorld([STEP], points=12000, seed=9), 0)
     border = share * CAMERA.width
     mixed = joined(select(second, second.keypoints[:, 0] < border), select(other, other.keypoints[:, 0] >= border))
     found = locator(slam_map).by_keyframes(mixed, [slam_map.tree.newest], CONFIG.min_inliers)
@@ -147,7 +138,7 @@ def test_without_a_prediction_a_pose_has_to_explain_most_of_the_view(share: floa
 
 def test_depth_that_contradicts_the_map_refutes_a_pose_that_no_prediction_backs() -> None:
     world = PointWorld([START, STEP], points=12000)
-    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
+    slam_map, second = mapped(observed_frame(world, 0)), observed_frame(world, 1)
     doubled = replace(second, depth=2 * second.depth)
     assert locator(slam_map).by_keyframes(second, [slam_map.tree.newest], CONFIG.min_inliers) is not None
     assert locator(slam_map).by_keyframes(doubled, [slam_map.tree.newest], CONFIG.min_inliers) is None
@@ -159,8 +150,8 @@ def test_depth_that_contradicts_the_map_refutes_a_pose_that_no_prediction_backs(
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])
 def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[float, ...]) -> None:
     """The keyframe has seen both copies, and a frame sees one: which one, nothing tells."""
-    slam_map = mapped(frame_of(PointWorld([START], copies=copies), 0))
-    frame = frame_of(PointWorld([STEP]), 0)
+    slam_map = mapped(observed_frame(PointWorld([START], copies=copies), 0))
+    frame = observed_frame(PointWorld([STEP]), 0)
     found = locator(slam_map).by_keyframes(frame, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
     assert (found is None) == (len(copies) > 1)
 
@@ -168,7 +159,7 @@ def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[flo
 def test_keyframes_just_seen_back_no_pose_that_no_hand_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A room upside down was placed 1 m and 30 degrees from the frame before, 67 ms later."""
     world = PointWorld([START, STEP], points=12000)
-    slam_map, second = mapped(frame_of(world, 0)), frame_of(world, 1)
+    slam_map, second = mapped(observed_frame(world, 0)), observed_frame(world, 1)
     asked: list[bool] = []
     believe = locating.accept
 
@@ -185,8 +176,8 @@ def test_keyframes_just_seen_back_no_pose_that_no_hand_reaches(monkeypatch: pyte
 
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])
 def test_two_maps_are_not_joined_where_the_world_is_there_twice(copies: tuple[float, ...]) -> None:
-    slam_map = mapped(frame_of(PointWorld([START], copies=copies), 0))
-    query = slam_map.add_keyframe(frame_of(PointWorld([STEP]), 0), START, None, 1)
+    slam_map = mapped(observed_frame(PointWorld([START], copies=copies), 0))
+    query = slam_map.add_keyframe(observed_frame(PointWorld([STEP]), 0), START, None, 1)
     config = LoopConfig(consistency=1, min_supporters=0)
     match = PlaceRecognition(slam_map, config).find_loop(query)
     assert (match is None) == (len(copies) > 1)
@@ -194,7 +185,7 @@ def test_two_maps_are_not_joined_where_the_world_is_there_twice(copies: tuple[fl
 
 def test_pixels_moved_are_those_of_landmarks_that_the_keyframe_saw() -> None:
     world = PointWorld([START, STEP])
-    slam_map, frame = mapped(frame_of(world, 0)), frame_of(world, 1)
+    slam_map, frame = mapped(observed_frame(world, 0)), observed_frame(world, 1)
     keyframe = slam_map.tree.newest
     seen = np.flatnonzero(keyframe.landmark_ids >= 0)[:3]
     ids = np.concatenate([keyframe.landmark_ids[seen], [keyframe.landmark_ids.max() + 5]])
@@ -206,7 +197,7 @@ def test_pixels_moved_are_those_of_landmarks_that_the_keyframe_saw() -> None:
 def contested_map() -> tuple[SlamMap, FrameLocator, PointWorld]:
     """The room is established; then a thing that covers most of the view begins to move with its own landmarks."""
     world = PointWorld([START, STEP, compose(STEP, STEP)], points=12000)
-    slam_map = mapped(frame_of(world, 0))
+    slam_map = mapped(observed_frame(world, 0))
     return slam_map, locator(slam_map), world
 
 
@@ -218,7 +209,7 @@ def test_what_was_held_off_does_not_win_when_the_established_are_out_of_view() -
     room = keyframe.landmark_ids[right & (keyframe.landmark_ids >= 0)]
     for _ in range(6):
         landmarks.count_views(room, room)
-    first, second = frame_of(world, 0), frame_of(world, 1)
+    first, second = observed_frame(world, 0), observed_frame(world, 1)
     # The thing stands where it stood in the image, 0.3 m nearer than it was: it has moved with the camera.
     thing = select(first, first.keypoints[:, 0] < 0.7 * CAMERA.width)
     view = joined(thing, select(second, second.keypoints[:, 0] >= 0.7 * CAMERA.width))
@@ -233,7 +224,7 @@ def test_what_was_held_off_does_not_win_when_the_established_are_out_of_view() -
 
 
 def test_landmarks_begin_only_near_what_agrees() -> None:
-    frame = frame_of(PointWorld([START]), 0)
+    frame = observed_frame(PointWorld([START]), 0)
     near = frame.with_depth_near(np.array([0, 3]), 25.0)
     apart = np.linalg.norm(frame.keypoints[:, None] - frame.keypoints[[0, 3]], axis=2).min(axis=1)
     np.testing.assert_array_equal(near.depth, np.where(apart <= 25.0, frame.depth, 0.0))

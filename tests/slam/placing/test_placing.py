@@ -8,37 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
-from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import MapConfig, TrackingConfig, image_scale
-from semkey.slam.frames.frame import ObservedFrame, observe_frame
 from semkey.slam.map.association import match_keyframe
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.acceptance import accept
 from semkey.slam.placing.placement import Placement, PlacingRules
 from semkey.slam.placing.placing import place_frame, refine_placement
 from semkey.slam.solvers.image_cells import cells_of, coverage
-from synthetic_world import CAMERA, HEIGHT, WIDTH, PointExtractor, PointWorld
+from synthetic_world import CAMERA, HEIGHT, WIDTH, PointWorld, observed_frame
 
 MOVED = se3_exp([0.06, -0.02, 0.04, 0.01, 0.03, -0.02])
 RULES = PlacingRules(min_matches=12, min_sample_inliers=12, ransac_error_px=2.0, search_radii_px=(4.0, 3.0))
 
 
-def observed(world: PointWorld, index: int) -> ObservedFrame:
-    taken = world[index]
-    assert taken.depth is not None
-    features = PointExtractor(world).extract(taken.image)
-    covariances = isotropic_covariances(len(features), 1.0)
-    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
-
-
 def mapped(world: PointWorld) -> SlamMap:
     slam_map = SlamMap(CAMERA, MapConfig(), pixel_sigma=TrackingConfig().pixel_sigma * image_scale(CAMERA))
-    slam_map.add_keyframe(observed(world, 0), np.eye(4), None, 0)
+    slam_map.add_keyframe(observed_frame(world, 0), np.eye(4), None, 0)
     return slam_map
 
 
 def placed(world: PointWorld, rules: PlacingRules = RULES, *, few: bool = False) -> Placement | None:
-    slam_map, frame = mapped(world), observed(world, 1)
+    slam_map, frame = mapped(world), observed_frame(world, 1)
     matches = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     if few:
         matches = matches.select(np.arange(len(matches)) < 12)
@@ -83,7 +73,7 @@ def test_too_few_matches_give_no_pose() -> None:
 def test_depths_count_unless_the_units_may_differ() -> None:
     """Depths of another unit, as between two maps of a single camera, draw the pose away."""
     world = PointWorld([np.eye(4), MOVED])
-    slam_map, frame = mapped(world), observed(world, 1)
+    slam_map, frame = mapped(world), observed_frame(world, 1)
     frame = replace(frame, depth=1.01 * frame.depth)
     found = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     with_depth, without = (
@@ -104,7 +94,7 @@ def test_the_covariance_counts_what_errors_of_landmarks_have_in_common() -> None
 
 def test_a_match_of_no_similarity_still_has_a_weight() -> None:
     world = PointWorld([np.eye(4), MOVED])
-    slam_map, frame = mapped(world), observed(world, 1)
+    slam_map, frame = mapped(world), observed_frame(world, 1)
     found = match_keyframe(frame, slam_map.tree.newest, slam_map.landmarks)
     unlike = replace(found, similarity=np.zeros(len(found)))
     start = compose(MOVED, se3_exp([0.01, 0, 0, 0, 0, 0]))
@@ -113,7 +103,7 @@ def test_a_match_of_no_similarity_still_has_a_weight() -> None:
 
 def test_a_placement_is_accepted_by_how_many_agree_and_how_they_are_spread() -> None:
     world = PointWorld([np.eye(4), MOVED])
-    frame, placement = observed(world, 1), placed(world)
+    frame, placement = observed_frame(world, 1), placed(world)
     assert placement is not None
     count = placement.inlier_count
     assert accept(placement, frame, CAMERA, min_inliers=count)

@@ -7,27 +7,18 @@ import pytest
 from numpy.typing import NDArray
 
 from semkey.geometry.transforms import compose, inverse, se3_exp
-from semkey.matching.keypoint_noise import isotropic_covariances
 from semkey.slam.config import SlamConfig, image_scale
-from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.frames.sensing import make_sensor
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.records import FrameRecord
 from semkey.slam.tracking.tracker import Location, Tracker
-from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
+from synthetic_world import CAMERA, PointWorld, observed_frame, walk
 
 Array = NDArray[np.float64]
 STEADY = walk(8, unsteadiness=0.0)
 CONFIG = SlamConfig()
-
-
-def frame_of(world: PointWorld, index: int) -> ObservedFrame:
-    taken = world[index]
-    assert taken.depth is not None
-    features = PointExtractor(world).extract(taken.image)
-    covariances = isotropic_covariances(len(features), 1.0)
-    return observe_frame(index, 0.1 * index, features, taken.depth, covariances, min_depth=0.3, max_depth=8.0)
 
 
 def tracker_of(slam_map: SlamMap) -> Tracker:
@@ -38,7 +29,7 @@ def started(world: PointWorld) -> tuple[SlamMap, Tracker]:
     """The first frame is the map."""
     slam_map = SlamMap(CAMERA, CONFIG.map, pixel_sigma=CONFIG.tracking.pixel_sigma * image_scale(CAMERA))
     tracker = tracker_of(slam_map)
-    tracker.start([slam_map.add_keyframe(frame_of(world, 0), np.eye(4), None, 0)])
+    tracker.start([slam_map.add_keyframe(observed_frame(world, 0), np.eye(4), None, 0)])
     return slam_map, tracker
 
 
@@ -80,7 +71,7 @@ def methods(tracker: Tracker, world: PointWorld, last: int) -> list[str]:
     """How frames 1 to ``last`` are located; every pose is checked."""
     found = []
     for index in range(1, last + 1):
-        location = step(tracker, frame_of(world, index))
+        location = step(tracker, observed_frame(world, index))
         if location is not None:
             truth = world.ground_truth[index]
             assert truth is not None
@@ -103,7 +94,7 @@ def test_descriptors_alone_find_a_camera_that_has_jumped_and_the_frame_is_wanted
     world = PointWorld(jumped)
     slam_map, tracker = started(world)
     assert methods(tracker, world, 2) == ["keyframe", "guided"]
-    frame = frame_of(world, 3)
+    frame = observed_frame(world, 3)
     location = tracker.locate(frame, tracker.predict(frame.timestamp))
     assert location is not None
     assert location.method == "keyframe"
@@ -115,7 +106,7 @@ def test_a_guided_frame_near_its_keyframe_is_not_wanted() -> None:
     world = PointWorld(STEADY)
     _, tracker = started(world)
     methods(tracker, world, 1)
-    frame = frame_of(world, 2)
+    frame = observed_frame(world, 2)
     location = tracker.locate(frame, tracker.predict(frame.timestamp))
     assert location is not None
     assert location.method == "guided"
@@ -125,7 +116,7 @@ def test_a_guided_frame_near_its_keyframe_is_not_wanted() -> None:
 def test_a_frame_that_nothing_predicted_is_wanted_however_near_it_is() -> None:
     world = PointWorld([STEADY[0], STEADY[0]])
     _, tracker = started(world)
-    frame = frame_of(world, 1)
+    frame = observed_frame(world, 1)
     assert tracker.predict(frame.timestamp) is None
     location = tracker.locate(frame, None)
     assert location is not None
@@ -139,9 +130,9 @@ def test_after_a_loss_nothing_is_predicted_until_two_frames_are_placed_again() -
     assert methods(tracker, world, 4) == ["keyframe", "guided", "lost", "lost"]
     assert tracker.predict(0.5) is None
     assert_near(tracker.last_pose, STEADY[2])
-    assert step(tracker, frame_of(world, 5)) is not None
+    assert step(tracker, observed_frame(world, 5)) is not None
     assert tracker.predict(0.6) is None, "one pose has no velocity"
-    assert step(tracker, frame_of(world, 6)) is not None
+    assert step(tracker, observed_frame(world, 6)) is not None
     prediction = tracker.predict(0.7)
     assert prediction is not None
     assert_near(prediction.T_world_cam, STEADY[7])
@@ -152,7 +143,7 @@ def test_a_lost_camera_is_recognised_by_place_and_takes_on_its_submap() -> None:
     slam_map, tracker = started(world)
     assert methods(tracker, world, 2) == ["keyframe", "lost"]
     slam_map.keyframes[0].submap = 4
-    location = step(tracker, frame_of(world, 3))
+    location = step(tracker, observed_frame(world, 3))
     assert location is not None
     assert (location.method, location.submap, tracker.submap) == ("relocalised", 4, 4)
 
@@ -165,7 +156,7 @@ def test_the_camera_follows_its_keyframe_when_the_map_is_corrected() -> None:
     slam_map.set_poses({0: correction})
     tracker.follow_map()
     assert_near(tracker.last_pose, correction @ STEADY[2])
-    location = step(tracker, frame_of(world, 3))
+    location = step(tracker, observed_frame(world, 3))
     assert location is not None
     assert location.method == "guided"
     assert_near(tracker.last_pose, correction @ STEADY[3])
@@ -175,7 +166,7 @@ def test_a_frame_is_placed_again_where_the_map_has_gone_between() -> None:
     world = PointWorld(STEADY)
     slam_map, tracker = started(world)
     methods(tracker, world, 2)
-    frame = frame_of(world, 3)
+    frame = observed_frame(world, 3)
     location = tracker.locate(frame, tracker.predict(frame.timestamp))
     assert location is not None
     correction = se3_exp([0.1, -0.2, 0.0, 0.05, 0.0, 0.1])
@@ -193,7 +184,7 @@ def test_what_hung_on_a_removed_keyframe_hangs_on_its_parent() -> None:
     world = PointWorld(STEADY)
     slam_map, tracker = started(world)
     methods(tracker, world, 2)
-    frame = frame_of(world, 3)
+    frame = observed_frame(world, 3)
     location = tracker.locate(frame, tracker.predict(frame.timestamp))
     assert location is not None
     keyframe = slam_map.add_keyframe(frame, pose_of(slam_map, location), location.found, 0)
@@ -211,7 +202,7 @@ def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened() -> None:
     slam_map, tracker = started(world)
     records = [record(0, None, np.eye(4))]
     for index in range(1, 4):
-        location = step(tracker, frame_of(world, index))
+        location = step(tracker, observed_frame(world, index))
         assert location is not None
         records.append(record(index, location, pose_of(slam_map, location)))
     again = tracker_of(slam_map)
@@ -224,6 +215,6 @@ def test_a_resumed_tracker_goes_on_as_if_nothing_had_happened() -> None:
     lost = tracker_of(slam_map)
     lost.resume([*records, record(4, None, None)])
     assert lost.predict(0.5) is None
-    found = step(lost, frame_of(world, 5))
+    found = step(lost, observed_frame(world, 5))
     assert found is not None
     assert found.method == "relocalised", "a run that ended lost is to be found again"
