@@ -22,7 +22,7 @@ from semkey.matching.lightglue.trained import TrainedLightGlue, assign
 from semkey.model.features import Features
 from semkey.training.matcher import MatcherTrainConfig, fit_matcher
 from semkey.training.matcher.batches import MatcherBatch, draw_batch
-from semkey.training.matcher.config import TruthConfig
+from semkey.training.matcher.config import ConfidenceConfig, TruthConfig
 from semkey.training.matcher.losses import assignment_loss
 from semkey.training.matcher.pairs import partners, project
 from semkey.training.resumable import TrainingEvents
@@ -157,6 +157,7 @@ def settings(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> MatcherT
             "cached_keypoints": 64,
             "warm_up": 2,
             "validate_every": 6,
+            "confidence": {"steps": 6},
             "shape": {"layers": 2, "width": 96, "heads": 4},
             "run": {"threads": 1, "save_every": 0.0, "log_every": 3},
             "data": {
@@ -179,7 +180,10 @@ def trained(settings: MatcherTrainConfig, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_run_writes_a_matcher_that_matches(trained: Path) -> None:
     history = [json.loads(line) for line in (trained.parent / "history.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in history if "precision" in row] == [6, 12]
+    assert [row["step"] for row in history if "precision" in row] == [6, 12, 18]
+    assert [row["step"] for row in history if "same_matches" in row] == [18], "heads are trained after the matcher"
+    info = read_matcher(trained)[1]
+    assert (info.depth_confidence, info.width_confidence) == (0.95, 0.99)
     detector = semkey.load("orb", max_keypoints=200)
     features = detector.extract(pictures.camera())
     matches = semkey.match(features, features, matcher=trained)
@@ -189,11 +193,12 @@ def test_a_run_writes_a_matcher_that_matches(trained: Path) -> None:
         semkey.match(features_of(unit(5, 0)), features_of(unit(5, 1)), matcher=trained)
 
 
+@pytest.mark.parametrize("stopped_at", [6, 15])
 def test_a_run_that_was_stopped_ends_where_the_other_did(
-    settings: MatcherTrainConfig, trained: Path, tmp_path: Path
+    settings: MatcherTrainConfig, trained: Path, tmp_path: Path, stopped_at: int
 ) -> None:
     def stop(step: int, steps: int, loss: float) -> None:
-        if step == 6:
+        if step == stopped_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -287,6 +292,18 @@ def test_the_configuration_of_semkey_is_read_and_a_typo_is_named() -> None:
         MatcherTrainConfig.load("lightglue-compact", ["keypoint=10"])
     with pytest.raises(ConfigError, match="module:function"):
         MatcherTrainConfig.load("lightglue-compact", ["features=os:system"])
+
+
+def test_training_begins_with_a_file_and_refuses_one_of_another_shape(
+    settings: MatcherTrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    still = replace(settings, start=trained, steps=1, learning_rate=1e-12, confidence=ConfidenceConfig(steps=0))
+    path = fit_matcher(still, tmp_path / "again")
+    (network, info), first = read_matcher(path), read_matcher(trained)[0].state_dict()
+    assert not info.is_adaptive
+    assert all(torch.allclose(value, first[name], atol=1e-6) for name, value in network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"small\.safetensors has .* 2 layers, width 96 .* this run has 256, 1, 96"):
+        fit_matcher(replace(still, shape=LightGlueShape(layers=1, width=96)), tmp_path / "other")
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def run_steps(
     *,
     update: Callable[[], float],
     validate: Callable[[], dict[str, float]],
+    steps: int | None = None,
 ) -> Path:
     """Make the steps that are left, with a history, validations and checkpoints on the way, and one at the end.
 
@@ -87,20 +88,22 @@ def run_steps(
         events: told what happens.
         update: makes one step; its loss.
         validate: the figures of pairs held out.
+        steps: in all; None: ``config.steps``.
 
     Returns:
         The file of weights.
     """
     weights = out / f"{config.name}.safetensors"
+    steps = config.steps if steps is None else steps
     saved, total, count = time.monotonic(), 0.0, 0
     try:
-        while trainer.step < config.steps:
+        while trainer.step < steps:
             total, count = total + update(), count + 1
-            if trainer.step % config.run.log_every == 0 or trainer.step == config.steps:
-                events.stepped(trainer.step, config.steps, total / count)
+            if trainer.step % config.run.log_every == 0 or trainer.step == steps:
+                events.stepped(trainer.step, steps, total / count)
                 log_row(out, {"step": trainer.step, "loss": total / count})
                 total, count = 0.0, 0
-            if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
+            if trainer.step % config.validate_every == 0 or trainer.step == steps:
                 figures = validate()
                 events.validated(trainer.step, figures)
                 log_row(out, {"step": trainer.step, **figures})

@@ -14,6 +14,7 @@ from semkey.settings import Settings, require, require_within
 
 Network = Any
 """``kornia.feature.LightGlue``; kornia is loaded only where a network is built."""
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 # A cosine of 1 counts as much as a logit of this size where training begins: what a dual softmax of compact's
 # descriptors works best with lies between 15 and 30.
@@ -42,8 +43,24 @@ class LightGlueShape(Settings):
         require(self.width % (4 * self.heads) == 0, f"width {self.width} is no multiple of 4 x {self.heads} heads")
 
 
-def build_network(input_dim: int, shape: LightGlueShape, *, filter_threshold: float = 0.1) -> Network:
+def build_network(
+    input_dim: int,
+    shape: LightGlueShape,
+    *,
+    filter_threshold: float = 0.1,
+    depth_confidence: float | None = None,
+    width_confidence: float | None = None,
+) -> Network:
     """The network with random weights, on the CPU; takes no caller's random numbers.
+
+    Args:
+        input_dim: width of the descriptors.
+        shape: its size.
+        filter_threshold: smallest confidence of a match.
+        depth_confidence: :mod:`semkey.matching.lightglue.adaptive` stops after a layer at which more than this share of
+            keypoints are sure of their matches; None: never.
+        width_confidence: and leaves keypoints out that are sure, and unmatchable with more than this probability; None:
+            none.
 
     Raises:
         ConfigError: kornia is not installed.
@@ -62,8 +79,8 @@ def build_network(input_dim: int, shape: LightGlueShape, *, filter_threshold: fl
             descriptor_dim=shape.width,
             n_layers=shape.layers,
             num_heads=shape.heads,
-            depth_confidence=-1,
-            width_confidence=-1,
+            depth_confidence=-1 if depth_confidence is None else depth_confidence,
+            width_confidence=-1 if width_confidence is None else width_confidence,
             filter_threshold=filter_threshold,
         )
         # kornia leaves it out where the widths are equal; here it also gives states a norm that suits layer norms.
@@ -109,17 +126,33 @@ def layer_states(
         descriptors: (B, M, D) and (B, N, D) of unit norm.
         sizes: (B, 2) each, width and height of the images, pixels.
     """
-    codes = [network.posenc(normalised(points, size)) for points, size in zip(keypoints, sizes, strict=True)]
-    state0, state1 = (network.input_proj(part) for part in descriptors)
+    pair, codes = first_states(network, keypoints, descriptors, sizes)
     states = []
     for layer in network.transformers:
-        state0, state1 = layer.self_attn(state0, codes[0]), layer.self_attn(state1, codes[1])
-        state0, state1 = _cross_attention(layer.cross_attn, state0, state1)
-        states.append((state0, state1))
+        pair = next_states(layer, pair, codes)
+        states.append(pair)
     return states
 
 
-def _cross_attention(block: Network, state0: torch.Tensor, state1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def first_states(
+    network: Network,
+    keypoints: tuple[torch.Tensor, torch.Tensor],
+    descriptors: tuple[torch.Tensor, torch.Tensor],
+    sizes: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[Pair, Pair]:
+    """The states before the first layer, and the codes of places (2, B, 1, N, head) that every layer takes."""
+    points0, points1 = (normalised(points, size) for points, size in zip(keypoints, sizes, strict=True))
+    states = network.input_proj(descriptors[0]), network.input_proj(descriptors[1])
+    return states, (network.posenc(points0), network.posenc(points1))
+
+
+def next_states(layer: Network, states: Pair, codes: Pair) -> Pair:
+    """The states after one of the network's layers."""
+    attended = layer.self_attn(states[0], codes[0]), layer.self_attn(states[1], codes[1])
+    return _cross_attention(layer.cross_attn, *attended)
+
+
+def _cross_attention(block: Network, state0: torch.Tensor, state1: torch.Tensor) -> Pair:
     """The block of kornia by torch's fused attention: on a CPU its own writes every matrix of attention weights out."""
     queries = [block.to_qk(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]
     values = [block.to_v(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from semkey.errors import InputError
+from semkey.matching.lightglue.adaptive import assign_adaptively
+from semkey.matching.lightglue.assignment import best_pairs
 from semkey.matching.lightglue.checkpoint import MatcherInfo, read_matcher
 from semkey.matching.lightglue.network import Network, layer_states
 from semkey.matching.mutual import Matches
@@ -20,6 +22,7 @@ class TrainedLightGlue:
     Args:
         path: a file of ``semkey train-matcher``.
         device: where it runs.
+        adaptive: stop early and leave keypoints out, where the file's confidence heads are trained.
 
     Attributes:
         info: for which features it is, and how large.
@@ -30,9 +33,10 @@ class TrainedLightGlue:
         ConfigError: kornia is not installed.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, *, adaptive: bool = True) -> None:
         self.path, self.device = path, device
         self._network, self.info = read_matcher(path)
+        self._is_adaptive = adaptive and self.info.is_adaptive
         self._network.eval().requires_grad_(False).to(device)
 
     @property
@@ -43,7 +47,7 @@ class TrainedLightGlue:
     @property
     def settings(self) -> dict[str, Any]:
         """What matches depend on besides the weights; JSON-ready."""
-        return {**self.info.to_mapping(), "adaptive": False, "precision": "float32"}
+        return {**self.info.to_mapping(), "adaptive": self._is_adaptive, "precision": "float32"}
 
     def match(self, features0: Features, features1: Features) -> Matches:
         """Match two images' features.
@@ -66,14 +70,15 @@ class TrainedLightGlue:
             none = torch.zeros((0, 2), dtype=torch.int64, device=self.device)
             return Matches(indices=none, scores=torch.zeros(0, device=self.device))
         pair = (features0.to(self.device), features1.to(self.device))
+        keypoints = pair[0].keypoints[None], pair[1].keypoints[None]
+        descriptors = pair[0].descriptors[None], pair[1].descriptors[None]
+        sizes = _size(features0, self.device), _size(features1, self.device)
         with torch.inference_mode():
-            found, scores = assign(
-                self._network,
-                (pair[0].keypoints[None], pair[1].keypoints[None]),
-                (pair[0].descriptors[None], pair[1].descriptors[None]),
-                (_size(features0, self.device), _size(features1, self.device)),
-                self.info.filter_threshold,
-            )[0]
+            if self._is_adaptive:
+                adapted = assign_adaptively(self._network, keypoints, descriptors, sizes)
+                found, scores = adapted.indices, adapted.scores
+            else:
+                found, scores = assign(self._network, keypoints, descriptors, sizes, self.info.filter_threshold)[0]
         return Matches(indices=found.clone(), scores=scores.clone())
 
 
@@ -91,15 +96,7 @@ def assign(
     """
     state0, state1 = layer_states(network, keypoints, descriptors, sizes)[-1]
     scores, _ = network.log_assignment[-1](state0, state1)
-    scores = scores[:, :-1, :-1].float()
-    best0, nearest0 = scores.max(dim=2)
-    nearest1 = scores.argmax(dim=1)
-    rows = torch.arange(scores.shape[1], device=scores.device)
-    results = []
-    for best, there, back in zip(best0.exp(), nearest0, nearest1, strict=True):
-        keep = (back[there] == rows) & (best > threshold)
-        results.append((torch.stack([rows[keep], there[keep]], dim=1), best[keep].clamp(0, 1)))
-    return results
+    return best_pairs(scores, threshold)
 
 
 def _size(features: Features, device: torch.device) -> torch.Tensor:

@@ -31,6 +31,28 @@ class TruthConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfidenceConfig(Settings):
+    """The heads with which the matcher stops early and leaves keypoints out; trained after it, on its frozen weights.
+
+    Attributes:
+        steps: updates of the heads; 0 trains none, and the matcher always runs whole.
+        learning_rate: at its highest, as that of the matcher.
+        depth: share of keypoints that must be sure of their matches for the matcher to stop.
+        width: probability of being unmatchable from which on a sure keypoint is left out of further layers.
+    """
+
+    steps: int = 400
+    learning_rate: float = 3e-3
+    depth: float = 0.95
+    width: float = 0.99
+
+    def __post_init__(self) -> None:
+        require_within(self, "[0, inf)", "steps")
+        require_within(self, "(0, inf)", "learning_rate")
+        require_within(self, "(0, 1)", "depth", "width")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MatcherRunConfig(Settings):
     """How it runs; nothing here changes the weights.
 
@@ -57,6 +79,7 @@ class MatcherTrainConfig(Settings):
         name: of the result, ``RUN/<name>.safetensors``.
         seed: of the pairs and of every other random choice.
         features: whose descriptors it learns to match: ``compact``, ``orb``, a checkpoint, ...
+        start: a matcher's file whose weights training begins with, of the same shape; None begins as a dual softmax.
         cached_keypoints: of each view, extracted once.
         keypoints: of those, in a step: half of the time the strongest, else any.
         pairs: made once and kept in the cache; training goes through them again and again.
@@ -73,6 +96,7 @@ class MatcherTrainConfig(Settings):
         filter_threshold: smallest confidence of a match, written into the file: low, since what RANSAC needs are right
             matches, and wrong ones cost it little.
         shape: size of the network.
+        confidence: heads with which it stops early.
         truth: which keypoints belong together.
         data: where pairs come from, as in ``semkey train``.
         run: how it runs.
@@ -81,6 +105,7 @@ class MatcherTrainConfig(Settings):
     name: str
     seed: int = 0
     features: str = "compact"
+    start: Path | None = None
     cached_keypoints: int = 400
     keypoints: int = 320
     pairs: int = 6000
@@ -96,6 +121,7 @@ class MatcherTrainConfig(Settings):
     validate_every: int = 500
     filter_threshold: float = 0.02
     shape: LightGlueShape = field(default_factory=LightGlueShape)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     truth: TruthConfig = field(default_factory=TruthConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(width=416, height=320))
     run: MatcherRunConfig = field(default_factory=MatcherRunConfig)
@@ -111,6 +137,11 @@ class MatcherTrainConfig(Settings):
         require_within(self, "[0, 1)", "average")
         require(bool(self.name) and Path(self.name).name == self.name, f"name '{self.name}' is no name of a file")
         require(":" not in self.features, "features: a recipe never names code to run, so no module:function")
+
+    @property
+    def head_steps(self) -> int:
+        """Updates of the confidence heads; a single layer has none."""
+        return self.confidence.steps if self.shape.layers > 1 else 0
 
     @classmethod
     def load(cls, path: str | Path, changes: Sequence[str] = ()) -> Self:

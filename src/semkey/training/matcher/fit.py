@@ -10,12 +10,13 @@ import torch
 
 from semkey.errors import ConfigError
 from semkey.extractors import create_extractor
-from semkey.matching.lightglue.checkpoint import MatcherInfo, write_matcher
+from semkey.matching.lightglue.checkpoint import MatcherInfo, read_matcher, write_matcher
 from semkey.matching.lightglue.network import Network, build_network, layer_states, start_as_dual_softmax
 from semkey.matching.lightglue.trained import assign
 from semkey.model.precision import uses_bfloat16
 from semkey.training.matcher.batches import MatcherBatch, draw_batch, whole_pair
 from semkey.training.matcher.config import MatcherTrainConfig
+from semkey.training.matcher.heads import AdaptiveFigures, HeadsTrainer
 from semkey.training.matcher.losses import assignment_loss, match_figures
 from semkey.training.matcher.pairs import Arrays, prepare_pairs
 from semkey.training.resumable import (
@@ -67,27 +68,59 @@ def fit_matcher(
         events,
         update=lambda: trainer.update(draw_batch(pairs, trainer.step, config)),
         validate=lambda: trainer.validate(held_out),
+        steps=trainer.total,
     )
 
 
+def _first_weights(path: Path, config: MatcherTrainConfig, input_dim: int) -> dict[str, torch.Tensor]:
+    """Weights of a matcher of the same shape."""
+    network, info = read_matcher(path)
+    if (info.input_dim, info.shape) != (input_dim, config.shape):
+        raise ConfigError(
+            f"start: {path} has descriptors of width {info.input_dim}, {info.shape.layers} layers, width "
+            f"{info.shape.width} and {info.shape.heads} heads; this run has {input_dim}, {config.shape.layers}, "
+            f"{config.shape.width} and {config.shape.heads}"
+        )
+    return network.state_dict()
+
+
 class _Trainer:
-    """Weights, their moving average and the optimiser."""
+    """Weights, their moving average and the optimiser; then the confidence heads of the average, with their own."""
 
     def __init__(self, config: MatcherTrainConfig, input_dim: int) -> None:
         self.config, self.step = config, 0
         self._input_dim = input_dim
         self._network = build_network(input_dim, config.shape)
-        start_as_dual_softmax(self._network)
+        if config.start is None:
+            start_as_dual_softmax(self._network)
+        else:
+            self._network.load_state_dict(_first_weights(config.start, config, input_dim))
         self._average = build_network(input_dim, config.shape, filter_threshold=config.filter_threshold)
         self._average.load_state_dict(self._network.state_dict())
         self._average.eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        self._heads = HeadsTrainer(self._average, config)
         self._reduced = uses_bfloat16("auto", torch.device("cpu"))
+
+    @property
+    def total(self) -> int:
+        """Steps of the matcher and then of its confidence heads."""
+        return self.config.steps + self.config.head_steps
 
     def update(self, batch: MatcherBatch) -> float:
         """One step; returns the loss, and leaves the weights alone where it is not finite."""
+        return self._update_matcher(batch) if self.step < self.config.steps else self._update_heads(batch)
+
+    def _update_heads(self, batch: MatcherBatch) -> float:
+        with torch.no_grad():
+            states = self._states(self._average, batch)
+        value = self._heads.update(self.step - self.config.steps, states)
+        self.step += 1
+        return value
+
+    def _update_matcher(self, batch: MatcherBatch) -> float:
         config = self.config
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(self.step, config.steps, config.warm_up)
@@ -115,7 +148,11 @@ class _Trainer:
         return size, size
 
     def validate(self, held_out: Arrays) -> dict[str, float]:
-        """Loss, precision and recall on pairs that training does not see, and matches of unrelated views."""
+        """Loss, precision and recall on pairs that training does not see, and matches of unrelated views.
+
+        With confidence heads in training also what stopping early does, see :class:`AdaptiveFigures`.
+        """
+        adaptive = AdaptiveFigures(self._average, self.config) if self.step > self.config.steps else None
         losses, right, decided, possible, unrelated = [], 0, 0, 0, 0
         count = len(held_out["counts"])
         with torch.no_grad():
@@ -123,6 +160,8 @@ class _Trainer:
                 batch = whole_pair(held_out, index, self.config)
                 losses.append(float(assignment_loss(self._average, self._states(self._average, batch), batch)))
                 found = self._assign(batch, batch)
+                if adaptive is not None:
+                    adaptive.add(batch, self._sizes(1), found)
                 figures = match_figures(found, batch.partners[0][0])
                 right, decided, possible = right + figures[0], decided + figures[1], possible + figures[2]
                 other = whole_pair(held_out, (index + count // 2) % count, self.config)
@@ -132,6 +171,7 @@ class _Trainer:
             "precision": right / max(1, decided),
             "recall": right / max(1, possible),
             "unrelated_matches": unrelated / count,
+            **(adaptive.summary() if adaptive is not None else {}),
         }
 
     def _assign(self, first: MatcherBatch, second: MatcherBatch) -> torch.Tensor:
@@ -142,13 +182,16 @@ class _Trainer:
 
     def export(self, path: Path) -> None:
         """Write the averaged weights as a matcher."""
-        config = self.config
+        config, confidence = self.config, self.config.confidence
+        is_adaptive = config.head_steps > 0 and self.step >= self.total
         info = MatcherInfo(
             features=config.features,
             input_dim=self._input_dim,
             shape=config.shape,
             filter_threshold=self._average.conf.filter_threshold,
-            training=f"{config.name}, step {self.step} of {config.steps}, {config.batch_pairs} pairs each",
+            depth_confidence=confidence.depth if is_adaptive else None,
+            width_confidence=confidence.width if is_adaptive else None,
+            training=f"{config.name}, step {self.step} of {self.total}, {config.batch_pairs} pairs each",
         )
         write_matcher(path, self._average, info)
 
@@ -159,6 +202,7 @@ class _Trainer:
             "network": self._network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "heads_optimizer": self._heads.state(),
         }
         write_checkpoint(path, state, self.config, FORMAT)
 
@@ -167,4 +211,5 @@ class _Trainer:
         self._network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._heads.restore(state.get("heads_optimizer"))
         self.step = int(state["step"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from semkey.matching.lightglue.assignment import partners_by_scores
 from semkey.matching.lightglue.network import Network
 from semkey.training.matcher.batches import MatcherBatch
 
@@ -35,6 +36,27 @@ def _layer_loss(state0: torch.Tensor, state1: torch.Tensor, head: Network, batch
     matched = -(by_rows + by_columns + matchable)
     unmatched = torch.cat([F.softplus(logits0[partners0 == -1]), F.softplus(logits1[partners1 == -1])])
     return _mean(matched) / 2 + _mean(unmatched) / 2
+
+
+def confidence_loss(network: Network, states: States) -> torch.Tensor:
+    """Mean over all layers but the last of the binary cross-entropy of the confidence heads (LightGlue, section 3.3).
+
+    A keypoint is right to be sure that has the match, or none, that the last layer gives it. States are not changed:
+    gradients go into the heads alone.
+    """
+    threshold = network.conf.filter_threshold
+    partners = []
+    with torch.no_grad():
+        for (state0, state1), assignment in zip(states, network.log_assignment, strict=True):
+            scores, _ = assignment(state0.float(), state1.float())
+            partners.append(partners_by_scores(scores, threshold)[:2])
+    losses = []
+    for layer, head in enumerate(network.token_confidence):
+        for view in (0, 1):
+            logits = head.token[0](states[layer][view].detach().float()).squeeze(-1)
+            stays = partners[layer][view] == partners[-1][view]
+            losses.append(F.binary_cross_entropy_with_logits(logits, stays.float()))
+    return torch.stack(losses).mean()
 
 
 def _mean(values: torch.Tensor) -> torch.Tensor:
