@@ -10,27 +10,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from skimage import data
 
 from command_line import Run
-from semkey.errors import ConfigError, InputError
+from exported.parity import SIZES, as_features, assert_same, picture
+from semkey.errors import InputError
 from semkey.export.dense_graph import DenseGraph
-from semkey.export.extraction_graph import ExtractionGraph, _grey
+from semkey.export.extraction_graph import _grey
 from semkey.export.gate_graph import StructureGate
 from semkey.export.onnx_file import OPSET, export_onnx
 from semkey.model.config import ExtractionConfig, ModelConfig
-from semkey.model.features import Features
 from semkey.model.gate import contrast_to_noise
-from semkey.model.preprocess import prepare, prepare_colors, to_gray, to_rgb
+from semkey.model.preprocess import prepare, to_gray
 from semkey.model.presets import load_detector
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 onnx = pytest.importorskip("onnx", reason="comes with the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra onnx")
 
-# Width and height: a multiple of 32, an odd portrait, and one larger than the graph was traced with.
-SIZES = ((160, 128), (111, 183), (257, 194))
 KINDS = {
     "cells": ModelConfig(covariance=True),
     "pixels": ModelConfig(detector="pixels", covariance=True),
@@ -46,44 +42,6 @@ def random_network(config: ModelConfig) -> SemanticKeypointDetector:
         for parameter in network.parameters():  # heads that start at zero would say nothing
             parameter.add_(0.05 * torch.randn_like(parameter))
     return network.optimize()
-
-
-def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
-    return cv2.resize(data.astronaut(), size, interpolation=cv2.INTER_AREA)
-
-
-def as_features(session, images: list[NDArray[np.uint8]]) -> list[dict[str, NDArray]]:
-    """What a user of the file writes: grey in [0, 1] in, valid rows out."""
-    gray = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[None] for image in images]).astype(np.float32) / 255
-    names = [output.name for output in session.get_outputs()]
-    outputs = dict(zip(names, session.run(None, {"image": gray}), strict=True))
-    rows = []
-    for number in range(len(images)):
-        valid = outputs["valid"][number]
-        one = {name: value[number] for name, value in outputs.items()}
-        rows.append({name: value if name == "global_descriptor" else value[valid] for name, value in one.items()})
-    return rows
-
-
-def assert_same(found: dict[str, NDArray], expected: Features) -> None:
-    """Keypoints within 0.01 px for 99 %, and the rest of each alike."""
-    ours = expected.keypoints.numpy()
-    assert len(ours) > 40
-    assert abs(len(found["keypoints"]) - len(ours)) <= 0.01 * len(ours)
-    distance = np.linalg.norm(ours[:, None] - found["keypoints"][None], axis=2)
-    nearest = distance.argmin(axis=1)
-    same = distance.min(axis=1) < 0.01
-    assert same.mean() >= 0.99
-    pairs = nearest[same]
-    cosines = (expected.descriptors.numpy()[same] * found["descriptors"][pairs]).sum(axis=1)
-    assert np.quantile(cosines, 0.01) > 0.9999
-    for name, limit in (("scores", 1e-4), ("reliability", 1e-3)):
-        theirs = getattr(expected, name).numpy()[same]
-        assert np.quantile(np.abs(theirs - found[name][pairs]), 0.99) < limit
-    assert float(expected.global_descriptor.numpy() @ found["global_descriptor"]) > 0.9999
-    if expected.covariances is not None:
-        differences = np.abs(expected.covariances.numpy()[same] - found["covariances"][pairs])
-        assert np.quantile(differences, 0.99) < 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,70 +145,8 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_a_network_over_a_backbone_of_patches_of_16(dense: bool, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="needs the extra backbones")
-    from semkey.model.building import random_detector
-
-    torch.manual_seed(0)
-    extraction = ExtractionConfig(max_keypoints=300, precision="float32")
-    network = random_detector(ModelConfig(backbone="vit-tiny"), extraction)
-    network.eval()
-    export_onnx(tmp_path / "net.onnx", network, {}, dense=dense)
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
-    for size in ((224, 160), (161, 231), (128, 96)):
-        image = picture(size)
-        if not dense:
-            colors = image.transpose(2, 0, 1)[None].astype(np.float32) / 255
-            names = [output.name for output in session.get_outputs()]
-            found = dict(zip(names, session.run(None, {"image": colors}), strict=True))
-            valid = found["valid"][0]
-            rows = {name: one[0] if name == "global_descriptor" else one[0][valid] for name, one in found.items()}
-            assert_same(rows, network.extract(image))
-            continue
-        prepared = prepare(to_gray(image), 1600)
-        colors = prepare_colors(to_rgb(image), prepared)
-        with torch.inference_mode():
-            expected = DenseGraph(network)(prepared.tensor, colors)
-        given = {"images": prepared.tensor.numpy(), "colors": colors.numpy()}
-        for tensor, array in zip(expected, session.run(None, given), strict=True):
-            np.testing.assert_allclose(array, tensor.numpy(), atol=2e-4)
-
-
-@pytest.mark.slow
-def test_shipped_heads_over_vit_tiny(run: Run, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEMKEY_WEIGHTS", str(shared / "weights"))
-    out = tmp_path / "net.onnx"
-    outcome = run("export", "onnx", "vit-tiny", "--out", out, "--max-keypoints", "400")
-    assert outcome.code == 0, outcome.err
-    assert "takes image (batch, 3, height, width) float32 RGB" in outcome.out
-    said = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    assert json.loads(said["backbone"])["name"] == "vit-tiny"
-    session = onnxruntime.InferenceSession(out)
-    names = [output.name for output in session.get_outputs()]
-    network = load_detector("vit-tiny", max_keypoints=400, device="cpu", precision="float32")
-    for size in SIZES:
-        image = picture(size)
-        values = session.run(None, {"image": image.transpose(2, 0, 1)[None].astype(np.float32) / 255})
-        found = {name: value[0] for name, value in zip(names, values, strict=True)}
-        valid = found["valid"]
-        rows = {name: one if name == "global_descriptor" else one[valid] for name, one in found.items()}
-        assert_same(rows, network.extract(image))
-
-
 def test_colours_become_the_grey_of_opencv(rng: np.random.Generator) -> None:
     image = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
     found = _grey(torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32) / 255))
     expected = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     assert np.array_equal(np.round(found[0, 0].numpy() * 255).astype(np.uint8), expected)
-
-
-def test_a_backbone_whose_patches_do_not_divide_the_image_is_refused() -> None:
-    pytest.importorskip("transformers", reason="needs the extra backbones")
-    from semkey.model.building import random_detector
-
-    for changes in ({"backbone": "dinov2-small"}, {"backbone": "vit-tiny", "upsampling": "resolution"}):
-        network = random_detector(ModelConfig(**changes), ExtractionConfig())  # ty: ignore
-        for graph in (ExtractionGraph, DenseGraph):
-            with pytest.raises(ConfigError, match="cannot be a graph for images of any size"):
-                graph(network)

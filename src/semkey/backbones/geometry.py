@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 def grid_size(height: int, width: int, patch: int) -> tuple[int, int]:
     """Rows and columns of tokens of an image: every pixel is covered."""
-    return -(-height // patch), -(-width // patch)
+    return (height + patch - 1) // patch, (width + patch - 1) // patch
 
 
 def pad_to_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
@@ -54,7 +54,7 @@ def resample(
     )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(tokens.dtype)
     return F.grid_sample(
-        tokens, grid.expand(len(tokens), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False
+        tokens, grid.expand(tokens.shape[0], -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False
     )
 
 

@@ -78,7 +78,7 @@ class VladVocabulary:
             raise ConfigError(f"the vocabulary is of layer {self.layer}, the backbone gives layers {list(layers)}")
         tokens = F.normalize(features.maps[layers.index(self.layer)].float().flatten(2).transpose(1, 2), dim=-1)
         centers = self.centers.to(tokens.device)
-        nearest = torch.cdist(tokens, centers.expand(len(tokens), -1, -1)).argmin(dim=-1)
+        nearest = torch.cdist(tokens, centers.expand(tokens.shape[0], -1, -1)).argmin(dim=-1)
         chosen = F.one_hot(nearest, len(centers)).to(tokens.dtype)  # (B, N, K)
         sums = chosen.transpose(1, 2) @ tokens - chosen.sum(dim=1)[..., None] * centers
         return F.normalize(F.normalize(sums, dim=-1).flatten(1), dim=-1)

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from semkey.errors import ConfigError
+from semkey.export.graph import BATCH, IMAGES, Axes, OnnxGraph
 from semkey.model.dense import DenseMaps
 from semkey.model.preprocess import PAD_MULTIPLE
 from semkey.model.reliability import GridReliabilityHead
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
-
-def check_backbone(detector: SemanticKeypointDetector) -> None:
-    """Raise a ConfigError for a network whose backbone cannot be a graph for images of any size.
-
-    Where patches do not divide the padded image, tokens are read at places that would keep the size they were traced
-    with.
-    """
-    backbone = detector.backbone
-    if backbone is not None and (PAD_MULTIPLE % backbone.architecture.patch or backbone.upsampling != "bilinear"):
-        raise ConfigError(
-            f"a network over the backbone '{detector.config.backbone}' with patches of "
-            f"{backbone.architecture.patch} pixels and upsampling '{backbone.upsampling}' cannot be a graph for images "
-            "of any size: take one with patches of 16 (vit-tiny, dinov3-small), or one without a backbone"
-        )
-    if backbone is not None and detector.extraction.place != "trained":
-        raise ConfigError(f"a graph has the place 'trained', not '{detector.extraction.place}'")
+_GREY = f"images (batch, 1, height, width) float32 grey of zero mean and unit variance, sides of {PAD_MULTIPLE}k"
+_COLORS = "colors (batch, 3, height, width) the same as RGB in [0, 1]"
+_SIDES = ((96, 128), (160, 224), (256, 96))
 
 
-class DenseGraph(nn.Module):
+class DenseGraph(OnnxGraph):
     """Dense maps of a detector, without those that have no channels.
 
     Args:
         detector: in evaluation mode.
         with_place: give the global descriptor; else the coarse maps that it is made of.
         only_needed: leave out what extraction does not read.
-
-    Raises:
-        ConfigError: of the network's backbone, see :func:`check_backbone`.
     """
+
+    kind = "dense maps"
 
     def __init__(
         self, detector: SemanticKeypointDetector, *, with_place: bool = True, only_needed: bool = False
     ) -> None:
         super().__init__()
-        check_backbone(detector)
         self.detector = detector
+        # A frozen backbone is in nobody's parameters; registered here, its weights are in the file once.
+        self.transformer = None if detector.backbone is None else detector.backbone.network
         self._with_place = with_place
         by_grid = isinstance(detector.reliability, GridReliabilityHead)
         self._maps = [
@@ -61,17 +47,29 @@ class DenseGraph(nn.Module):
         ]
 
     @property
-    def inputs(self) -> list[str]:
+    def inputs(self) -> dict[str, Axes]:
         """Names of what it takes: a network over a backbone sees the images in colour as well."""
-        return ["images"] if self.detector.backbone is None else ["images", "colors"]
+        return {"images": IMAGES} if self.detector.backbone is None else {"images": IMAGES, "colors": IMAGES}
 
     @property
-    def names(self) -> list[str]:
-        """Of the outputs, in order."""
+    def outputs(self) -> dict[str, Axes]:
+        """Names of the maps, in order."""
         backbone = self.detector.backbone
         coarse = len(self.detector.config.context_channels) + (0 if backbone is None else len(backbone.channels))
         last = ["global_descriptor"] if self._with_place else [f"coarse{number}" for number in range(coarse)]
-        return [*self._maps, *last]
+        return dict.fromkeys(self._maps, IMAGES) | dict.fromkeys(last, BATCH if self._with_place else IMAGES)
+
+    @property
+    def takes(self) -> str:
+        """The inputs in words."""
+        return _GREY if self.detector.backbone is None else f"{_GREY}; {_COLORS}"
+
+    def examples(self, number: int) -> tuple[torch.Tensor, ...]:
+        """Noise of the shapes that it takes."""
+        rng = torch.Generator().manual_seed(number)
+        batch = 1 if number else 2
+        channels = [1, 3][: len(self.inputs)]
+        return tuple(torch.rand(batch, one, *_SIDES[number], generator=rng) for one in channels)
 
     def forward(self, images: torch.Tensor, colors: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Dense maps, as :class:`DenseMaps` and :attr:`names` say.
@@ -82,7 +80,7 @@ class DenseGraph(nn.Module):
         """
         maps = self.detector(images, colors)
         found = [getattr(maps, name) for name in self._maps]
-        return (*found, self.detector.place(maps.coarse)) if self._with_place else (*found, *maps.coarse)
+        return (*found, self.detector.describe_place(maps)) if self._with_place else (*found, *maps.coarse)
 
     def maps(self, outputs: dict[str, torch.Tensor]) -> DenseMaps:
         """The outputs by name as :class:`DenseMaps`; what the graph left out has no channels."""

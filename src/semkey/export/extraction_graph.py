@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from semkey.export.dense_graph import check_backbone
 from semkey.export.gate_graph import StructureGate
+from semkey.export.graph import BATCH, IMAGES, Axes, OnnxGraph
 from semkey.model.dense import DenseMaps
 from semkey.model.dkd import soft_argmax
 from semkey.model.gate import LEAST_RATIO
@@ -23,9 +22,14 @@ _LEVELS = 255.0
 _NOTHING = -1.0
 _LARGEST_BORDER_SHARE = 16
 _LEAST_CONTRAST = 0.02
+_SIDES = ((130, 201), (160, 224), (256, 96))
+_TAKES = {
+    1: "image (batch, 1, height, width) float32 grey (OpenCV's RGB2GRAY) in [0, 1], sides of 32 pixels and more",
+    3: "image (batch, 3, height, width) float32 RGB in [0, 1], sides of 32 pixels and more",
+}
 
 
-class ExtractionGraph(nn.Module):
+class ExtractionGraph(OnnxGraph):
     """What :meth:`SemanticKeypointDetector.extract` does, in operations that a graph can hold.
 
     Every image gets the same number of rows; those that stand for a keypoint are ``valid``. Images are not scaled down:
@@ -33,15 +37,15 @@ class ExtractionGraph(nn.Module):
 
     Args:
         detector: in evaluation mode; its ``extraction`` says how keypoints are chosen.
-
-    Raises:
-        ConfigError: of the network's backbone, see :func:`semkey.export.dense_graph.check_backbone`.
     """
+
+    kind = "extraction"
 
     def __init__(self, detector: SemanticKeypointDetector) -> None:
         super().__init__()
-        check_backbone(detector)
         self.detector = detector
+        # A frozen backbone is in nobody's parameters; registered here, its weights are in the file once.
+        self.transformer = None if detector.backbone is None else detector.backbone.network
         self.gate = StructureGate()
 
     @property
@@ -50,9 +54,29 @@ class ExtractionGraph(nn.Module):
         return 1 if self.detector.backbone is None else 3
 
     @property
-    def names(self) -> list[str]:
-        """Of the outputs, in order."""
-        return list(OUTPUTS if self.detector.covariance is not None else OUTPUTS[:-1])
+    def inputs(self) -> dict[str, Axes]:
+        """The name of what it takes."""
+        return {"image": IMAGES}
+
+    @property
+    def outputs(self) -> dict[str, Axes]:
+        """Names of what it gives, in order."""
+        return dict.fromkeys(OUTPUTS if self.detector.covariance is not None else OUTPUTS[:-1], BATCH)
+
+    @property
+    def takes(self) -> str:
+        """The input in words."""
+        return _TAKES[self.channels]
+
+    @property
+    def compared(self) -> list[str]:
+        """Keypoints of nearly equal scores may change places: what is equal in order are the scores."""
+        return ["scores", "global_descriptor"]
+
+    def examples(self, number: int) -> tuple[torch.Tensor, ...]:
+        """Noise of the shape that it takes."""
+        rng = torch.Generator().manual_seed(number)
+        return (torch.rand(1 if number else 2, self.channels, *_SIDES[number], generator=rng),)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Extract.
@@ -82,7 +106,7 @@ class ExtractionGraph(nn.Module):
         reliability, covariances = self._judged(maps, scores, pixels, keypoints, values, found)
         descriptors = self.detector.describe(maps, keypoints)
         valid = found & (self.gate(_LEVELS * centred, keypoints) >= LEAST_RATIO)
-        place = self.detector.place(maps.coarse)
+        place = self.detector.describe_place(maps)
         outputs = (keypoints, values.clamp(min=0.0), reliability, descriptors, place, valid)
         return outputs if covariances is None else (*outputs, covariances)
 

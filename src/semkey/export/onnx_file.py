@@ -1,4 +1,4 @@
-"""Detectors as ONNX files."""
+"""Networks as ONNX files."""
 
 from __future__ import annotations
 
@@ -6,40 +6,29 @@ import importlib.util
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from semkey import __version__
 from semkey.errors import ConfigError, InputError
 from semkey.export.dense_graph import DenseGraph
 from semkey.export.extraction_graph import ExtractionGraph
+from semkey.export.graph import OnnxGraph
+from semkey.export.positions import traceable_positions
 from semkey.files import atomic_write_bytes
-from semkey.model.preprocess import PAD_MULTIPLE
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
 #: GridSample reads images in two dimensions since 16; 17 is what runtimes of 2022 and later have.
 OPSET = 17
-# Sides of the images that a file is checked with: others than those it was traced with, and both orientations.
-_CHECKED = ((160, 224), (256, 96))
-_DENSE_TOLERANCE = 1e-3
-_DENSE_INPUT = f"images (batch, 1, height, width) float32 grey of zero mean and unit variance, sides of {PAD_MULTIPLE}k"
-_INPUTS: dict[tuple[str | int, ...], str] = {
-    ("images",): _DENSE_INPUT,
-    ("images", "colors"): f"{_DENSE_INPUT}; colors (batch, 3, height, width) the same as RGB in [0, 1]",
-    ("image", 1): "image (batch, 1, height, width) float32 grey (OpenCV's RGB2GRAY) in [0, 1], sides of 32 and more",
-    ("image", 3): "image (batch, 3, height, width) float32 RGB in [0, 1], sides of 32 pixels and more",
-}
+_TOLERANCE = 1e-3
 
 
-def onnx_bytes(
-    graph: nn.Module, examples: Sequence[torch.Tensor], names: Sequence[str], outputs: Sequence[str]
-) -> bytes:
-    """A module traced into an ONNX file whose batch, height and width are free.
+def onnx_bytes(graph: OnnxGraph) -> bytes:
+    """A graph traced into an ONNX file whose axes are free where it says so.
 
     By tracing and not by ``torch.export``: with free sizes that takes minutes for these graphs, this a second.
 
@@ -49,20 +38,24 @@ def onnx_bytes(
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"this needs {package}: pip install 'semkey[onnx]'")
-    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        traceable_positions(graph),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         # What is constant on purpose (numbers of channels) is warned of as well; the results are checked instead.
         warnings.simplefilter("ignore")
         file = Path(folder) / "graph.onnx"
         torch.onnx.export(
-            graph,
-            tuple(examples),
+            graph.eval(),
+            graph.examples(0),
             file,
             dynamo=False,
             opset_version=OPSET,
-            input_names=list(names),
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "batch", 2: "height", 3: "width"} for name in names}
-            | {one: {0: "batch"} for one in outputs},
+            input_names=list(graph.inputs),
+            output_names=graph.names,
+            dynamic_axes={name: dict(axes) for name, axes in {**graph.inputs, **graph.outputs}.items()},
         )
         return file.read_bytes()
 
@@ -70,34 +63,46 @@ def onnx_bytes(
 def export_onnx(
     path: str | Path, detector: SemanticKeypointDetector, metadata: Mapping[str, Any], *, dense: bool = False
 ) -> dict[str, Any]:
-    """Write a detector as ONNX file, after checking that onnxruntime computes the same with it.
+    """Write a detector as ONNX file: the whole extraction, or the dense maps of :class:`DenseGraph`.
 
     Args:
-        path: written atomically.
+        path: see :func:`write_onnx`.
         detector: on the CPU, in float32 and evaluation mode; its ``extraction`` is part of the graph.
-        metadata: of the file; text, numbers or what JSON has. Version, opset and axes are added.
-        dense: the dense maps of :class:`DenseGraph` instead of keypoints (:class:`ExtractionGraph`).
+        metadata: see :func:`write_onnx`.
+        dense: the dense maps instead of keypoints (:class:`ExtractionGraph`).
 
     Returns:
         All metadata.
 
     Raises:
-        ConfigError: onnx or onnxruntime is not installed, or the network's backbone cannot be a graph.
+        ConfigError: see :func:`write_onnx`.
+        InputError: see :func:`write_onnx`.
+    """
+    return write_onnx(path, DenseGraph(detector) if dense else ExtractionGraph(detector), metadata)
+
+
+def write_onnx(path: str | Path, graph: OnnxGraph, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a graph as ONNX file, after checking that onnxruntime computes the same with it.
+
+    Args:
+        path: written atomically.
+        graph: on the CPU.
+        metadata: of the file; text, numbers or what JSON has. Version, opset, kind and inputs are added.
+
+    Returns:
+        All metadata.
+
+    Raises:
+        ConfigError: onnx or onnxruntime is not installed.
         InputError: the file cannot be written, or the graph computes something else than the network.
     """
-    if dense:
-        graph: DenseGraph | ExtractionGraph = DenseGraph(detector)
-        names, taken = graph.inputs, _INPUTS[tuple(graph.inputs)]
-    else:
-        graph = ExtractionGraph(detector)
-        names, taken = ["image"], _INPUTS["image", graph.channels]
-    data = onnx_bytes(graph.eval(), _examples(graph, 2, (96, 128) if dense else (130, 201)), names, graph.names)
+    data = onnx_bytes(graph)
     described = {
         **metadata,
         "semkey_version": __version__,
         "opset": OPSET,
-        "kind": "dense maps" if dense else "extraction",
-        "input": taken,
+        "kind": graph.kind,
+        "input": graph.takes,
     }
     import onnx
 
@@ -108,21 +113,12 @@ def export_onnx(
     model.producer_name, model.producer_version = "semkey", __version__
     onnx.checker.check_model(model)
     data = model.SerializeToString()
-    _check(path, graph, data, names)
+    _check(path, graph, data)
     atomic_write_bytes(path, data)
     return described
 
 
-def _examples(
-    graph: DenseGraph | ExtractionGraph, batch: int, sides: tuple[int, int], seed: int = 0
-) -> tuple[torch.Tensor, ...]:
-    """Noise of the shapes that a graph takes."""
-    rng = torch.Generator().manual_seed(seed)
-    channels = [graph.channels] if isinstance(graph, ExtractionGraph) else [1, 3][: len(graph.inputs)]
-    return tuple(torch.rand(batch, number, *sides, generator=rng) for number in channels)
-
-
-def _check(path: str | Path, graph: DenseGraph | ExtractionGraph, data: bytes, names: Sequence[str]) -> None:
+def _check(path: str | Path, graph: OnnxGraph, data: bytes) -> None:
     """Compare with the network on other sizes than the graph was traced with.
 
     Raises:
@@ -131,16 +127,14 @@ def _check(path: str | Path, graph: DenseGraph | ExtractionGraph, data: bytes, n
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    for sides in _CHECKED:
-        given = _examples(graph, 1, sides, seed=1)
+    for number in (1, 2):
+        given = graph.examples(number)
         with torch.no_grad():
             expected = dict(zip(graph.names, graph(*given), strict=True))
-        inputs = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+        inputs = {name: tensor.numpy() for name, tensor in zip(graph.inputs, given, strict=True)}
         got = dict(zip(graph.names, session.run(None, inputs), strict=True))
-        # Keypoints of nearly equal scores may change places: what is compared in order are the scores.
-        compared = ["scores", "global_descriptor"] if isinstance(graph, ExtractionGraph) else graph.names
-        worst = max(float(np.abs(expected[one].numpy() - got[one]).max()) for one in compared)
-        if not worst < _DENSE_TOLERANCE:
+        worst = max(float(np.abs(expected[one].numpy() - got[one]).max()) for one in graph.compared)
+        if not worst < _TOLERANCE:
             raise InputError(
                 f"{path}: not written, the graph computes something else than the network (by {worst:.2g})"
             )

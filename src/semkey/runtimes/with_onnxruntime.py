@@ -24,7 +24,7 @@ class OnnxruntimeMaps:
 
     def __init__(self, detector: SemanticKeypointDetector) -> None:
         self._graph = DenseGraph(detector, with_place=False, only_needed=True).eval()
-        data = onnx_bytes(self._graph, [torch.zeros(2, 1, 96, 128)], self._graph.inputs, self._graph.names)
+        data = onnx_bytes(self._graph)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
