@@ -151,8 +151,12 @@ class SlamEngine:
 
     def finish(self) -> None:
         """Adjust the whole map once more."""
-        if not self._map.is_fixed:
-            self._mapping.finish()
+        if self._map.is_fixed:
+            return
+        change = None if self._disparities is None else self._disparities.last_change()
+        if change is not None:
+            self._correct_disparities(change, self._map.tree.newest)
+        self._mapping.finish()
 
     def close(self) -> None:
         """End the process for bundle adjustment."""
@@ -215,14 +219,19 @@ class SlamEngine:
             return
         with self._timer.stage("map"):
             change = watch.find_change(keyframe)
-        if change is None:
-            return
+        if change is not None:
+            self._correct_disparities(change, keyframe)
+            self._tracker.follow_correction(keyframe, 1.0)
+            self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
+
+    def _correct_disparities(self, change: float, newest: Keyframe) -> None:
+        """Correct the map for a change of the offset that has turned out with a keyframe, and say so."""
+        watch = self._disparities
+        assert watch is not None
         self._mapping.settle()
         with self._timer.stage("map"):
             watch.apply(change)
-        self._tracker.follow_correction(keyframe, 1.0)
-        self._mapping.adjust_submap(keyframe.submap, max_keyframes=self._adjusted_after_loops)
-        index, offset = keyframe.frame.index, watch.offset
+        index, offset = newest.frame.index, watch.offset
         config = self.result.config
         self.result.config = replace(config, stereo=replace(config.stereo, disparity_offset=offset))
         what = "small" if offset > 0 else "large"

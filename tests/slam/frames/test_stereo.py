@@ -53,6 +53,25 @@ def test_a_shift_by_parts_of_a_pixel_is_measured_without_bias(disparity: float) 
     assert np.quantile(np.abs(errors), 0.95) < 0.06
 
 
+def test_disparities_are_those_of_the_row_and_not_of_the_nearest_pixel() -> None:
+    """On a floor disparity grows with the row, here by 0.3 px, as on the road of KITTI."""
+    texture, growth = _texture(), 0.3
+    right = np.array([[1, -growth, -10.0 * OVERSAMPLING], [0, 1, 0]], dtype=np.float32)
+    size = (240 * OVERSAMPLING, 160 * OVERSAMPLING)
+    sheared = cv2.resize(cv2.warpAffine(texture, right, size), (240, 160), interpolation=cv2.INTER_AREA)
+    pixels = _grid()
+    found = match_rows(pixels, _view(texture, 0.0), np.clip(np.round(sheared), 0, 255).astype(np.uint8))
+    # Pixel centres: row y of the small image is row 4 y + 1.5 of the texture.
+    true = 10.0 + growth * (OVERSAMPLING * pixels[:, 1] + 1.5) / OVERSAMPLING
+    known = (found.disparity > 0) & (true < 30)
+    errors = found.disparity[known] - true[known]
+    assert known.sum() > 20
+    beside = pixels[known, 1] - np.rint(pixels[known, 1])
+    # Read at whole rows, they would err by the growth times what is left to the row.
+    slope = np.polyfit(beside, errors, 1)[0]
+    assert abs(slope) < growth / 3
+
+
 def test_exposure_of_the_right_camera_does_not_matter() -> None:
     texture = _texture()
     left, right = _view(texture, 0.0), _view(texture, 8.4)

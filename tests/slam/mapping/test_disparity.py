@@ -16,6 +16,7 @@ from semkey.metrics.trajectory import absolute_trajectory_error
 from semkey.slam import Slam, SlamConfig, run_slam
 from semkey.slam.config import LoopConfig, MapConfig, StereoConfig, TrackingConfig
 from semkey.slam.frames.frame import ObservedFrame, observe_frame
+from semkey.slam.mapping.disparity import DisparityWatch
 from synthetic_world import CAMERA, PointExtractor, PointWorld, walk
 
 BASELINE = 0.1
@@ -84,6 +85,38 @@ def test_disparities_that_are_too_large_are_found_too() -> None:
     assert slam.result.config.stereo.disparity_offset == pytest.approx(-0.8, abs=0.15)
     assert any("too large" in problem for problem in slam.result.problems)
     assert length_ratio(slam, world) == pytest.approx(1.0, abs=0.015)
+
+
+def test_what_keyframes_say_does_not_depend_on_the_landmarks_that_they_share() -> None:
+    """Landmarks have agreed with poses that go with the disparities as they are."""
+    slam, _ = track(0.8, replace(CONFIG, stereo=StereoConfig(offset_sigma=0.0)), count=30)
+    slam_map = slam.result.slam_map
+    assert slam_map is not None
+    watch = DisparityWatch(slam_map, BASELINE, StereoConfig())
+    for keyframe in slam_map.keyframes.values():
+        keyframe.landmark_ids[:] = -1
+    changes = [watch.find_change(keyframe) for keyframe in slam_map.keyframes.values()]
+    known = [change for change in changes if change is not None]
+    assert known
+    np.testing.assert_allclose(known, 0.8, atol=0.15)
+
+
+def test_what_the_last_keyframes_have_said_is_used_at_the_end() -> None:
+    """While tracking, changes of less than a tenth of a pixel are not worth moving the map for."""
+    step = (0.01, 0.0, 0.03, 0.0, 0.004, 0.0)
+    world = PointWorld(walk(30, step, unsteadiness=0.1), pixel_noise=0.2)
+    with Slam(CAMERA, PointExtractor(world), "stereo", baseline=BASELINE, config=CONFIG) as slam:
+        for frame in frames(world, 0.8):
+            slam.track_observed(frame)
+        live = slam.result.config.stereo.disparity_offset
+        problems = len(slam.result.problems)
+        assert problems
+        slam.finish()
+        assert slam.result.config.stereo.disparity_offset != live
+        assert len(slam.result.problems) > problems
+        offset = slam.result.config.stereo.disparity_offset
+        slam.finish()  # nothing is left to be changed
+        assert slam.result.config.stereo.disparity_offset == offset
 
 
 def test_a_right_calibration_stays_as_it_is() -> None:

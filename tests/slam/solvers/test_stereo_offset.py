@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import semkey
+from semkey.datasets import open_sequence
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, se3_exp, se3_log, transform_points
-from semkey.matching.keypoint_noise import isotropic_covariances
+from semkey.matching import match
+from semkey.matching.keypoint_noise import KeypointNoise, isotropic_covariances, keypoint_covariances
+from semkey.matching.robust import estimate_relative_pose
+from semkey.slam.frames.stereo import match_rows
 from semkey.slam.solvers.stereo_offset import OffsetPair, estimate_offset
 
 CAMERA = PinholeCamera(fx=700.0, fy=700.0, cx=620.0, cy=180.0, width=1240, height=370)
@@ -85,3 +91,39 @@ def test_things_that_move_are_outvoted() -> None:
     found = estimate_offset(replace(seen, keypoints1=moving), MOTION, CAMERA, BASELINE)
     assert found.offset == pytest.approx(0.8, abs=0.1)
     assert np.abs(se3_log(found.T_cam1_cam0 @ inverse(MOTION))).max() < 0.02
+
+
+@pytest.mark.parametrize(("first", "second"), [(20, 24), (24, 28)])
+def test_a_motion_that_goes_with_the_wrong_disparities_does_not_hold_them(
+    shared: Path, first: int, second: int
+) -> None:
+    """A motorway: guard rails repeat along their epipolar lines, and there is always something that agrees."""
+    sequence = open_sequence(shared / "data" / "kitti" / "sequences" / "01")
+    assert sequence.camera is not None
+    assert sequence.baseline is not None
+    frames, camera = [sequence[index] for index in (first, second)], sequence.camera
+    features = [semkey.load("compact", max_keypoints=1024).extract(frame.image) for frame in frames]
+    noise = KeypointNoise(across=0.2, largest=3.0).scaled(camera.width / 640)
+    covariances = [keypoint_covariances(one, frame.image, noise) for one, frame in zip(features, frames, strict=True)]
+    rows0, rows1 = match(*features).indices.numpy().T
+    keypoints = [one.keypoints.numpy().astype(np.float64) for one in features]
+    found = estimate_relative_pose(keypoints[0][rows0], keypoints[1][rows1], camera, camera, max_error_px=2.0)
+    rows0, rows1 = rows0[found.inliers], rows1[found.inliers]
+    assert frames[0].right is not None
+    seen = match_rows(keypoints[0][rows0], frames[0].image, frames[0].right)
+    rows0, rows1, known = rows0[seen.disparity > 3], rows1[seen.disparity > 3], seen.disparity > 3
+    points = OffsetPair(
+        keypoints0=keypoints[0][rows0],
+        disparities=seen.disparity[known],
+        disparity_sigmas=seen.sigma[known],
+        keypoints1=keypoints[1][rows1],
+        covariances=covariances[0][rows0] + covariances[1][rows1],
+    )
+    assert frames[0].T_world_cam is not None
+    assert frames[1].T_world_cam is not None
+    true = inverse(frames[1].T_world_cam) @ frames[0].T_world_cam
+    too_far = true.copy()
+    too_far[:3, 3] *= 1.15
+    of_true, of_wrong = (estimate_offset(points, start, camera, sequence.baseline).offset for start in (true, too_far))
+    assert of_true > 0.6
+    assert of_wrong > 0.6, "0.2 to 0.3 without the wider kernels"

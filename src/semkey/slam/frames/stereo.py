@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import StereoConfig
+from semkey.slam.frames.row_patches import RowPatches
 from semkey.slam.frames.row_search import whole_disparities
 
 Array = NDArray[np.float64]
@@ -30,8 +30,6 @@ _SIGMA_FACTOR = 4.0
 _SMALLEST_SIGMA_PX = 0.08
 # Slopes below this (of patches with unit norm, per pixel) locate nothing.
 _SMALLEST_INFORMATION = 1e-6
-# Patches may lie so far beyond the image, whose border then goes on, pixels.
-_READING_MARGIN = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,62 +135,22 @@ def _refine(
     if not len(known):
         return Disparities(disparity=disparity, sigma=sigma, correlation=correlation)
     x, y = pixels[known].T
-    rows = np.rint(y).astype(np.int64)
-    images = [_RowReader(image, config.window_px) for image in (left, right)]
-    wanted, slope = images[0].read(x, rows)
-    d = start[known].copy()
+    wanted, slope = RowPatches(left, x, y, config.window_px).read(x)
+    first = start[known]
+    patches = RowPatches(right, x - first, y, config.window_px, reach=int(np.ceil(_MAX_CORRECTION_PX)))
+    d = first.copy()
     for _ in range(_REFINEMENT_STEPS):
-        seen, slope_seen = images[1].read(x - d, rows)
+        seen, slope_seen = patches.read(x - d)
         both = slope + slope_seen
         information = np.maximum((both**2).sum(axis=1), _SMALLEST_INFORMATION)
         d += np.clip(2 * ((seen - wanted) * both).sum(axis=1) / information, -0.5, 0.5)
-    seen, _ = images[1].read(x - d, rows)
+    seen, _ = patches.read(x - d)
     information = np.maximum((slope**2).sum(axis=1), _SMALLEST_INFORMATION)
     score = (seen * wanted).sum(axis=1)
     # |seen - wanted|^2 = 2 - 2 score is the sum of the squared errors of all pixels of a patch.
     variance = np.maximum(2.0 - 2.0 * score, 0.0) / config.window_px**2 / information
-    good = (np.abs(d - start[known]) <= _MAX_CORRECTION_PX) & (score >= config.min_correlation) & (d > 0)
+    good = (np.abs(d - first) <= _MAX_CORRECTION_PX) & (score >= config.min_correlation) & (d > 0)
     kept = known[good]
     disparity[kept], correlation[kept] = d[good], score[good]
     sigma[kept] = np.sqrt(_SMALLEST_SIGMA_PX**2 + _SIGMA_FACTOR**2 * variance[good])
     return Disparities(disparity=disparity, sigma=sigma, correlation=correlation)
-
-
-class _RowReader:
-    """Reads patches of an image at fractions of a pixel along its rows, by cubic convolution (Keys 1981, a = -1/2).
-
-    OpenCV's ``remap`` would read at multiples of 1/32 px.
-
-    Args:
-        image: (H, W) float32.
-        size: side of the patches, odd.
-    """
-
-    def __init__(self, image: NDArray[np.float32], size: int) -> None:
-        self._size = size
-        m = size // 2 + _READING_MARGIN
-        padded = cv2.copyMakeBorder(image, m, m, m, m, cv2.BORDER_REPLICATE)
-        self._windows = sliding_window_view(padded, (size, size + 3))
-        self._width = image.shape[1]
-
-    def read(self, x: Array, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Patches (M, S^2) around (x, row), with mean 0 and norm 1, and their derivatives by x, normalised likewise."""
-        first = np.floor(x)
-        t = (x - first).astype(np.float32)[:, None, None]
-        columns = np.clip(first.astype(np.int64), -_READING_MARGIN + 1, self._width + _READING_MARGIN - 3)
-        windows = self._windows[rows + _READING_MARGIN, columns + _READING_MARGIN - 1]
-        weights = (
-            t * (-0.5 + t * (1 - 0.5 * t)),
-            1 + t * t * (1.5 * t - 2.5),
-            t * (0.5 + t * (2 - 1.5 * t)),
-            t * t * (0.5 * t - 0.5),
-        )
-        slopes = (-0.5 + t * (2 - 1.5 * t), t * (4.5 * t - 5), 0.5 + t * (4 - 4.5 * t), t * (1.5 * t - 1))
-        parts = [windows[:, :, k : k + self._size] for k in range(4)]
-        patches = sum(weight * part for weight, part in zip(weights, parts, strict=True)).reshape(len(x), -1)
-        slope = sum(weight * part for weight, part in zip(slopes, parts, strict=True)).reshape(len(x), -1)
-        patches = patches - patches.mean(axis=1, keepdims=True)
-        norm = np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-6)
-        patches = patches / norm
-        slope = (slope - slope.mean(axis=1, keepdims=True)) / norm
-        return patches, slope - patches * (patches * slope).sum(axis=1, keepdims=True)
