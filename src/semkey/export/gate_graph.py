@@ -28,19 +28,19 @@ class StructureGate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mask", torch.from_numpy(gate._NOISE_MASK)[None, None])
-        self.register_buffer("small", _gaussian(gate._SCALE_PX / 2))
-        self.register_buffer("large", _gaussian(gate._WINDOW_PX / 2))
+        self.register_buffer("small", gaussian_row(gate._SCALE_PX / 2))
+        self.register_buffer("large", gaussian_row(gate._WINDOW_PX / 2))
         cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
         self.register_buffer("laplacian", cross[None, None])
 
     def forward(self, gray: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
         """Ratios (B, N) at keypoints (B, N, 2) of images (B, 1, H, W) in grey levels from 0 to 255."""
         half = F.avg_pool2d(gray, 2)
-        smooth = _blurred(half, self.small)
+        smooth = blurred(half, self.small)
         laplacian = F.conv2d(F.pad(smooth, (1, 1, 1, 1), mode="reflect"), self.laplacian)
         edge = gate._EDGE
         inner = F.pad(laplacian[..., edge:-edge, edge:-edge], (edge,) * 4)
-        energy = _blurred(inner * inner, self.large)
+        energy = blurred(inner * inner, self.large)
         height, width = energy.shape[-2:]
         places = torch.round((keypoints - 0.5) / 2).long()
         columns, rows = places[..., 0].clamp(min=0), places[..., 1].clamp(min=0)
@@ -60,14 +60,15 @@ class StructureGate(nn.Module):
         return (high / (gate._NORMAL_QUANTILE * gate._NOISE_GAIN)).clamp(min=gate._LEAST_NOISE)
 
 
-def _gaussian(sigma: float) -> torch.Tensor:
+def gaussian_row(sigma: float) -> torch.Tensor:
     """A row (1, 1, 1, K) that blurs like OpenCV's of float images."""
     side = round(sigma * 4 * 2 + 1) | 1
     weights = torch.tensor([math.exp(-0.5 * ((k - side // 2) / sigma) ** 2) for k in range(side)])
     return (weights / weights.sum())[None, None, None]
 
 
-def _blurred(maps: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+def blurred(maps: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """Maps (B, 1, H, W) blurred by a row (1, 1, 1, K) in both directions, mirrored at the border."""
     reach = row.shape[-1] // 2
     padded = F.pad(maps, (reach,) * 4, mode="reflect")
     return F.conv2d(F.conv2d(padded, row), row.transpose(2, 3))

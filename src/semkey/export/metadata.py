@@ -13,8 +13,9 @@ from semkey.model.presets import HALF, presets
 from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.model.starting import is_backbone
 
-_LICENSE = "Apache-2.0"
-_UNKNOWN_LICENSE = "not stated (the licence of the checkpoint is its author's to say)"
+LICENSE = "Apache-2.0"
+"""Of the weights that come with semkey."""
+UNKNOWN_LICENSE = "not stated (the licence of the checkpoint is its author's to say)"
 
 
 def weights_metadata(name: str, detector: SemanticKeypointDetector) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def weights_metadata(name: str, detector: SemanticKeypointDetector) -> dict[str,
     known = presets()
     is_start = name not in known and is_backbone(name)
     path = known[HALF if is_start else name].path if is_start or name in known else Path(name)
-    licence = _LICENSE if is_start or name in known else _UNKNOWN_LICENSE
+    licence = LICENSE if is_start or name in known else UNKNOWN_LICENSE
     said: dict[str, Any] = {"preset": name if name in known or name in BACKBONES else Path(name).name}
     if detector.backbone is not None:
         said["backbone"] = _backbone(detector.backbone)

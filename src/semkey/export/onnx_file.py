@@ -78,7 +78,12 @@ def export_onnx(
         ConfigError: see :func:`write_onnx`.
         InputError: see :func:`write_onnx`.
     """
-    return write_onnx(path, DenseGraph(detector) if dense else ExtractionGraph(detector), metadata)
+    return write_onnx(path, detector_graph(detector, dense=dense), metadata)
+
+
+def detector_graph(detector: SemanticKeypointDetector, *, dense: bool = False) -> OnnxGraph:
+    """A detector as a graph; arguments as for :func:`export_onnx`."""
+    return DenseGraph(detector) if dense else ExtractionGraph(detector)
 
 
 def write_onnx(path: str | Path, graph: OnnxGraph, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,15 @@ def write_network(path: Path, network: nn.Module, info: Settings, kind: str) -> 
     atomic_write_bytes(path, save(tensors, metadata={"format": kind, "info": json.dumps(info.to_mapping())}))
 
 
+def file_kind(path: Path) -> str | None:
+    """What a ``.safetensors`` file says it is; None where it cannot be read or says nothing."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format")
+    except (SafetensorError, OSError):
+        return None
+
+
 def read_network(
     path: Path, info: type[Info], kind: str, *, what: str, command: str
 ) -> tuple[dict[str, torch.Tensor], Info]:

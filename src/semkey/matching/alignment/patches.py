@@ -10,15 +10,15 @@ from scipy.spatial import KDTree
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-_NEIGHBOURS = 16
-# A neighbour agrees with a deformation that puts it nearer than this share of its distance plus _SLACK_PX; the share
+NEIGHBOURS = 16
+# A neighbour agrees with a deformation that puts it nearer than this share of its distance plus SLACK_PX; the share
 # shrinks from one estimate to the next.
-_TOLERANCES = (1.0, 0.5, 0.25)
-_SLACK_PX = 2.0
-_LEAST_AGREEING = 4.0
+TOLERANCES = (1.0, 0.5, 0.25)
+SLACK_PX = 2.0
+LEAST_AGREEING = 4.0
 # Pulls towards no deformation as much as a neighbour at this distance does, pixels.
-_STIFFNESS_PX = 12.0
-_LARGEST_STRETCH = 3.0
+STIFFNESS_PX = 12.0
+LARGEST_STRETCH = 3.0
 
 
 def to_smooth_grey(image: NDArray[np.uint8], sigma: float) -> Floats:
@@ -74,29 +74,29 @@ def local_deformations(points0: Array, points1: Array) -> tuple[Array, NDArray[n
     """
     count = len(points0)
     identity = np.tile(np.eye(2), (count, 1, 1))
-    if count <= _LEAST_AGREEING:
+    if count <= LEAST_AGREEING:
         return identity, np.zeros(count, bool)
-    _, near = KDTree(points0).query(points0, k=min(_NEIGHBOURS + 1, count))
+    _, near = KDTree(points0).query(points0, k=min(NEIGHBOURS + 1, count))
     # Components apart, in float32: many small arrays cost more than the arithmetic.
     x0, y0, x1, y1 = ((values[near[:, 1:]] - values[:, None]).astype(np.float32) for values in (*points0.T, *points1.T))
     distances = np.sqrt(x0 * x0 + y0 * y0)
     a, b, c, d = (np.full((count, 1), value, np.float32) for value in (1, 0, 0, 1))
     agreeing = np.zeros(count)
-    for tolerance in _TOLERANCES:
+    for tolerance in TOLERANCES:
         miss_x, miss_y = x1 - a * x0 - b * y0, y1 - c * x0 - d * y0
-        weights = 1.0 / (1.0 + (miss_x * miss_x + miss_y * miss_y) / (tolerance * distances + _SLACK_PX) ** 2)
+        weights = 1.0 / (1.0 + (miss_x * miss_x + miss_y * miss_y) / (tolerance * distances + SLACK_PX) ** 2)
         agreeing = (weights > 0.5).sum(axis=1)
         wx, wy = weights * x0, weights * y0
-        xx, xy, yy = _row_sums(wx, x0) + _STIFFNESS_PX**2, _row_sums(wx, y0), _row_sums(wy, y0) + _STIFFNESS_PX**2
+        xx, xy, yy = _row_sums(wx, x0) + STIFFNESS_PX**2, _row_sums(wx, y0), _row_sums(wy, y0) + STIFFNESS_PX**2
         determinant = xx * yy - xy * xy
-        px, py = _row_sums(wx, x1) + _STIFFNESS_PX**2, _row_sums(wy, x1)
-        qx, qy = _row_sums(wx, y1), _row_sums(wy, y1) + _STIFFNESS_PX**2
+        px, py = _row_sums(wx, x1) + STIFFNESS_PX**2, _row_sums(wy, x1)
+        qx, qy = _row_sums(wx, y1), _row_sums(wy, y1) + STIFFNESS_PX**2
         a, b = (px * yy - py * xy) / determinant, (py * xx - px * xy) / determinant
         c, d = (qx * yy - qy * xy) / determinant, (qy * xx - qx * xy) / determinant
     found = np.concatenate([a, b, c, d], axis=1).astype(np.float64).reshape(count, 2, 2)
     stretch = np.sqrt((found * found).sum(axis=(1, 2)) / 2)
     shrinking = found[:, 0, 0] * found[:, 1, 1] - found[:, 0, 1] * found[:, 1, 0]
-    good = (agreeing >= _LEAST_AGREEING) & (shrinking > _LARGEST_STRETCH**-2) & (stretch < _LARGEST_STRETCH)
+    good = (agreeing >= LEAST_AGREEING) & (shrinking > LARGEST_STRETCH**-2) & (stretch < LARGEST_STRETCH)
     return np.where(good[:, None, None], found, identity), good
 
 

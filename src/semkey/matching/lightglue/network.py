@@ -15,6 +15,7 @@ from semkey.settings import Settings, require, require_within
 Network = Any
 """``kornia.feature.LightGlue``; kornia is loaded only where a network is built."""
 Pair = tuple[torch.Tensor, torch.Tensor]
+Masks = Pair | tuple[None, None]
 
 # A cosine of 1 counts as much as a logit of this size where training begins: what a dual softmax of compact's
 # descriptors works best with lies between 15 and 30.
@@ -143,22 +144,39 @@ def first_states(
     """The states before the first layer, and the codes of places (2, B, 1, N, head) that every layer takes."""
     points0, points1 = (normalised(points, size) for points, size in zip(keypoints, sizes, strict=True))
     states = network.input_proj(descriptors[0]), network.input_proj(descriptors[1])
-    return states, (network.posenc(points0), network.posenc(points1))
+    return states, (_place_codes(network.posenc, points0), _place_codes(network.posenc, points1))
 
 
-def next_states(layer: Network, states: Pair, codes: Pair) -> Pair:
-    """The states after one of the network's layers."""
-    attended = layer.self_attn(states[0], codes[0]), layer.self_attn(states[1], codes[1])
-    return _cross_attention(layer.cross_attn, *attended)
+def _place_codes(encoding: Network, points: torch.Tensor) -> torch.Tensor:
+    """Places (B, N, 2) as (2, B, 1, N, head), the numbers of kornia, whose repetition a graph for ONNX cannot hold."""
+    angles = encoding.Wr(points)
+    parts = torch.stack([torch.cos(angles), torch.sin(angles)], dim=0)[:, :, None]
+    return torch.stack([parts, parts], dim=5).flatten(4)
 
 
-def _cross_attention(block: Network, state0: torch.Tensor, state1: torch.Tensor) -> Pair:
+def next_states(layer: Network, states: Pair, codes: Pair, biases: Pair | None = None) -> Pair:
+    """The states after one of the network's layers.
+
+    Args:
+        layer: of the network.
+        states: before it.
+        codes: of :func:`first_states`.
+        biases: (B, 1, 1, M) and (B, 1, 1, N) what is added to the logits of attention to each keypoint: very low where
+            a row is none; None: all rows are.
+    """
+    masks: Masks = biases or (None, None)
+    attended = layer.self_attn(states[0], codes[0], masks[0]), layer.self_attn(states[1], codes[1], masks[1])
+    return _cross_attention(layer.cross_attn, attended, masks)
+
+
+def _cross_attention(block: Network, states: Pair, biases: Masks) -> Pair:
     """The block of kornia by torch's fused attention: on a CPU its own writes every matrix of attention weights out."""
-    queries = [block.to_qk(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]
-    values = [block.to_v(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in (state0, state1)]
+    queries = [block.to_qk(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in states]
+    values = [block.to_v(state).unflatten(-1, (block.heads, -1)).transpose(1, 2) for state in states]
     moved = []
-    for state, query, key, value in zip((state0, state1), queries, queries[::-1], values[::-1], strict=True):
-        message = F.scaled_dot_product_attention(query, key, value)
+    seen = zip(queries[::-1], values[::-1], biases[::-1], strict=True)
+    for state, query, (key, value, bias) in zip(states, queries, seen, strict=True):
+        message = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         told = block.to_out(message.transpose(1, 2).flatten(start_dim=-2))
         moved.append(state + block.ffn(torch.cat([state, told], dim=-1)))
     return moved[0], moved[1]

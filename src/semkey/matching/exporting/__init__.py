@@ -1,0 +1,1 @@
+"""Matchers and refiners as graphs for other runtimes."""
