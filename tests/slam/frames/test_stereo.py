@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import StereoConfig
-from semkey.slam.frames.stereo import match_rows, stereo_depth
+from semkey.slam.frames.stereo import match_rows, stereo_depth, stereo_view
 
 CAMERA = PinholeCamera(fx=200.0, fy=200.0, cx=119.5, cy=79.5, width=240, height=160)
 BASELINE = 0.1
@@ -70,6 +71,35 @@ def test_disparities_are_those_of_the_row_and_not_of_the_nearest_pixel() -> None
     # Read at whole rows, they would err by the growth times what is left to the row.
     slope = np.polyfit(beside, errors, 1)[0]
     assert abs(slope) < growth / 3
+
+
+def test_depths_are_measured_again_where_keypoints_have_moved() -> None:
+    """On a wall that is looked at aslant; what had no depth gets none, and an offset stays added."""
+    texture, growth, focal_baseline = _texture(), 0.15, 20.0
+    shear = np.array([[1 + growth, 0, -6.0 * OVERSAMPLING], [0, 1, 0]], dtype=np.float32)
+    right = cv2.warpAffine(texture, shear, (240 * OVERSAMPLING, 160 * OVERSAMPLING), flags=cv2.WARP_INVERSE_MAP)
+    right = np.clip(np.round(cv2.resize(right, (240, 160), interpolation=cv2.INTER_AREA)), 0, 255).astype(np.uint8)
+    left = _view(texture, 0.0)
+    camera = PinholeCamera(fx=200.0, fy=200.0, cx=119.5, cy=79.5, width=240, height=160)
+    x, y = np.meshgrid(np.arange(100.3, 200, 9.7), np.arange(20.6, 140, 11.3))
+    before = np.stack([x.ravel(), y.ravel()], axis=1)
+    after = before + np.array([3.0, 1.4])
+    depth, _ = stereo_depth(before, left, right, camera, focal_baseline / camera.fx)
+    fresh, _ = stereo_depth(after, left, right, camera, focal_baseline / camera.fx)
+    view = stereo_view(left, right, camera, focal_baseline / camera.fx, StereoConfig())
+    both = (depth > 0) & (fresh > 0)
+    assert both.sum() > 20
+    again, sigma = view.depth_near(after, depth)
+    found = both & (again > 0)
+    assert found.sum() > 0.9 * both.sum()
+    disparity, expected, old = (focal_baseline / one[found] for one in (again, fresh, depth))
+    np.testing.assert_allclose(disparity, expected, atol=0.02)
+    assert np.median(np.abs(old - expected)) > 0.2
+    assert (again[depth == 0] == 0).all()
+    assert (sigma[found] > 0).all()
+    nearer = replace(view, offset=0.7)
+    moved, _ = nearer.depth_near(after, focal_baseline / (focal_baseline / np.maximum(depth, 1e-9) + 0.7) * (depth > 0))
+    np.testing.assert_allclose(focal_baseline / moved[found], disparity + 0.7, atol=1e-3)
 
 
 def test_exposure_of_the_right_camera_does_not_matter() -> None:

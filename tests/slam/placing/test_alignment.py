@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from semkey.geometry.transforms import compose, inverse, se3_exp, transform_poin
 from semkey.model.features import Features
 from semkey.slam.config import MapConfig
 from semkey.slam.frames.frame import PATCHES, ObservedFrame, observe_keypoints
+from semkey.slam.frames.stereo import StereoView
 from semkey.slam.map.association import Associations
 from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.placing.alignment import _deformations, align_frame
@@ -154,6 +156,30 @@ def test_depths_are_those_of_where_keypoints_have_gone() -> None:
     np.testing.assert_allclose(aligned.depth[10:], expected[10:], atol=0.01)
     np.testing.assert_array_equal(aligned.depth[:10], 0.0)
     assert np.abs(expected - depth)[10:].max() > 0.004
+
+
+def test_a_pair_is_asked_again_where_keypoints_have_gone_and_there_alone() -> None:
+    slam_map, frame, found, _ = scene()
+
+    class Pair:
+        """Depths that tell that they were asked for."""
+
+        def depth_near(
+            self, keypoints: NDArray[np.float64], depth: NDArray[np.float64]
+        ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            assert (depth == 2.0).all()
+            return 0.01 * keypoints[:, 0], np.full(len(keypoints), 0.5)
+
+    depth = np.full(len(frame), 2.0)
+    frame = replace(frame, depth=depth, depth_image=None, stereo=cast(StereoView, Pair()))
+    aligned = align_frame(slam_map, frame, found, MOVED, CAMERA)
+    moved = (aligned.keypoints != frame.keypoints).any(axis=1)
+    assert moved.any()
+    np.testing.assert_allclose(aligned.depth[moved], 0.01 * aligned.keypoints[moved, 0])
+    np.testing.assert_array_equal(aligned.depth_sigma[moved], 0.5)
+    np.testing.assert_array_equal(aligned.depth[~moved], 2.0)
+    assert frame.kept().stereo is None
+    assert frame.without_depth().stereo is None
 
 
 def test_a_keyframe_keeps_patches_and_not_the_image() -> None:

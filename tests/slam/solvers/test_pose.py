@@ -156,6 +156,17 @@ def test_whitened_residuals_have_the_mahalanobis_norm(rng: np.random.Generator) 
     np.testing.assert_allclose(np.square(residuals[:, :2]).sum(axis=1), expected)
 
 
+def test_depths_are_judged_by_the_disparity_that_they_are_from(rng: np.random.Generator) -> None:
+    """Far points, a pixel and a half too much or too little of six: as surprising either way."""
+    observations = observe(rng, 2)
+    z = transform_points(TRUE_POSE, observations.points_world)[:, 2]
+    disparity = 6.0 + np.array([1.5, -1.5])
+    measured = z * 6.0 / disparity
+    observations = replace(observations, depth=measured, depth_sigma=0.5 * measured / disparity)
+    residuals, _ = residuals_and_jacobian(TRUE_POSE, observations, CAMERA)
+    np.testing.assert_allclose(residuals[:, 2], [3.0, -3.0], rtol=1e-9)
+
+
 def test_sliding_along_edges_does_not_move_the_pose(rng: np.random.Generator) -> None:
     """Edges of many directions, and every keypoint a pixel or two on along its edge: each is a point on a line."""
     count = 120

@@ -69,6 +69,21 @@ def depth_sigma(depth: ArrayLike) -> NDArray[np.float64]:
     return 0.0012 + 0.0019 * np.square(z - 0.4)
 
 
+def with_disparity_offset(
+    depth: NDArray[np.float64], sigma: NDArray[np.float64], offset: float, focal_baseline: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Depths (N,), 0 where unknown, and deviations (N,), metres, once ``offset`` pixels are added to all disparities.
+
+    Disparities are ``focal_baseline / depth``; those that are then not positive are unknown.
+    """
+    known = depth > 0
+    disparity = focal_baseline / np.where(known, depth, 1.0)
+    known &= disparity + offset > 0
+    factor = disparity / np.where(known, disparity + offset, 1.0)
+    # The noise of the disparity is what it was: that of the depth grows with its square.
+    return np.where(known, depth * factor, 0.0), np.where(known, sigma * factor**2, sigma)
+
+
 def is_constant(depth: NDArray[np.float64]) -> bool:
     """Whether the depths (N,) of an image's keypoints, 0 for none, are all the same: a camera that measures none."""
     known = depth[depth > 0]

@@ -13,8 +13,9 @@ from semkey.geometry.camera import PinholeCamera
 from semkey.matching.alignment.lucas_kanade import AlignmentConfig
 from semkey.matching.alignment.patches import cut_patches, to_smooth_grey
 from semkey.model.features import Features
-from semkey.slam.frames.depth import depth_sigma, is_scattered, sample_depth
+from semkey.slam.frames.depth import depth_sigma, is_scattered, sample_depth, with_disparity_offset
 from semkey.slam.frames.observed_lines import ObservedLines
+from semkey.slam.frames.stereo import StereoView
 
 # An observation never gets less than this share of the full weight: reliability is a prediction, not a verdict.
 _SMALLEST_WEIGHT = 0.05
@@ -44,6 +45,8 @@ class ObservedFrame:
         depth_image: (H, W) float32 metres, from which depths are read again where keypoints are moved; None where there
             is none, and in frames that are kept.
         depth_range: nearest and farthest depth that is trusted, metres.
+        stereo: the pair of images that depths are from, for the same purpose; None where there is none, and in frames
+            that are kept.
         patches: (N, S, S) uint8 around the keypoints, of frames that are kept; None where keypoints are not aligned.
     """
 
@@ -61,6 +64,7 @@ class ObservedFrame:
     grey: NDArray[np.float32] | None = None
     depth_image: NDArray[np.float32] | None = None
     depth_range: tuple[float, float] = (0.0, np.inf)
+    stereo: StereoView | None = None
     patches: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
@@ -69,7 +73,7 @@ class ObservedFrame:
     def without_depth(self) -> ObservedFrame:
         """The same frame as if nothing had been measured but the image."""
         nothing = np.zeros(len(self))
-        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)), depth_image=None)
+        return replace(self, depth=nothing, depth_sigma=np.ones(len(self)), depth_image=None, stereo=None)
 
     def without_depth_at(self, mask: NDArray[np.bool_]) -> ObservedFrame:
         """The same frame as if no depth had been measured at the keypoints of ``mask`` (N,)."""
@@ -79,13 +83,9 @@ class ObservedFrame:
         """The same frame as if all its disparities ``focal_baseline / depth`` were larger by ``offset`` pixels."""
         if not offset:
             return self
-        known = self.depth > 0
-        disparity = focal_baseline / np.where(known, self.depth, 1.0)
-        known &= disparity + offset > 0
-        factor = disparity / np.where(known, disparity + offset, 1.0)
-        depth = np.where(known, self.depth * factor, 0.0)
-        # The noise of the disparity is what it was: that of the depth grows with its square.
-        return replace(self, depth=depth, depth_sigma=np.where(known, self.depth_sigma * factor**2, self.depth_sigma))
+        depth, sigma = with_disparity_offset(self.depth, self.depth_sigma, offset, focal_baseline)
+        stereo = None if self.stereo is None else replace(self.stereo, offset=self.stereo.offset + offset)
+        return replace(self, depth=depth, depth_sigma=sigma, stereo=stereo)
 
     def with_depth_near(self, indices: NDArray[np.int64], radius_px: float) -> ObservedFrame:
         """The same frame as if depth had been measured only within ``radius_px`` of its keypoints ``indices`` (M,)."""
@@ -112,6 +112,10 @@ class ObservedFrame:
             near, far = self.depth_range
             depth = np.where(depth > 0, sample_depth(self.depth_image, places, min_depth=near, max_depth=far), 0.0)
             sigma = depth_sigma(depth)
+        elif self.stereo is not None:
+            moved = (places != self.keypoints).any(axis=1)
+            depth, sigma = depth.copy(), sigma.copy()
+            depth[moved], sigma[moved] = self.stereo.depth_near(places[moved], depth[moved])
         return replace(
             self,
             features=features,
@@ -125,9 +129,9 @@ class ObservedFrame:
     def kept(self) -> ObservedFrame:
         """The same frame with patches around its keypoints in place of the image."""
         if self.grey is None:
-            return replace(self, depth_image=None)
+            return replace(self, depth_image=None, stereo=None)
         patches = cut_patches(self.grey, self.keypoints, PATCHES.radius)
-        return replace(self, grey=None, depth_image=None, patches=patches)
+        return replace(self, grey=None, depth_image=None, stereo=None, patches=patches)
 
     def points_cam(self, indices: NDArray[np.int64], camera: PinholeCamera) -> NDArray[np.float64]:
         """Back-projected keypoints (M, 3) at ``indices`` (M,), which must have depth."""

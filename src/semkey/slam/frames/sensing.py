@@ -19,7 +19,7 @@ from semkey.slam.frames.covariance import can_be_aligned, covariance_model
 from semkey.slam.frames.frame import ObservedFrame, observe_frame, observe_keypoints
 from semkey.slam.frames.observed_lines import observe_lines
 from semkey.slam.frames.segments import FeaturesWithSegments
-from semkey.slam.frames.stereo import stereo_depth
+from semkey.slam.frames.stereo import stereo_depth, stereo_view
 
 
 class CameraSensor(ABC):
@@ -134,6 +134,9 @@ class StereoSensor(CameraSensor):
         )
         covariances = self._covariances(features, frame.image)
         observed = observe_keypoints(frame.index, frame.timestamp, features, depth, sigma, covariances)
+        if can_be_aligned(self._config.tracking, features):
+            view = stereo_view(frame.image, frame.right, self._camera, self._baseline, self._config.stereo)
+            observed = replace(observed, stereo=view)
         return self._with_image(observed, frame)
 
     @property

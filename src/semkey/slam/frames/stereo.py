@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
 from semkey.slam.config import StereoConfig
+from semkey.slam.frames.depth import with_disparity_offset
 from semkey.slam.frames.row_patches import RowPatches
 from semkey.slam.frames.row_search import whole_disparities
 
@@ -77,12 +78,53 @@ def stereo_depth(
     if left.shape[:2] != (camera.height, camera.width):
         raise InputError(f"the camera is {camera.width}x{camera.height}, the image has shape {left.shape}")
     config = config or StereoConfig()
-    found = match_rows(keypoints, left, right, config)
+    return _depth(match_rows(keypoints, left, right, config), camera.fx * baseline, config)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StereoView:
+    """A rectified pair of images whose disparities are measured again where keypoints have moved.
+
+    Attributes:
+        left: (H, W) grey, uint8.
+        right: of the same shape.
+        focal_baseline: focal length times distance of the cameras, pixels times metres.
+        config: settings.
+        offset: what is added to every disparity, pixels.
+    """
+
+    left: NDArray[np.uint8]
+    right: NDArray[np.uint8]
+    focal_baseline: float
+    config: StereoConfig
+    offset: float = 0.0
+
+    def depth_near(self, keypoints: Array, depth: Array) -> tuple[Array, Array]:
+        """Depth of keypoints (N, 2) and its standard deviation, both (N,) metres, near depths known before.
+
+        0 where none was known, or is there. What is found again differs by less than a pixel of disparity.
+        """
+        known = depth > 0
+        start = np.full(len(depth), np.nan)
+        start[known] = self.focal_baseline / depth[known] - self.offset
+        found = _refine(self.left.astype(np.float32), self.right.astype(np.float32), keypoints, start, self.config)
+        return with_disparity_offset(*_depth(found, self.focal_baseline, self.config), self.offset, self.focal_baseline)
+
+
+def stereo_view(
+    left: NDArray[np.uint8], right: NDArray[np.uint8], camera: PinholeCamera, baseline: float, config: StereoConfig
+) -> StereoView:
+    """The view of a pair of images (H, W, 3) RGB or (H, W) grey, whose cameras are ``baseline`` metres apart."""
+    return StereoView(left=_grey(left), right=_grey(right), focal_baseline=camera.fx * baseline, config=config)
+
+
+def _depth(found: Disparities, focal_baseline: float, config: StereoConfig) -> tuple[Array, Array]:
+    """Depth and its standard deviation, both (N,) metres, 0 where there is none to trust."""
     relative_sigma = np.divide(
         found.sigma, found.disparity, out=np.full_like(found.sigma, np.inf), where=found.disparity > 0
     )
     usable = relative_sigma <= config.max_relative_sigma
-    depth = np.where(usable, camera.fx * baseline / np.where(usable, found.disparity, 1.0), 0.0)
+    depth = np.where(usable, focal_baseline / np.where(usable, found.disparity, 1.0), 0.0)
     return depth, np.where(usable, depth * np.where(usable, relative_sigma, 0.0), 0.0)
 
 

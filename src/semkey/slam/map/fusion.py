@@ -83,6 +83,7 @@ def predicted_residual_noise(
     T_world_cam: Array,
     camera: PinholeCamera,
     covariances: Array,
+    depth: Array,
     depth_sigma: Array,
 ) -> tuple[Array, Array]:
     """How far landmarks ``ids`` may be from where a frame at a pose sees them: what a residual is judged by.
@@ -95,6 +96,7 @@ def predicted_residual_noise(
         T_world_cam: (4, 4) pose of the frame.
         camera: its intrinsics.
         covariances: (M, 2, 2) of the keypoints, pixels^2.
+        depth: (M,) measured, metres, 0 where there is none.
         depth_sigma: (M,) of the measured depths, metres.
 
     Returns:
@@ -110,4 +112,6 @@ def predicted_residual_noise(
     projection[:, 0, 0], projection[:, 0, 2] = camera.fx / z, -camera.fx * points[:, 0] / z**2
     projection[:, 1, 1], projection[:, 1, 2] = camera.fy / z, -camera.fy * points[:, 1] / z**2
     pixel = covariances + projection @ position @ projection.transpose(0, 2, 1)
-    return pixel, np.sqrt(np.square(depth_sigma) + position[:, 2, 2])
+    # Depths are compared by their inverses: what the landmark adds is that of its own inverse depth.
+    to_measured = np.square(np.where(depth > 0, depth, z) / z)
+    return pixel, np.sqrt(np.square(depth_sigma) + np.square(to_measured) * position[:, 2, 2])

@@ -186,6 +186,7 @@ def refine_placement(
         T_world_cam,
         camera,
         frame.covariances[keypoints],
+        frame.depth[keypoints],
         frame.depth_sigma[keypoints],
     )
     observations = PoseObservations(

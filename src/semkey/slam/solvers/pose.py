@@ -135,8 +135,10 @@ def residuals_and_jacobian(
     """Whitened residuals (M, 3) ``[u, v, z]`` and their derivatives (M, 3, 6) at ``exp(xi) @ T_cam_world``, xi = 0.
 
     Pixel rows are ``W (projected - seen)`` with the inverse Cholesky factor ``W`` of the keypoint's covariance, so that
-    their norm is the Mahalanobis distance; the depth row is ``(z - measured) / depth_sigma`` and 0 where
-    nothing was measured. Landmarks at or behind the camera are clamped to 1 mm before it: a huge residual, but finite.
+    their norm is the Mahalanobis distance; the depth row is ``(1 / measured - 1 / z) measured^2 / depth_sigma`` and 0
+    where nothing was measured: the residual of a disparity, whatever the baseline, whose noise does not depend on what
+    was measured. In depth, points that are measured too near would claim to be surer. Landmarks at or behind the camera
+    are clamped to 1 mm before it: a huge residual, but finite.
     """
     points = transform_points(T_cam_world, observations.points_world)
     residuals, derivatives = _rows_and_derivatives(points, observations, camera)
@@ -157,7 +159,10 @@ def _rows_and_derivatives(
     z = np.maximum(depth_of_point, _SMALLEST_DEPTH)
     depth = observations.depth
     has_depth = depth > 0
-    depth_scale = np.where(has_depth, 1.0 / np.where(has_depth, observations.depth_sigma, 1.0), 0.0)
+    known = np.where(has_depth, depth, 1.0)
+    # From inverse depth to standard deviations, and from depth at the landmark.
+    inverse_scale = np.where(has_depth, known**2 / np.where(has_depth, observations.depth_sigma, 1.0), 0.0)
+    depth_scale = inverse_scale / z**2
     a, b, c = observations.whitening
     u_by_x, v_by_y = camera.fx / z, camera.fy / z
     u = u_by_x * x + (camera.cx - observations.keypoints[:, 0])
@@ -165,7 +170,7 @@ def _rows_and_derivatives(
     residuals = np.empty((3, len(points_cam)))
     residuals[0] = a * u
     residuals[1] = b * u + c * v
-    residuals[2] = (z - depth) * depth_scale
+    residuals[2] = (1.0 / known - 1.0 / z) * inverse_scale
     # First and second row by the point; the second mixes both pixel coordinates.
     u_by_z, v_by_z = -u_by_x * x / z, -v_by_y * y / z
     first_by_x, first_by_z = a * u_by_x, a * u_by_z
