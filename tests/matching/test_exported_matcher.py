@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from skimage import data
 
 from command_line import Run
 from semkey.matching.lightglue.checkpoint import MatcherInfo, write_matcher
@@ -25,19 +30,22 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra on
 WIDTH = 24
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_random(path: Path, width: int) -> Path:
     """A matcher that matches, and whose attention says something: a dual softmax, with noise on all weights."""
-    info = MatcherInfo(features="mine", input_dim=WIDTH, shape=LightGlueShape(layers=2, width=32, heads=2))
-    network = build_network(WIDTH, info.shape)
+    info = MatcherInfo(features="mine", input_dim=width, shape=LightGlueShape(layers=2, width=32, heads=2))
+    network = build_network(width, info.shape)
     start_as_dual_softmax(network)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp("matcher") / "lightglue-mine.safetensors"
     write_matcher(path, network, info)
     return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random(tmp_path_factory.mktemp("matcher") / "lightglue-mine.safetensors", WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +156,35 @@ def test_options_of_detectors_are_refused(run: Run, file: Path, tmp_path: Path, 
     assert outcome.code == 2
     assert f"{option} is of detectors" in outcome.err
     assert not list(tmp_path.iterdir())
+
+
+_WITHOUT_TORCH = """
+import sys
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "semkey"):
+            raise ImportError(f"{name} is refused")
+sys.meta_path.insert(0, Refusing())
+"""
+
+
+def test_detection_and_matching_of_the_documentation_run_without_torch(run: Run, tmp_path: Path) -> None:
+    """Both examples of docs/interop.md, in a process in which torch cannot be imported."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "interop.md").read_text()
+    section = page[page.index("### ONNX") : page.index("### Without torch")]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2
+    weights = write_random(tmp_path / "matcher.safetensors", 64)
+    for name, out in (("compact", "compact.onnx"), (weights, "matcher.onnx")):
+        assert run("export", "onnx", name, "--out", tmp_path / out).code == 0
+    left, right, _ = data.stereo_motorcycle()
+    for name, image in (("image.jpg", left), ("other.jpg", right[:400, :500])):
+        cv2.imwrite(str(tmp_path / name), np.ascontiguousarray(image[..., ::-1]))
+    shown = "print((matches >= 0).sum(), matches.shape[1], len(keypoints), 'torch' in sys.modules)"
+    code = "\n".join([_WITHOUT_TORCH, *blocks, shown])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    matched, rows, found, imported = done.stdout.split()
+    assert int(matched) > 100
+    assert int(rows) == 1024 >= int(found) > 900
+    assert imported == "False"
