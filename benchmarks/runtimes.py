@@ -1,12 +1,17 @@
 """Time extraction with each runtime that is installed, in turns in one process; XFeat beside them.
 
+Prints median and least milliseconds, and the least one's ratio to XFeat's least: other programs lengthen some rounds,
+the least ones hardly. The first line says when, how busy the machine was, and with which weights.
+
 python benchmarks/runtimes.py [NAME] [--threads 1] [--rounds 30] [--weights FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ import torch
 from skimage import data
 
 import semkey
+from semkey.model.presets import presets
 
 RUNS: dict[str, dict[str, Any]] = {
     "torch float32": {"precision": "float32"},
@@ -39,6 +45,9 @@ def main() -> None:
     detectors = {name: semkey.load(args.name, device="cpu", **settings) for name, settings in RUNS.items()}
     if args.weights is not None:
         detectors["XFeat"] = semkey.load("xfeat", device="cpu", weights=[args.weights])
+    own = presets().get(args.name)
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load {load}, {own.sha256[:12] if own else args.name}")
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
     for round_number in range(args.rounds + 1):
         for name, detector in detectors.items():
@@ -46,8 +55,10 @@ def main() -> None:
             detector.extract(image)
             if round_number:  # the first one compiles
                 seconds[name].append(time.perf_counter() - started)
+    peer = min(seconds["XFeat"]) if "XFeat" in seconds else float("nan")
     for name, taken in seconds.items():
-        print(f"| {args.name} | {args.threads} | {name} | {1e3 * np.median(taken):.1f} | {1e3 * min(taken):.1f} |")
+        times = f"{1e3 * np.median(taken):.1f} | {1e3 * min(taken):.1f} | {min(taken) / peer:.2f}"
+        print(f"| {args.name} | {args.threads} | {name} | {times} |")
 
 
 if __name__ == "__main__":
