@@ -12,6 +12,7 @@ import torch
 import semkey
 from command_line import Run
 from pictures import blocks
+from semkey.evaluation.data.negatives import negative_images
 from semkey.extractors import create_extractor
 from semkey.images import read_image
 from semkey.images.writing import write_image
@@ -104,6 +105,18 @@ def test_a_low_texture_interior_keeps_its_keypoints(shared: Path) -> None:
         assert len(detector.extract(path)) >= 0.95 * 1024
         darker = (read_image(path) * 0.5).astype(np.uint8)
         assert len(detector.extract(darker)) >= 0.75 * 1024
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_photos_far_out_of_focus_have_no_keypoints_however_plain_their_sharpest_parts_are(
+    shared: Path, name: str
+) -> None:
+    """Where a photo is plain there is little energy at either scale, and their ratio says nothing."""
+    photos = sorted((shared / "data" / "photos" / "val").iterdir())
+    pictures = [read_image(photos[index]) for index in (39, 44, 114, 136)]
+    extractor = create_extractor(name)
+    for negative in negative_images(pictures)["defocus"]:
+        assert len(extractor.extract(negative.image)) == 0
 
 
 def disc(image: np.ndarray, radius: int) -> np.ndarray:
