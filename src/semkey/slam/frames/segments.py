@@ -167,26 +167,26 @@ def merge_segments(segments: Array, *, max_angle_deg: float, max_distance: float
         return segments
     size = lengths(segments)
     directions = directions_of(segments)
+    # Few of all pairs point the same way; all else is looked at for these only.
     aligned = directions @ directions.T > np.cos(np.radians(max_angle_deg))
-    # offsets[i, j, e]: endpoint e of j seen from the start of i, along and across i
-    offsets = segments[None] - segments[:, None, :1]
-    along = np.einsum("ijek,ik->ije", offsets, directions)
-    across = np.abs(np.einsum("ijek,ik->ije", offsets, normals_of(segments))).max(axis=2)
-    gap = np.maximum(along[:, :, 0] - size[:, None], -along[:, :, 1])
-    close = (across <= max_distance) & (gap <= max_gap * np.minimum(size[:, None], size[None, :]))
-    longer = (size[:, None] > size[None, :]) | (
-        (size[:, None] == size[None, :]) & (np.arange(count)[:, None] < np.arange(count)[None, :])
-    )
-    rows, columns = np.nonzero(aligned & close & longer)
-    if not len(rows):
+    first, second = np.nonzero(np.triu(aligned, 1))
+    swapped = size[second] > size[first]
+    longer, shorter = np.where(swapped, second, first), np.where(swapped, first, second)
+    offsets = segments[shorter] - segments[longer, :1]
+    along = (offsets * directions[longer, None]).sum(axis=2)
+    across = np.abs((offsets * normals_of(segments)[longer, None]).sum(axis=2)).max(axis=1)
+    gap = np.maximum(along[:, 0] - size[longer], -along[:, 1])
+    joined = (across <= max_distance) & (gap <= max_gap * size[shorter])
+    if not joined.any():
         return segments
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
-    groups, labels = connected_components(graph, directed=False)
-    merged = []
-    for group in range(groups):
+    pairs = (np.ones(np.count_nonzero(joined)), (longer[joined], shorter[joined]))
+    groups, labels = connected_components(coo_matrix(pairs, shape=(count, count)), directed=False)
+    merged = np.empty((groups, 2, 2))
+    merged[labels] = segments
+    for group in np.flatnonzero(np.bincount(labels) > 1):
         members = np.flatnonzero(labels == group)
-        merged.append(segments[members[0]] if len(members) == 1 else _join(segments[members], size[members]))
-    return np.stack(merged)
+        merged[group] = _join(segments[members], size[members])
+    return merged
 
 
 def _join(pieces: Array, size: Array) -> Array:
