@@ -75,6 +75,10 @@ def test_sure_heads_stop_after_a_layer_and_unsure_ones_never() -> None:
         assert torch.equal(found.indices, expected)
         torch.testing.assert_close(found.scores, scores)
     assert bool((expected.sum(dim=1) == 59).float().mean() > 0.9)
+    network = network_of(depth=0.95, sure=20.0)
+    network.log_assignment[2].matchability.bias.fill_(-20.0)  # nothing would be left of what the last layer matches
+    with torch.no_grad():
+        assert torch.equal(assign_adaptively(network, keypoints, descriptors, SIZES).indices, expected)
 
 
 def test_it_stops_only_when_more_than_the_share_is_sure() -> None:

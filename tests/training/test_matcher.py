@@ -203,6 +203,8 @@ def test_a_run_that_was_stopped_ends_where_the_other_did(
 
     with pytest.raises(KeyboardInterrupt):
         fit_matcher(settings, tmp_path / "run", events=TrainingEvents(stepped=stop))
+    if stopped_at > settings.steps:
+        assert not read_matcher(tmp_path / "run/small.safetensors")[1].is_adaptive, "its heads are not trained yet"
     with pytest.raises(ConfigError, match="holds a run already; --resume"):
         fit_matcher(settings, tmp_path / "run")
     with pytest.raises(ConfigError, match="made with another 'learning_rate'"):
