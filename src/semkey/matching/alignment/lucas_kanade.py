@@ -137,12 +137,13 @@ def _descend(
     count, start = len(points1), seen.correlation
     unmoved = np.tile(config.prior_px**2 * np.eye(2), (count, 1, 1))
     shift, information = np.zeros((count, 2)), template.hessian
+    prior = np.eye(2) / config.prior_px**2
     move = np.zeros((count, 2))  # in pixels of image 0's patch
     for step in range(config.iterations + 1):
         if step:
             seen = template.compare(grey1, places.moved(shift))
         precision = seen.precision(template, config)
-        information = template.hessian * precision[:, None, None] + np.eye(2) / config.prior_px**2
+        information = template.hessian * precision[:, None, None] + prior
         if step == config.iterations:
             break
         pull = seen.pull * precision[:, None] + move / config.prior_px**2
@@ -175,11 +176,14 @@ class _Places:
     @classmethod
     def of(cls, points: Array, deformations: Array, config: AlignmentConfig) -> _Places:
         offsets, matrices, centres = grid(config.radius).T, deformations.astype(np.float32), points.astype(np.float32)
-        turned = matrices @ offsets
-        return cls(x=centres[:, :1] + turned[:, 0], y=centres[:, 1:] + turned[:, 1])
+        x, y = matrices[:, 0] @ offsets, matrices[:, 1] @ offsets
+        x += centres[:, :1]
+        y += centres[:, 1:]
+        return cls(x=x, y=y)
 
     def moved(self, shift: Array) -> _Places:
-        return _Places(x=self.x + shift[:, :1].astype(np.float32), y=self.y + shift[:, 1:].astype(np.float32))
+        steps = shift.astype(np.float32)
+        return _Places(x=self.x + steps[:, :1], y=self.y + steps[:, 1:])
 
 
 @dataclass(frozen=True, kw_only=True)

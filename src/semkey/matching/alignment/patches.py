@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +26,19 @@ LARGEST_STRETCH = 3.0
 def to_smooth_grey(image: NDArray[np.uint8], sigma: float) -> Floats:
     """Grey levels (H, W) float32 about 0 of an image (H, W, 3) RGB or (H, W), blurred a little."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    values = grey.astype(np.float32) - np.float32(grey.mean())
+    values = grey.astype(np.float32)
+    values -= np.float32(cv2.mean(grey)[0])
     return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma) if sigma > 0 else values, np.float32)
 
 
+@cache
 def grid(radius: int) -> Floats:
     """Offsets (S^2, 2) x y of a square of side ``S = 2 radius + 1``, row by row."""
     steps = np.arange(-radius, radius + 1, dtype=np.float32)
     x, y = np.meshgrid(steps, steps)
-    return np.stack([x, y], axis=-1).reshape(-1, 2)
+    offsets = np.stack([x, y], axis=-1).reshape(-1, 2)
+    offsets.flags.writeable = False  # shared by all callers
+    return offsets
 
 
 def sample(image: Floats, x: Floats, y: Floats) -> Floats:
@@ -107,5 +113,8 @@ def _row_sums(first: Floats, second: Floats) -> Floats:
 def inverse_2x2(matrices: Array) -> Array:
     """Inverses of matrices (M, 2, 2), none of them singular."""
     a, b, c, d = matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 0], matrices[:, 1, 1]
-    adjoint = np.stack([np.stack([d, -b], axis=1), np.stack([-c, a], axis=1)], axis=1)
-    return adjoint / (a * d - b * c)[:, None, None]
+    determinant = a * d - b * c
+    inverses = np.empty_like(matrices)
+    inverses[:, 0, 0], inverses[:, 0, 1] = d / determinant, -b / determinant
+    inverses[:, 1, 0], inverses[:, 1, 1] = -c / determinant, a / determinant
+    return inverses
