@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from semkey.errors import ConfigError, InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import inverse, rotation_angle_deg, se3_exp, transform_points
+from semkey.geometry.transforms import inverse, make_transform, rotation_angle_deg, se3_exp, transform_points
+from semkey.matching.robust import estimate_relative_pose
 from semkey.slam.config import MonoConfig
+from semkey.slam.solvers.plane_motions import motions_of_a_step
 from semkey.slam.solvers.two_views import TwoViewGeometry, initialise_two_views
 
 CAMERA = PinholeCamera(fx=500.0, fy=500.0, cx=319.5, cy=239.5, width=640, height=480)
@@ -86,6 +88,44 @@ def test_a_plane_that_leaves_two_motions_starts_no_map_without_a_third_view() ->
     assert initialise_two_views(seen0, seen1, CAMERA, between=unseen) is None
 
 
+def test_what_lies_off_a_plane_decides_between_the_two_motions_of_the_plane() -> None:
+    """With exact keypoints a view on the way does not tell: all along a straight way both motions fit the plane."""
+    points = np.concatenate([_plane(170), _cloud(30)])
+    seen0, seen1 = _views(points, MOTION, noise=0.1)
+    covariances = np.tile(0.1**2 * np.eye(2), (len(points), 1, 1))
+    found = initialise_two_views(seen0, seen1, CAMERA, covariances=(covariances, covariances))
+    _check(found, points, MOTION)
+    assert found is not None
+    assert found.model == "homography"
+    only_plane = (seen0[:170], seen1[:170])
+    assert initialise_two_views(*only_plane, CAMERA, covariances=(covariances[:170], covariances[:170])) is None
+
+
+def test_a_short_step_in_a_fast_turn_is_found_among_many_minima() -> None:
+    """Ten degrees in which the camera comes 3 cm on: of half of the keypoints, aligned ones, the direction is known."""
+    turning = se3_exp(np.array([0.02, 0.02, 0.01, 0.02, -0.17, 0.01]))
+    truth = turning[:3, 3] / np.linalg.norm(turning[:3, 3])
+    rng = np.random.default_rng(5)
+    by_sample, found = [], []
+    for seed in range(3):
+        depth = rng.uniform(2.0, 2.6, 300)
+        points = np.stack([rng.uniform(-0.5, 0.6, 300) * depth, rng.uniform(-0.45, 0.45, 300) * depth, depth], axis=1)
+        points = points[CAMERA.contains(CAMERA.project(transform_points(turning, points)))]
+        sigma = np.where(rng.random(len(points)) < 0.5, 2.0, 0.1)
+        seen0 = CAMERA.project(points)
+        seen1 = CAMERA.project(transform_points(turning, points)) + sigma[:, None] * rng.normal(size=(len(points), 2))
+        covariances = np.square(sigma)[:, None, None] * np.eye(2)
+        sample = estimate_relative_pose(seen0, seen1, CAMERA, CAMERA, max_error_px=1.96, seed=seed).model
+        assert sample is not None
+        agreeing = np.ones(len(points), dtype=bool)
+        off = make_transform(sample[:3, :3], np.cross(truth, [1.0, 0.0, 0.0]))  # a start that is of no use
+        best = motions_of_a_step(off, seen0, seen1, agreeing, CAMERA, 1.0, (0.01 * covariances, covariances))[0]
+        by_sample.append(np.degrees(np.arccos(np.abs(sample[:3, 3] @ truth))))
+        found.append(np.degrees(np.arccos(np.abs(best[:3, 3] @ truth))))
+    assert max(by_sample) > 10.0
+    assert max(found) < 4.0
+
+
 def test_mismatches_do_not_become_landmarks() -> None:
     points = _cloud(400)
     seen0, seen1 = _views(points, MOTION, wrong=0.4)
@@ -98,7 +138,7 @@ def test_mismatches_do_not_become_landmarks() -> None:
 
 def test_a_camera_that_only_turns_starts_no_map() -> None:
     turning = se3_exp(np.array([0.0, 0.0, 0.0, 0.05, -0.15, 0.1]))
-    for seed in range(3):
+    for seed in range(6):
         assert initialise_two_views(*_views(_cloud(400, seed), turning, seed=seed), CAMERA) is None
 
 

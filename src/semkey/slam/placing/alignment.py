@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.transforms import inverse, transform_points
 from semkey.matching.alignment.lucas_kanade import align_patches
+from semkey.matching.alignment.patches import cut_patches, local_deformations
 from semkey.slam.config import image_scale
 from semkey.slam.frames.frame import PATCHES, ObservedFrame
 from semkey.slam.map.association import Associations
@@ -102,6 +103,23 @@ def align_frame(
     if not len(rows):
         return frame
     return _moved(frame, frame.grey, found.keypoint_indices[rows], patches, deformations, camera)
+
+
+def align_pair(first: ObservedFrame, second: ObservedFrame, matches: Indices, camera: PinholeCamera) -> ObservedFrame:
+    """The second of two frames with its keypoints aligned to those of the first, where no map tells how they look.
+
+    Args:
+        first: with its image, else nothing moves.
+        second: likewise.
+        matches: (M, 2) keypoints of the first and of the second.
+        camera: of both.
+    """
+    if first.grey is None or second.grey is None or not len(matches):
+        return second
+    points = first.keypoints[matches[:, 0]]
+    deformations, _ = local_deformations(points, second.keypoints[matches[:, 1]])
+    patches = cut_patches(first.grey, points, PATCHES.radius)
+    return _moved(second, second.grey, matches[:, 1], patches, deformations, camera)
 
 
 def _moved(

@@ -6,31 +6,29 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import poselib
 from numpy.typing import ArrayLike, NDArray
 
 from semkey.errors import InputError
 from semkey.geometry.camera import PinholeCamera
-from semkey.geometry.transforms import make_transform, transform_points
-from semkey.matching.robust import estimate_absolute_pose, estimate_homography, estimate_relative_pose
+from semkey.geometry.transforms import make_transform
+from semkey.matching.robust import estimate_homography, estimate_relative_pose
 from semkey.slam.config import MonoConfig, image_scale
 from semkey.slam.solvers.bounds import CHI2_95_1, CHI2_95_2
-from semkey.slam.solvers.triangulation import TriangulatedPoints, fundamental_matrix, triangulate
+from semkey.slam.solvers.plane_motions import (
+    PossibleMotion,
+    choose_motion,
+    line_errors,
+    motions_of_a_step,
+    refine_motion,
+)
+from semkey.slam.solvers.triangulation import fundamental_matrix, triangulate
 from semkey.slam.solvers.turning import only_turned
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Two motions that both put nearly as many points before both cameras: the scene does not tell which is right.
-_AMBIGUOUS_SHARE = 0.75
 # Of the matches that agree with the motion so many must become landmarks.
 _MIN_LANDMARK_SHARE = 0.7
-# Motions whose matrices (of translations of length 1) differ less are one motion.
-_SAME_MOTION = 0.02
-# In a third view a mismatch counts no more than this many times the squared 95 % bound ...
-_LARGEST_THIRD_VIEW_ERROR = 10.0
-# ... and the right motion leaves less than this share of the error of a wrong one.
-_CLEAR_COST_RATIO = 0.7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,19 +52,6 @@ class TwoViewGeometry:
     information: Array
     parallax_deg: float
     homography_score_share: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Motion:
-    """A possible motion with what it makes of the matches."""
-
-    T_cam1_cam0: Array
-    points: TriangulatedPoints
-    good: Mask
-
-    @property
-    def count(self) -> int:
-        return int(np.count_nonzero(self.good))
 
 
 def initialise_two_views(
@@ -126,22 +111,30 @@ def initialise_two_views(
     if share > config.homography_ratio and homography.model is not None:
         model, inliers = "homography", inliers_h
         candidates = _motions_of_homography(homography.model, camera)
-        candidates = [_refine_motion(T, seen0[inliers], seen1[inliers], camera, pixel_sigma) for T in candidates]
+        candidates = [refine_motion(T, seen0[inliers], seen1[inliers], camera, pixel_sigma) for T in candidates]
     elif essential.model is not None:
         model, inliers = "essential", inliers_e
-        candidates = [essential.model]
+        candidates = motions_of_a_step(essential.model, seen0, seen1, inliers, camera, pixel_sigma, covariances)
     else:
         return None
     too_few = np.count_nonzero(inliers) < config.min_initial_share * len(inliers)
     if too_few or only_turned(seen0, seen1, inliers, camera, pixel_sigma):
         return None
     max_error = config.max_error_px * image_scale(camera) / pixel_sigma
-    motions = [_try_motion(T, seen0, seen1, inliers, camera, pixel_sigma, covariances, max_error) for T in candidates]
-    ambiguous = _candidates(motions)
-    best = ambiguous[0] if ambiguous else None
-    if len(ambiguous) > 1:
-        third = None if between is None else np.asarray(between, dtype=np.float64)
-        best = None if third is None else _decide(ambiguous, third, camera, pixel_sigma, seed)
+    motions = []
+    for T in candidates:
+        agreeing = inliers if model == "homography" else _score_essential(T, seen0, seen1, camera, pixel_sigma)[1]
+        motions.append(_try_motion(T, seen0, seen1, agreeing, camera, pixel_sigma, covariances, max_error))
+    best = choose_motion(
+        motions,
+        seen0,
+        seen1,
+        camera,
+        between=None if between is None else np.asarray(between, dtype=np.float64),
+        pixel_sigma=pixel_sigma,
+        covariances=covariances,
+        seed=seed,
+    )
     if best is None or best.count < max(config.min_initial_landmarks, _MIN_LANDMARK_SHARE * inliers.sum()):
         return None
     parallax = float(np.median(best.points.parallax_deg[best.good]))
@@ -181,8 +174,8 @@ def _score_essential(
     if T_10 is None:
         return 0.0, np.zeros(len(seen0), dtype=bool)
     F = fundamental_matrix(T_10, camera)
-    forward = _line_errors(F, seen0, seen1) / pixel_sigma**2
-    backward = _line_errors(F.T, seen1, seen0) / pixel_sigma**2
+    forward = line_errors(F, seen0, seen1) / pixel_sigma**2
+    backward = line_errors(F.T, seen1, seen0) / pixel_sigma**2
     return _score(forward, backward, CHI2_95_1)
 
 
@@ -199,14 +192,6 @@ def _transfer_errors(H: Array, source: Array, target: Array) -> Array:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def _line_errors(F: Array, source: Array, target: Array) -> Array:
-    """Squared distances (M,) of ``target`` from the lines that ``F`` makes of ``source``."""
-    lines = np.concatenate([source, np.ones((len(source), 1))], axis=1) @ F.T
-    signed = (lines[:, :2] * target).sum(axis=1) + lines[:, 2]
-    errors = signed**2 / np.maximum(np.square(lines[:, :2]).sum(axis=1), 1e-24)
-    return np.where(np.isfinite(errors), errors, np.inf)
-
-
 def _motions_of_homography(H: Array, camera: PinholeCamera) -> list[Array]:
     """The up to four motions T_cam1_cam0 that a plane's homography allows (Malis and Vargas 2007), of length 1."""
     _, rotations, translations, _ = cv2.decomposeHomographyMat(H, camera.matrix)
@@ -219,25 +204,6 @@ def _motions_of_homography(H: Array, camera: PinholeCamera) -> list[Array]:
     return motions
 
 
-def _refine_motion(T_10: Array, seen0: Array, seen1: Array, camera: PinholeCamera, pixel_sigma: float) -> Array:
-    """The motion nearby with the least (robust) Sampson error: all that a homography leaves out is in the matches."""
-    start = poselib.CameraPose()
-    start.R, start.t = T_10[:3, :3], T_10[:3, 3]
-    intrinsics = {
-        "model": "PINHOLE",
-        "width": camera.width,
-        "height": camera.height,
-        "params": [camera.fx, camera.fy, camera.cx, camera.cy],
-    }
-    options = {"loss_type": "CAUCHY", "loss_scale": pixel_sigma}
-    refined, _ = poselib.refine_relative_pose(seen0, seen1, start, intrinsics, intrinsics, options)
-    translation = np.asarray(refined.t).ravel()
-    length = float(np.linalg.norm(translation))
-    if not np.isfinite(translation).all() or length < 1e-9:
-        return T_10
-    return make_transform(refined.R, translation / length)
-
-
 def _try_motion(
     T_10: Array,
     seen0: Array,
@@ -247,40 +213,8 @@ def _try_motion(
     pixel_sigma: float,
     covariances: tuple[Array, Array] | None,
     max_error: float,
-) -> _Motion:
+) -> PossibleMotion:
     pose1 = make_transform(T_10[:3, :3].T, -T_10[:3, :3].T @ T_10[:3, 3])
     points = triangulate(seen0, seen1, np.eye(4), pose1, camera, pixel_sigma=pixel_sigma, covariances=covariances)
     good = inliers & points.believable(min_parallax_deg=0.0, max_error=max_error)
-    return _Motion(T_cam1_cam0=T_10, points=points, good=good)
-
-
-def _candidates(motions: list[_Motion]) -> list[_Motion]:
-    """The motion with most good points, and those that come near it and differ from it."""
-    ranked = sorted((motion for motion in motions if motion.count), key=lambda motion: -motion.count)
-    kept: list[_Motion] = []
-    for motion in ranked:
-        # Two solutions that refinement has drawn to the same motion do not contradict each other.
-        known = any(np.allclose(motion.T_cam1_cam0, other.T_cam1_cam0, atol=_SAME_MOTION) for other in kept)
-        if not known and motion.count > _AMBIGUOUS_SHARE * ranked[0].count:
-            kept.append(motion)
-    return kept
-
-
-def _decide(
-    motions: list[_Motion], third: Array, camera: PinholeCamera, pixel_sigma: float, seed: int
-) -> _Motion | None:
-    """The motion whose points fit a third view (M, 2) clearly better than those of any other; None if none does."""
-    costs = []
-    for motion in motions:
-        usable = motion.good & np.isfinite(third).all(axis=1)
-        points, seen = motion.points.points_world[usable], third[usable]
-        bound = float(np.sqrt(CHI2_95_2)) * pixel_sigma
-        solved = estimate_absolute_pose(points, seen, camera, max_error_px=4 * bound, seed=seed)
-        if solved.model is None:
-            costs.append(np.inf)
-            continue
-        errors = np.square(camera.project(transform_points(solved.model, points)) - seen).sum(axis=1) / bound**2
-        costs.append(float(np.mean(np.minimum(np.nan_to_num(errors, nan=1e3), _LARGEST_THIRD_VIEW_ERROR))))
-    order = np.argsort(costs, kind="stable")
-    clear = costs[order[0]] < _CLEAR_COST_RATIO * costs[order[1]]
-    return motions[order[0]] if clear else None
+    return PossibleMotion(T_cam1_cam0=T_10, points=points, good=good)

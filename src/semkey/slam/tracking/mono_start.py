@@ -15,6 +15,7 @@ from semkey.slam.config import MonoConfig
 from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.map.keyframe import Keyframe
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing.alignment import align_pair
 from semkey.slam.solvers.two_views import TwoViewGeometry, initialise_two_views
 
 Array = NDArray[np.float64]
@@ -104,12 +105,12 @@ class MonoStarter:
         rows = np.flatnonzero(seen.keypoints >= 0)
         geometry = initialise_two_views(
             self._reference.keypoints[rows],
-            frame.keypoints[seen.keypoints[rows]],
+            seen.frame.keypoints[seen.keypoints[rows]],
             self._camera,
             config,
             between=self._third_view(previous, seen.motion_px, rows),
             pixel_sigma=config.pixel_sigma * self._image_scale,
-            covariances=(self._reference.covariances[rows], frame.covariances[seen.keypoints[rows]]),
+            covariances=(self._reference.covariances[rows], seen.frame.covariances[seen.keypoints[rows]]),
             seed=self._seed,
         )
         if geometry is None:
@@ -150,6 +151,7 @@ class MonoStarter:
         indices = matches.indices.numpy()[matches.scores.numpy() > background]
         keypoints = np.full(len(reference), -1, dtype=np.int64)
         keypoints[indices[:, 0]] = indices[:, 1]
+        frame = align_pair(reference, frame, indices, self._camera)
         moved = np.linalg.norm(reference.keypoints[indices[:, 0]] - frame.keypoints[indices[:, 1]], axis=1)
         motion = float(np.median(moved)) if len(moved) else 0.0
         return _Seen(frame=frame, keypoints=keypoints, motion_px=motion), len(indices)
