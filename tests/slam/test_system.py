@@ -12,6 +12,9 @@ from semkey.errors import ConfigError, DatasetError
 from semkey.geometry.transforms import compose, inverse, rotation_angle_deg, se3_exp
 from semkey.slam import FrameRecord, MapConfig, SlamConfig, SlamInterrupted, SlamResult, TrackingConfig, run_slam
 from semkey.slam.config import LoopConfig
+from semkey.slam.frames.frame import ObservedFrame
+from semkey.slam.map.keyframe import Keyframe
+from semkey.slam.map.slam_map import SlamMap
 from semkey.slam.output.report import summarise
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking.motion import ConstantVelocity
@@ -138,6 +141,23 @@ def test_keyframes_are_made_where_landmarks_do_not_cover_the_image() -> None:
     )
     kept = run(world, tracking(never, keyframe_uncovered_share=0.25)).keyframe_indices
     assert 4 <= len(kept) <= 10
+
+
+def test_keyframes_tell_the_map_how_sure_their_poses_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[int, np.ndarray | None] = {}
+    add_keyframe = SlamMap.add_keyframe
+
+    def noted(slam_map: SlamMap, frame: ObservedFrame, *args, covariance: np.ndarray | None = None) -> Keyframe:
+        told[frame.index] = covariance
+        return add_keyframe(slam_map, frame, *args, covariance=covariance)
+
+    monkeypatch.setattr(SlamMap, "add_keyframe", noted)
+    result = run(PointWorld(walk(12), pixel_noise=0.3))
+    assert len(told) >= 2
+    first, *others = sorted(told)
+    assert told[first] is None
+    for index in others:
+        np.testing.assert_array_equal(known(told[index]), known(result.frames[index].covariance))
 
 
 def test_lost_at_the_end_and_blank_at_the_start() -> None:

@@ -89,7 +89,7 @@ class SlamEngine:
         self._doubted_frame = -2
         # Whether matches have shown that depth which is the same everywhere is not that of a wall.
         self._is_flatness_refuted = False
-        self._sees_newcomers = sensor.has_range
+        self._has_range = sensor.has_range
 
     def track(self, frame: ObservedFrame) -> TrackedFrame:
         """The pipeline: predict, locate, decide on a keyframe, map, adjust, close loops."""
@@ -126,7 +126,7 @@ class SlamEngine:
         keyframe: Keyframe | None = None
         loop: LoopRecord | None = None
         is_wanted = not self._map.is_fixed and tracker.wants_keyframe(frame, location)
-        if is_wanted and self._sees_newcomers:
+        if is_wanted and self._has_range:
             # What hides the map moves, or was put there: no landmark begins on it, and it alone asks for no keyframe.
             pixel = image_scale(self._camera)
             hides = hides_map(frame, self._map.landmarks, location.placement, self._camera, pixel=pixel)
@@ -136,7 +136,16 @@ class SlamEngine:
             mapping.before_keyframe()
             pose = tracker.place_again(frame, location)
             parent = tracker.last_reference
-            keyframe = mapping.add_keyframe(frame, pose, location.found, submap=location.submap, parent=parent)
+            # Without a range the error of a pose is mostly one of scale, which landmarks share.
+            covariance = location.placement.covariance if self._has_range else None
+            keyframe = mapping.add_keyframe(
+                frame,
+                pose,
+                location.found,
+                submap=location.submap,
+                parent=parent,
+                covariance=covariance,
+            )
             tracker.take_keyframe(keyframe, location)
             mapping.after_keyframe(keyframe.id)
         tracker.advance(frame, location, keyframe)

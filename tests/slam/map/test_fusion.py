@@ -119,6 +119,25 @@ def test_a_landmark_moves_to_the_mean_weighted_by_information(pose: Array) -> No
     np.testing.assert_allclose(np.diag(covariance)[:2], aside, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pose", [NO_TURN, POSE], ids=["at the origin", "anywhere"])
+def test_a_point_is_no_surer_than_the_pose_that_it_was_seen_from(pose: Array) -> None:
+    """A camera known to 1, 2 and 3 cm and to 5 mrad about y: at 2 m the turn adds 1 cm aside."""
+    of_pose = np.diag([0.01**2, 0.02**2, 0.03**2, 0.0, 0.005**2, 0.0])
+    point, sigma = np.array([[0.0, 0.0, 2.0]]), np.array([0.04])
+    information = point_information(point, sigma, np.ones(1), pose, CAMERA, isotropic_covariances(1, 0.5), of_pose)
+    aside = 0.5 * 2.0 / 260.0
+    expected = np.diag([aside**2 + 2 * 0.01**2, aside**2 + 0.02**2, 0.05**2])
+    np.testing.assert_allclose(np.linalg.inv(information[0]), in_world(pose, expected), rtol=1e-5, atol=1e-12)
+
+    landmarks = landmarks_at(transform_points(pose, point), in_world(pose, 0.05**2 * np.eye(3))[None])
+    frame = sighting(CENTRE, np.array([2.03]), np.array([0.04]), reliability=1.0)
+    fuse_observations(landmarks, frame, pose, all_pairs(1, 1.0), CAMERA, of_pose)
+    moved = transform_points(inverse(pose), landmarks.positions)[0]
+    np.testing.assert_allclose(moved, [0.0, 0.0, 2.015], atol=1e-5)  # as far from either, which are equally sure
+    covariance = in_world(inverse(pose), np.linalg.inv(landmarks.information[0]))
+    assert covariance[2, 2] == pytest.approx(0.05**2 / 2, rel=1e-5)
+
+
 def test_a_residual_of_many_deviations_does_not_drag_a_landmark_along() -> None:
     """Depth 0.5 m off at 3 cm, an edge seen on the wrong side: the pixel counts as before, the depth not at all."""
     points = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0]])

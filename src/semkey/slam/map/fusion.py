@@ -26,8 +26,11 @@ def point_information(
     T_world_cam: Array,
     camera: PinholeCamera,
     covariances: Array,
+    pose_covariance: Array | None = None,
 ) -> Array:
     """Inverse covariance (M, 3, 3) in world axes of points (M, 3) back-projected from a keypoint and its depth.
+
+    What a camera sees is no surer than where it stands: a millimetre of its pose is more than a pixel at 0.4 m.
 
     Args:
         points_cam: (M, 3) in camera coordinates, metres.
@@ -36,6 +39,7 @@ def point_information(
         T_world_cam: (4, 4) pose of the camera.
         camera: its intrinsics.
         covariances: (M, 2, 2) of the keypoints' positions, pixels^2.
+        pose_covariance: (6, 6) of the camera's pose, ``[rho, phi]`` in its axes; None where it is the world's origin.
     """
     observations = PoseObservations(
         points_world=points_cam,
@@ -46,9 +50,9 @@ def point_information(
         weights=weights,
     )
     # In camera axes (identity pose) the derivative by the point is the one by the translation.
-    jacobian = residuals_and_jacobian(np.eye(4), observations, camera)[1][:, :, :3]
-    jacobian = jacobian @ T_world_cam[:3, :3].T * np.sqrt(weights)[:, None, None]
-    return jacobian.transpose(0, 2, 1) @ jacobian
+    jacobian = residuals_and_jacobian(np.eye(4), observations, camera)[1] * np.sqrt(weights)[:, None, None]
+    to_world = _whitening(jacobian, pose_covariance) @ jacobian[:, :, :3] @ T_world_cam[:3, :3].T
+    return to_world.transpose(0, 2, 1) @ to_world
 
 
 def fuse_observations(
@@ -57,8 +61,18 @@ def fuse_observations(
     T_world_cam: Array,
     found: Associations,
     camera: PinholeCamera,
+    pose_covariance: Array | None = None,
 ) -> None:
-    """Move landmarks to where they are most likely, given one more observation of each from a known pose."""
+    """Move landmarks to where they are most likely, given one more observation of each from a pose.
+
+    Args:
+        landmarks: some of which move.
+        frame: the observation.
+        T_world_cam: (4, 4) its pose.
+        found: which keypoint sees which landmark.
+        camera: of the frame.
+        pose_covariance: (6, 6) of the pose, ``[rho, phi]`` in the camera's axes; None where it is exact.
+    """
     ids, keypoints = found.landmark_ids, found.keypoint_indices
     weights = frame.weights[keypoints] * found.similarity
     observations = PoseObservations(
@@ -70,11 +84,29 @@ def fuse_observations(
         weights=weights,
     )
     residuals, jacobian = residuals_and_jacobian(inverse(T_world_cam), observations, camera)
-    to_world = jacobian[:, :, :3] @ T_world_cam[:3, :3].T
     root = np.sqrt(weights)[:, None]
     trusted = np.abs(residuals) < _LARGEST_RESIDUAL
-    residuals, to_world = np.where(trusted, residuals, 0.0), np.where(trusted[:, :, None], to_world, 0.0)
-    landmarks.fuse(ids, to_world * root[:, :, None], residuals * root)
+    residuals, jacobian = np.where(trusted, residuals, 0.0) * root, np.where(trusted[:, :, None], jacobian, 0.0)
+    jacobian = jacobian * root[:, :, None]
+    whitening = _whitening(jacobian, pose_covariance)
+    to_world = whitening @ jacobian[:, :, :3] @ T_world_cam[:3, :3].T
+    landmarks.fuse(ids, to_world, (whitening @ residuals[:, :, None])[:, :, 0])
+
+
+def _whitening(by_pose: Array, pose_covariance: Array | None) -> Array:
+    """What makes residuals (M, 3) of unit covariance, and of a pose that is not exact, independent: (M, 3, 3).
+
+    The landmarks of a frame share the error of its pose, so that this is too careful of how they lie to each other;
+    how they lie to those of other frames is what counts.
+
+    Args:
+        by_pose: (M, 3, 6) derivatives of the residuals by the pose.
+        pose_covariance: (6, 6) of the pose; None where it is exact.
+    """
+    if pose_covariance is None:
+        return np.tile(np.eye(3), (len(by_pose), 1, 1))
+    total = by_pose @ pose_covariance @ by_pose.transpose(0, 2, 1) + np.eye(3)
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(total)), dtype=np.float64)
 
 
 def predicted_residual_noise(

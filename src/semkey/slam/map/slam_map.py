@@ -116,9 +116,23 @@ class SlamMap:
     # -- growing -------------------------------------------------------------------------------------------------
 
     def add_keyframe(
-        self, frame: ObservedFrame, T_world_cam: Array, found: Associations | None, submap: int
+        self,
+        frame: ObservedFrame,
+        T_world_cam: Array,
+        found: Associations | None,
+        submap: int,
+        *,
+        covariance: Array | None = None,
     ) -> Keyframe:
-        """Keep a frame: landmarks it sees get more certain, its other keypoints with depth become landmarks."""
+        """Keep a frame: landmarks it sees get more certain, its other keypoints with depth become landmarks.
+
+        Args:
+            frame: the frame.
+            T_world_cam: (4, 4) its pose.
+            found: the landmarks that it sees; None for none.
+            submap: the submap.
+            covariance: (6, 6) of the pose, ``[rho, phi]`` in the camera's axes; None where it is exact.
+        """
         frame = frame.kept()
         keyframe = Keyframe(
             id=self._next_id,
@@ -135,7 +149,7 @@ class SlamMap:
             keyframe.parent = self.covisibility.nearest_keyframe(found.landmark_ids)
         self.keyframes[keyframe.id] = keyframe
         if found is not None:
-            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera)
+            fuse_observations(self.landmarks, frame, T_world_cam, found, self.camera, covariance)
             self.add_sightings(keyframe.id, found.landmark_ids, found.keypoint_indices)
         fresh = np.flatnonzero((keyframe.landmark_ids < 0) & (frame.depth > 0))
         points_cam = frame.points_cam(fresh, self.camera)
@@ -146,6 +160,7 @@ class SlamMap:
             T_world_cam,
             self.camera,
             frame.covariances[fresh],
+            covariance,
         )
         self.add_landmarks(keyframe.id, fresh, transform_points(T_world_cam, points_cam), information)
         self.remove_landmarks(self.landmarks.failed_probation(keyframe.id))

@@ -87,6 +87,7 @@ class LocalMapping:
         *,
         submap: int,
         parent: int | None = None,
+        covariance: Array | None = None,
     ) -> Keyframe:
         """Keep a frame, with new landmarks for what it sees and the map does not know.
 
@@ -96,9 +97,10 @@ class LocalMapping:
             found: the landmarks that it sees; None for the first keyframe of a submap.
             submap: the submap.
             parent: the keyframe above it in the tree where no landmark tells.
+            covariance: (6, 6) of the pose, see :meth:`semkey.slam.map.slam_map.SlamMap.add_keyframe`.
         """
         with self._timer.stage("map"):
-            keyframe = self._map.add_keyframe(frame, T_world_cam, found, submap)
+            keyframe = self._map.add_keyframe(frame, T_world_cam, found, submap, covariance=covariance)
             if self._triangulation is not None:
                 scale = image_scale(self._map.camera)
                 triangulate_new_landmarks(self._map, keyframe.id, self._triangulation, image_scale=scale)
