@@ -133,9 +133,10 @@ def test_a_point_is_no_surer_than_the_pose_that_it_was_seen_from(pose: Array) ->
     frame = sighting(CENTRE, np.array([2.03]), np.array([0.04]), reliability=1.0)
     fuse_observations(landmarks, frame, pose, all_pairs(1, 1.0), CAMERA, of_pose)
     moved = transform_points(inverse(pose), landmarks.positions)[0]
-    np.testing.assert_allclose(moved, [0.0, 0.0, 2.015], atol=1e-5)  # as far from either, which are equally sure
+    # As far from either, which are equally sure; depth is measured as its inverse, which bends a little.
+    np.testing.assert_allclose(moved, [0.0, 0.0, 2.015], atol=3e-4)
     covariance = in_world(inverse(pose), np.linalg.inv(landmarks.information[0]))
-    assert covariance[2, 2] == pytest.approx(0.05**2 / 2, rel=1e-5)
+    assert covariance[2, 2] == pytest.approx(0.05**2 / 2, rel=0.02)
 
 
 def test_a_residual_of_many_deviations_does_not_drag_a_landmark_along() -> None:
