@@ -11,7 +11,7 @@ from semkey.model.dense import DenseMaps
 from semkey.model.dkd import soft_argmax
 from semkey.model.gate import LEAST_RATIO
 from semkey.model.heads import QuadraticOffset, score_from_log_probability
-from semkey.model.preprocess import PAD_MULTIPLE
+from semkey.model.preprocess import PAD_MULTIPLE, without_frame
 from semkey.model.reliability import GridReliabilityHead, KeypointReliabilityHead
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -91,7 +91,8 @@ class ExtractionGraph(OnnxGraph):
         """
         height, width = image.shape[-2:]
         gray = image if self.channels == 1 else _grey(image)
-        centred = gray - gray.mean(dim=(2, 3), keepdim=True)
+        picture = without_frame(gray)
+        centred = picture - picture.mean(dim=(2, 3), keepdim=True)
         contrast = centred.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp(min=_LEAST_CONTRAST)
         rows = torch.arange(_padded(height)).clamp(max=height - 1)
         columns = torch.arange(_padded(width)).clamp(max=width - 1)
@@ -105,7 +106,7 @@ class ExtractionGraph(OnnxGraph):
         found = values > max(self.detector.extraction.min_score, 0.0)
         reliability, covariances = self._judged(maps, scores, pixels, keypoints, values, found)
         descriptors = self.detector.describe(maps, keypoints)
-        valid = found & (self.gate(_LEVELS * centred, keypoints) >= LEAST_RATIO)
+        valid = found & (self.gate(_LEVELS * (gray - 0.5), keypoints) >= LEAST_RATIO)
         place = self.detector.describe_place(maps)
         outputs = (keypoints, values.clamp(min=0.0), reliability, descriptors, place, valid)
         return outputs if covariances is None else (*outputs, covariances)
