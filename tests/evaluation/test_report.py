@@ -176,6 +176,17 @@ def test_curve_figure_has_a_panel_per_set_and_a_line_per_method() -> None:
         assert (np.abs(few - colour).sum(axis=2) < 30).sum() > 200
 
 
+def test_the_diagonal_is_drawn_where_it_is_what_is_right() -> None:
+    def greys(name: str) -> int:
+        evaluation = make_evaluation(sets=("one",))
+        for sets in evaluation.results.values():
+            sets["one"] = replace(sets["one"], curves={name: Curve(x=[0.0, 0.5, 1.0], y=[0.0, 0.9, 1.0])})
+        picture = decode(curve_figure(evaluation, name))
+        return int((np.abs(picture - 140).sum(axis=2) < 30).sum())
+
+    assert greys("calibration") > greys("error") + 100
+
+
 def test_interval_figure_needs_intervals() -> None:
     evaluation = make_evaluation()
     picture = interval_figure(evaluation, "one", [UP, DOWN])

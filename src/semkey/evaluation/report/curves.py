@@ -25,6 +25,8 @@ _WIDTH_INCHES = 10.8
 _INTERVAL_COLUMNS = 4
 _MARKED_POINTS = 24
 """A line with more points than this has no marker at each of them."""
+_CALIBRATION = "calibration"
+"""Curves whose names begin so say how often what was promised comes true: right is the diagonal, which is drawn."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def curve_figure(evaluation: Evaluation, name: str) -> bytes:
     x_label, y_label = evaluation.curve_labels.get(name, ("", name))
     for set_name, lines in panels.items():
         axes = axes_of[set_name]
+        if name.startswith(_CALIBRATION):
+            axes.plot([0, 1], [0, 1], color="0.55", linewidth=1.0, zorder=1)
         for method, curve in lines.items():
             style = styles[method]
             axes.plot(
