@@ -55,7 +55,8 @@ def test_pictures_bars_edges_and_small_images_stay() -> None:
     noisy = torch.from_numpy(rng.random((64, 96)).astype(np.float32))
     step = picture()
     step[:8] = 0.0  # a bar, or the shadow of something: not a line
-    for image in (picture(), noisy, step, torch.zeros(64, 96), torch.rand(15, 96)):
+    pattern = torch.from_numpy(blocks(63, 96)[..., 0]).float() / 255.0  # blocks of three pixels
+    for image in (picture(), noisy, step, pattern, torch.zeros(64, 96), torch.rand(15, 96)):
         assert torch.equal(without_frame(image), image)
 
 

@@ -104,7 +104,7 @@ def test_a_low_texture_interior_keeps_its_keypoints(shared: Path) -> None:
     for path in sorted(folder.iterdir())[::20]:
         assert len(detector.extract(path)) >= 0.95 * 1024
         darker = (read_image(path) * 0.5).astype(np.uint8)
-        assert len(detector.extract(darker)) >= 0.75 * 1024
+        assert len(detector.extract(darker)) >= 0.7 * 1024
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -47,9 +47,9 @@ def test_sliding_along_edges_costs_little_accuracy(runs: dict[tuple[str, bool], 
 
 
 def test_aligned_keypoints_cost_less(runs: dict[tuple[str, bool], SlamResult], shared: Path) -> None:
-    """Measured 1.9 mm without alignment, 1.1 with it."""
+    """Measured 1.5 mm without alignment, 1.1 with it (before landmarks knew how sure poses were, 1.9 and 1.1)."""
     jittering, aligned = (run(runs, shared, "anisotropic", alignment=kind) for kind in (False, True))
-    assert error(aligned) < 0.75 * error(jittering)
+    assert error(aligned) < 0.85 * error(jittering)
 
 
 def test_the_covariances_hold_against_ground_truth(runs: dict[tuple[str, bool], SlamResult], shared: Path) -> None:

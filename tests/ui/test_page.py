@@ -142,7 +142,7 @@ def test_two_images_through_the_client(served: Served, uploads: Uploads) -> None
 
 
 def test_a_clip_through_the_client(served: Served, uploads: Uploads) -> None:
-    found, *pictures, _, shown = show(served, uploads.clip, camera=uploads.camera, keypoints=600)
+    found, *pictures, _, shown = show(served, uploads.clip, camera=uploads.camera, features="nano", keypoints=600)
     assert found.startswith(f"{FRAMES} of {FRAMES} frames tracked"), found
     assert pictures == [None] * 5
     assert 'sandbox="allow-scripts"' in shown

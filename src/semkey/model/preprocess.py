@@ -19,6 +19,7 @@ FRAME = 4
 """Most lines at an edge of an image that count as a frame around the picture, pixels."""
 _FRAME_STEP = 0.03  # of the grey range
 _FRAME_RATIO = 4.0
+_FRAME_SHARE = 0.5  # a frame is darker, or brighter, nearly all along: a pattern is both
 # ITU-R BT.601 luma, as cv2.COLOR_RGB2GRAY
 LUMA = (0.299, 0.587, 0.114)
 
@@ -158,11 +159,10 @@ def with_unit_variance(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 def without_frame(gray: torch.Tensor) -> torch.Tensor:
     """An image whose outermost lines, where they are a frame around the picture, repeat the first line inside.
 
-    Rectified images end in a line that is partly black (those of TUM RGB-D do, right and below), some cameras and
-    videos in one or two of noise. A network sees an edge there that stands still while the camera moves, and finds
-    keypoints along it: some 60 of 1024 in a room with little else, which all match. A frame is where the step between
-    two of the four outermost lines and the next ones is, in the mean along the line, over 3 % of the grey range and
-    four times the step that follows.
+    Rectified images end in a line that is partly black (those of TUM RGB-D do, right and below). A network sees an edge
+    there that stands still while the camera moves, and finds keypoints along it: some 60 of 1024 in a room with little
+    else, which all match. A frame is where the step between two of the four outermost lines and the next ones is, in
+    the mean along the line, over 3 % of the grey range and four times the step that follows, and goes one way.
 
     Args:
         gray: (..., H, W) in [0, 1]; less than 16 pixels high or wide it stays as it is.
@@ -189,8 +189,11 @@ def without_frame(gray: torch.Tensor) -> torch.Tensor:
 
 def _mended(lines: torch.Tensor, *, always: bool) -> torch.Tensor | None:
     """The outer lines (..., FRAME, L) of an edge (..., FRAME + 2, L), outermost first; None where they stay."""
-    steps = (lines[..., 1:, :] - lines[..., :-1, :]).abs().mean(dim=-1, keepdim=True)
-    framed = (steps[..., :FRAME, :] > _FRAME_STEP) & (steps[..., :FRAME, :] > _FRAME_RATIO * steps[..., 1:, :])
+    change = lines[..., 1:, :] - lines[..., :-1, :]
+    steps, way = change.abs().mean(dim=-1, keepdim=True), change.mean(dim=-1, keepdim=True).abs()
+    outer = steps[..., :FRAME, :]
+    framed = (outer > _FRAME_STEP) & (outer > _FRAME_RATIO * steps[..., 1:, :])
+    framed = framed & (way[..., :FRAME, :] > _FRAME_SHARE * outer)
     if not always and not bool(framed.any()):
         return None
     rows = []
