@@ -308,6 +308,36 @@ def test_a_pool_that_breaks_before_it_takes_a_chunk_loses_nothing(
     assert sorted(name for result in results for name, _ in result.found) == sorted(name for name, _ in images)
 
 
+def test_an_image_is_broken_only_when_two_workers_of_its_own_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a pool the one image's worker may end before the other image, deadly once, was begun: it is a suspect that has
+    # done nothing yet, and its first death comes when it is alone.
+    deaths = {"0.png": 1, "day/1.png": 2}
+
+    class Pool:
+        """Loses every worker that is given an image with deaths left."""
+
+        def submit(self, call: Callable[..., object], job: ExtractionJob, chunk: list[tuple[str, Path]]) -> object:
+            future: Future[object] = Future()
+            name = chunk[0][0]
+            if deaths.get(name, 0):
+                deaths[name] -= 1
+                future.set_exception(BrokenProcessPool())
+            else:
+                future.set_result(call(job, chunk))
+            return future
+
+        def shutdown(self, **_: object) -> None: ...
+
+    monkeypatch.setattr(bulk_workers, "_pool", lambda workers: Pool())
+    images = list_source(photos(tmp_path / "photos", 3))
+    results = list(bulk_workers._one_by_one(ORB, images))
+    assert sorted(name for result in results for name, _ in result.found) == ["0.png", "2.png"]
+    assert [name for result in results for name, _ in result.broken] == ["day/1.png"]
+    assert deaths == {"0.png": 0, "day/1.png": 0}
+
+
 @pytest.mark.slow
 def test_ray_workers_that_die_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bulk_fakes.for_ray(monkeypatch, tmp_path / "died")

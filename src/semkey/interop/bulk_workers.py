@@ -1,7 +1,8 @@
 """Who extracts: this process, processes of this machine, or a Ray cluster. A worker that dies loses nothing.
 
 The unit of work is a chunk of images. Whichever way, every chunk's result is handed over exactly once. A chunk whose
-worker died is tried again image by image, each in a worker of its own; an image that ends its worker again is broken.
+worker died is tried again image by image, each in a worker of its own; an image that ends two workers that had
+nothing else is broken.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from semkey.interop.bulk_file import Arrays
 
 _KILLED = "ended its worker (out of memory?)"
+# An image is given so many workers of its own. The first may have been killed for another's sake, as the memory of a
+# whole machine runs out; and that its chunk was lost says nothing, since another process may have broken the pool.
+_ALONE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +153,15 @@ def _one_by_one(job: ExtractionJob, items: list[tuple[str, Path]]) -> Iterator[C
     pool = _pool(1)
     try:
         for item in items:
-            try:
-                yield pool.submit(extract_chunk, job, [item]).result()
-            except BrokenProcessPool:
-                yield ChunkResult(broken=[(item[0], f"{item[1]} {_KILLED}")])
-                pool.shutdown(wait=False)
-                pool = _pool(1)
+            for tries in range(1, _ALONE + 1):
+                try:
+                    yield pool.submit(extract_chunk, job, [item]).result()
+                    break
+                except BrokenProcessPool:
+                    pool.shutdown(wait=False)
+                    pool = _pool(1)
+                    if tries == _ALONE:
+                        yield ChunkResult(broken=[(item[0], f"{item[1]} {_KILLED}")])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
