@@ -5,22 +5,30 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from skimage import data
 
 import semkey
+from backbone_fakes import tiny, tiny_backbone, write_folder
+from semkey.backbones.global_descriptors import VladVocabulary
+from semkey.backbones.loading import random_backbone
+from semkey.backbones.specs import Family, Upsampling
 from semkey.errors import ConfigError
-from semkey.model.config import ExtractionConfig, ModelConfig
+from semkey.export.dense_graph import DenseGraph
+from semkey.model.config import ExtractionConfig, ModelConfig, Place
 from semkey.model.features import Features
 from semkey.model.semantic_detector import SemanticKeypointDetector
 from semkey.runtimes import choosing
 from semkey.runtimes.choosing import choose_runtime, use_runtime
+from training_fakes import MODEL
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -80,6 +88,83 @@ def test_a_detector_by_pixels_gives_the_features_of_torch(runtime: str) -> None:
     found, expected = network.extract(image), reference.extract(image)
     assert_same(found, expected)
     assert found.covariances is not None
+
+
+@pytest.mark.parametrize(
+    ("runtime", "family", "upsampling", "place"),
+    [
+        ("onnxruntime", "vit", "attention", "trained"),
+        ("onnxruntime", "dinov2", "bilinear", "cls"),
+        ("openvino", "dinov2-reg", "shift-average", "gem"),  # its positions are no operation of a graph
+        ("openvino", "dinov3", "bilinear", "vlad"),
+    ],
+)
+def test_a_backbone_is_in_the_graph_in_every_size(
+    runtime: str, family: Family, upsampling: Upsampling, place: Place
+) -> None:
+    _needs(runtime)
+    pytest.importorskip("transformers", reason="comes with the extra backbones")
+
+    def make() -> SemanticKeypointDetector:
+        torch.manual_seed(0)
+        changes = {"backbone": "vit-tiny", "backbone_layers": [2, 4], "upsampling": upsampling}
+        network = SemanticKeypointDetector(
+            ModelConfig.from_mapping({**MODEL, **changes}),
+            ExtractionConfig(
+                max_keypoints=300, precision="float32", place=place, vocabulary="some" if place == "vlad" else ""
+            ),
+            backbone=tiny_backbone(family, layers=(2, 4)).upsampled(upsampling),
+        )
+        network.vocabulary = VladVocabulary(centers=F.normalize(torch.randn(4, 32), dim=1), layer=2, content="")
+        with torch.no_grad():
+            for parameter in network.parameters():  # what starts at zero would say nothing
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return network.optimize()
+
+    network, reference = make(), make()
+    use_runtime(network, runtime)
+    for size in ((224, 160), (161, 231)):
+        image = picture(*size)
+        assert_same(network.extract(image), reference.extract(image))
+
+
+def test_coarse_maps_are_told_apart_where_they_are_many() -> None:
+    """By name, the tenth would come before the second."""
+    backbone = random_backbone(tiny(layers=9), tuple(range(1, 10)))
+    network = SemanticKeypointDetector(
+        ModelConfig.from_mapping({**MODEL, "backbone": "vit-tiny", "backbone_layers": list(range(1, 10))}),
+        backbone=backbone,
+    ).eval()
+    graph = DenseGraph(network, with_place=False, only_needed=True)
+    with torch.inference_mode():
+        given = graph.examples(1)
+        maps = graph.maps(dict(zip(graph.names, graph(*given), strict=True)))
+        expected = network(*given).coarse
+    assert len(maps.coarse) == len(expected) > 10
+    for ours, theirs in zip(maps.coarse, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_of_a_backbone_are_whole_where_another_runtime_computes(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Torch keeps them in bfloat16, where the processor has it: a graph of those would be rounded, or none at all."""
+    _needs(runtime)
+    pytest.importorskip("transformers", reason="comes with the extra backbones")
+    monkeypatch.setattr("semkey.model.precision.cpu_has_bfloat16", lambda: True)
+    folder = write_folder(tmp_path / "mine", "dinov2")
+    settings: dict[str, Any] = {"max_keypoints": 300, "device": "cpu"}
+    image = picture(224, 160)
+    expected = semkey.load(str(folder), precision="float32", **settings).extract(image)
+    detector = semkey.load(str(folder), runtime=runtime, **settings)
+    assert repr(detector).endswith(f", by {runtime})")
+    found = detector.extract(image)
+    closeness = float(expected.global_descriptor @ found.global_descriptor)
+    assert closeness > (0.999999 if runtime == "onnxruntime" else 0.99)
+    if runtime == "onnxruntime":
+        assert_same(found, expected)
+        assert detector.settings["precision"] == "float32", "of the heads as well"
 
 
 def test_bfloat16_of_openvino_is_near() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from semkey.backbones.backbone import BackboneFeatures
 from semkey.export.graph import BATCH, IMAGES, Axes, OnnxGraph
 from semkey.model.dense import DenseMaps
 from semkey.model.preprocess import PAD_MULTIPLE
@@ -20,7 +21,8 @@ class DenseGraph(OnnxGraph):
 
     Args:
         detector: in evaluation mode.
-        with_place: give the global descriptor; else the coarse maps that it is made of.
+        with_place: give the global descriptor; else the coarse maps that it is made of, and the class token where it is
+            one over a backbone.
         only_needed: leave out what extraction does not read.
     """
 
@@ -56,8 +58,15 @@ class DenseGraph(OnnxGraph):
         """Names of the maps, in order."""
         backbone = self.detector.backbone
         coarse = len(self.detector.config.context_channels) + (0 if backbone is None else len(backbone.channels))
-        last = ["global_descriptor"] if self._with_place else [f"coarse{number}" for number in range(coarse)]
-        return dict.fromkeys(self._maps, IMAGES) | dict.fromkeys(last, BATCH if self._with_place else IMAGES)
+        first = dict.fromkeys(self._maps, IMAGES)
+        if self._with_place:
+            return first | {"global_descriptor": BATCH}
+        token = {"class_token": BATCH} if self._with_token else {}
+        return first | {f"coarse{number}": IMAGES for number in range(coarse)} | token
+
+    @property
+    def _with_token(self) -> bool:
+        return self.detector.extraction.place != "trained"
 
     @property
     def takes(self) -> str:
@@ -80,17 +89,29 @@ class DenseGraph(OnnxGraph):
         """
         maps = self.detector(images, colors)
         found = [getattr(maps, name) for name in self._maps]
-        return (*found, self.detector.describe_place(maps)) if self._with_place else (*found, *maps.coarse)
+        if self._with_place:
+            return (*found, self.detector.describe_place(maps))
+        token = (maps.semantic.class_token,) if self._with_token and maps.semantic is not None else ()
+        return (*found, *maps.coarse, *token)
 
     def maps(self, outputs: dict[str, torch.Tensor]) -> DenseMaps:
         """The outputs by name as :class:`DenseMaps`; what the graph left out has no channels."""
         first = outputs["log_probability"]
         nothing = first.new_zeros(len(first), 0, 1, 1)
-        coarse = [tensor for name, tensor in sorted(outputs.items()) if name.startswith("coarse")]
+        coarse = tuple(outputs[name] for name in self.names if name.startswith("coarse"))
         return DenseMaps(
             log_probability=first,
             grid=outputs.get("grid", nothing),
             fine=outputs["fine"],
             detail=outputs.get("detail", nothing),
-            coarse=tuple(coarse),
+            coarse=coarse,
+            semantic=self._semantic(coarse, outputs),
         )
+
+    def _semantic(self, coarse: tuple[torch.Tensor, ...], outputs: dict[str, torch.Tensor]) -> BackboneFeatures | None:
+        """What a global descriptor over the backbone is made of: the last of the coarse maps are the backbone's."""
+        backbone = self.detector.backbone
+        if backbone is None or "class_token" not in outputs:
+            return None
+        maps = coarse[-len(backbone.channels) :]
+        return BackboneFeatures(maps=maps, class_token=outputs["class_token"], patch=backbone.patch)

@@ -23,7 +23,7 @@ from semkey.model.precision import uses_bfloat16
 from semkey.model.preprocess import ImageLike, image_size, load_pixels
 from semkey.model.presets import HALF, load_detector, load_random, presets
 from semkey.model.starting import is_backbone
-from semkey.runtime import give_memory_back
+from semkey.runtime import give_memory_back, select_device
 from semkey.runtimes.choosing import choose_runtime, use_runtime
 
 _HUGE_PIXELS = 16_000_000  # what is freed after such an image goes back to the system: 1.1 GB at 40 megapixels
@@ -57,16 +57,19 @@ class SemanticExtractor(Detector):
         runtime: str = "torch",
     ) -> None:
         self.name, self.max_keypoints = name, max_keypoints
+        self.runtime = choose_runtime(runtime, select_device(device))
+        given: dict[str, Any] = {
+            "max_keypoints": max_keypoints,
+            "device": device,
+            "reduce": self.runtime == "torch",
+        }
         if random_weights:
-            self._detector = load_random(name, max_keypoints=max_keypoints, device=device)
+            self._detector = load_random(name, **given)
         else:
-            self._detector = load_detector(
-                name, max_keypoints=max_keypoints, device=device, weights=weights, **(extraction or {})
-            )
+            self._detector = load_detector(name, weights=weights, **given, **(extraction or {}))
         self.device = self._detector.device
-        settings, backbone = self._detector.extraction, self._detector.backbone
-        self.runtime = choose_runtime(runtime, self.device)
         use_runtime(self._detector, self.runtime)
+        settings, backbone = self._detector.extraction, self._detector.backbone
         reduced = uses_bfloat16(settings.precision, self.device)
         self.settings: dict[str, Any] = {
             "kind": "semkey",

@@ -77,6 +77,7 @@ def load_detector(
     max_keypoints: int = 1024,
     device: str | torch.device = "auto",
     weights: Sequence[Path] = (),
+    reduce: bool = True,
     **extraction: object,
 ) -> SemanticKeypointDetector:
     """A detector, ready to extract.
@@ -90,6 +91,8 @@ def load_detector(
         max_keypoints: at most this many keypoints per image.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         weights: folders where the weights of a backbone are looked for first.
+        reduce: keep a backbone's weights in bfloat16 where extraction computes in it; a graph for another runtime is
+            made of whole ones.
         **extraction: other fields of :class:`semkey.model.config.ExtractionConfig`, e.g. ``min_score=0.05``,
             ``place="cls"``.
 
@@ -118,13 +121,15 @@ def load_detector(
         raise ConfigError(f"place '{settings.place}' is over a backbone, '{name}' has none: take one of {_over()}")
     if settings.vocabulary and model.backbone is not None:
         model.vocabulary = VladVocabulary.read(settings.vocabulary, model.backbone)
-    return _ready(model, target)
+    return _ready(model, target, reduce=reduce)
 
 
 def load_random(
-    preset: str, *, max_keypoints: int = 1024, device: str | torch.device = "auto"
+    preset: str, *, max_keypoints: int = 1024, device: str | torch.device = "auto", reduce: bool = True
 ) -> SemanticKeypointDetector:
     """The network of a preset with random weights, backbone included: for measurements of speed and memory.
+
+    Arguments as for :func:`load_detector`.
 
     Raises:
         CheckpointError: unknown preset.
@@ -138,13 +143,13 @@ def load_random(
         model = random_detector(read_config(known[preset].path), extraction)
     else:
         model = random_start(preset, known[HALF].path, replace(extraction, place="gem"))
-    return _ready(model, select_device(device))
+    return _ready(model, select_device(device), reduce=reduce)
 
 
-def _ready(model: SemanticKeypointDetector, device: torch.device) -> SemanticKeypointDetector:
+def _ready(model: SemanticKeypointDetector, device: torch.device, *, reduce: bool) -> SemanticKeypointDetector:
     """The model as it extracts fastest on a device."""
     model.optimize().to(device)
-    if model.backbone is not None and uses_bfloat16(model.extraction.precision, device):
+    if reduce and model.backbone is not None and uses_bfloat16(model.extraction.precision, device):
         model.backbone.reduce()
     return model
 

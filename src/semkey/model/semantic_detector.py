@@ -114,7 +114,7 @@ class SemanticKeypointDetector(nn.Module):
             self.covariance = CovarianceHead(self.reliability.width)
         self.place = GlobalHead((*coarse, *semantic), self.config.global_dim)
         # What computes the dense maps of extraction instead of torch, see semkey.runtimes.
-        self.computed_by: Callable[[torch.Tensor], DenseMaps] | None = None
+        self.computed_by: Callable[[torch.Tensor, torch.Tensor | None], DenseMaps] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -371,7 +371,7 @@ class SemanticKeypointDetector(nn.Module):
             ]
             colors = torch.cat(views)
         if self.computed_by is not None:
-            return self.computed_by(batch)
+            return self.computed_by(batch, colors)
         reduced = uses_bfloat16(self.extraction.precision, self.device)
         with self._reduced():
             maps = self(batch.bfloat16() if reduced else batch, colors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -45,23 +46,20 @@ def use_runtime(detector: SemanticKeypointDetector, runtime: str) -> None:
     """Let a runtime compute the dense maps of a detector from now on.
 
     Args:
-        detector: ready to extract.
+        detector: ready to extract, its backbone's weights whole (``load_detector(reduce=False)``).
         runtime: from :func:`choose_runtime`.
 
     Raises:
-        ConfigError: a precision that the runtime does not have, or a network over a backbone.
+        ConfigError: a precision that the runtime does not have.
     """
-    if runtime != "torch" and detector.backbone is not None:
-        raise ConfigError(
-            f"runtime '{runtime}' is for networks without a backbone, not for one over '{detector.config.backbone}': "
-            "take runtime='torch', or semkey export onnx"
-        )
     precision = detector.extraction.precision
     if runtime == "onnxruntime":
         if precision == "bfloat16":
             raise ConfigError("runtime 'onnxruntime' computes in float32: leave precision out, or take openvino")
         from semkey.runtimes.with_onnxruntime import OnnxruntimeMaps
 
+        # What torch computes at the keypoints as well: half in bfloat16 would be neither.
+        detector.extraction = replace(detector.extraction, precision="float32")
         detector.computed_by = OnnxruntimeMaps(detector)
     elif runtime == "openvino":
         from semkey.runtimes.with_openvino import OpenvinoMaps

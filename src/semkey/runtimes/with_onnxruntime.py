@@ -17,7 +17,7 @@ class OnnxruntimeMaps:
         detector: in evaluation mode, on the CPU.
 
     Raises:
-        ConfigError: onnx or onnxruntime is not installed, or the network reads a backbone.
+        ConfigError: onnx or onnxruntime is not installed.
     """
 
     name = "onnxruntime"
@@ -33,7 +33,8 @@ class OnnxruntimeMaps:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, images: torch.Tensor) -> DenseMaps:
-        """Dense maps, float32, of images (B, 1, H, W) float32."""
-        found = self._session.run(None, {"images": images.numpy()})
+    def __call__(self, images: torch.Tensor, colors: torch.Tensor | None) -> DenseMaps:
+        """Dense maps, float32, of images (B, 1, H, W) float32, over a backbone also (B, 3, H, W) in colour."""
+        given = {"images": images} if colors is None else {"images": images, "colors": colors}
+        found = self._session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
         return self._graph.maps(dict(zip(self._graph.names, map(torch.from_numpy, found), strict=True)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from semkey.export.dense_graph import DenseGraph
+from semkey.export.positions import traceable_positions
 from semkey.model.dense import DenseMaps
 from semkey.model.semantic_detector import SemanticKeypointDetector
 
@@ -22,10 +23,7 @@ class OpenvinoMaps:
 
     Args:
         detector: in evaluation mode, on the CPU.
-        reduced: convolutions in bfloat16.
-
-    Raises:
-        ConfigError: the network reads a backbone.
+        reduced: convolutions and products of matrices in bfloat16.
     """
 
     name = "openvino"
@@ -34,9 +32,9 @@ class OpenvinoMaps:
         import openvino
 
         self._graph = DenseGraph(detector, with_place=False, only_needed=True).eval()
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), traceable_positions(self._graph):
             warnings.simplefilter("ignore")  # of tracing, as in semkey.export.onnx_file
-            self._model = openvino.convert_model(self._graph, example_input=torch.zeros(2, 1, 96, 128))
+            self._model = openvino.convert_model(self._graph, example_input=self._graph.examples(0))
         self._core = _core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if reduced else "f32",
@@ -45,9 +43,10 @@ class OpenvinoMaps:
         }
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
-    def __call__(self, images: torch.Tensor) -> DenseMaps:
-        """Dense maps, float32, of images (B, 1, H, W) float32."""
-        found = self._for_size(tuple(images.shape))([images.contiguous().numpy()])
+    def __call__(self, images: torch.Tensor, colors: torch.Tensor | None) -> DenseMaps:
+        """Dense maps, float32, of images (B, 1, H, W) float32, over a backbone also (B, 3, H, W) in colour."""
+        given = [images] if colors is None else [images, colors]
+        found = self._for_size(tuple(images.shape))([tensor.contiguous().numpy() for tensor in given])
         # The arrays belong to the request, which the next image overwrites.
         tensors = [torch.from_numpy(found[number].copy()) for number in range(len(self._graph.names))]
         return self._graph.maps(dict(zip(self._graph.names, tensors, strict=True)))
@@ -57,7 +56,9 @@ class OpenvinoMaps:
             if len(self._compiled) == _MOST_SIZES:
                 self._compiled.popitem(last=False)
             model = self._model.clone()
-            model.reshape(list(shape))
+            batch, _, height, width = shape
+            sides = [[batch, channels, height, width] for channels in (1, 3)[: len(model.inputs)]]
+            model.reshape(dict(zip(model.inputs, sides, strict=True)))
             self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
         self._compiled.move_to_end(shape)
         return self._compiled[shape]
