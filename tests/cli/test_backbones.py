@@ -126,9 +126,22 @@ def test_info_says_what_is_trained_and_what_is_frozen(tmp_path: Path, monkeypatc
     assert rows["parts of compact"] == "trained: all of it; frozen: nothing"
     for name, state in (("dinov2-small", str(weights)), ("dinov3-base", "not here, fetched on first use")):
         words = rows[f"parts of {name}"]
-        assert words.startswith("trained: the convolutional half, as compact; 0: laterals over layers 3, 6, 9, 12")
-        assert f"semkey train {name}" in words
+        begins = f"trained: the convolutional half, that of compact; at zero until semkey train {name}: laterals over"
+        assert words.startswith(f"{begins} layers 3, 6, 9, 12; frozen: ")
         assert state in words
+
+
+def test_info_of_one_preset_or_of_a_folder_of_its_name(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    without_network(monkeypatch, tmp_path)
+    assert run("info", "dinov2-small") == 0
+    rows = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["", "preset dinov2-small", "parts of dinov2-small"]
+    write_image(tmp_path / "dinov2-small" / "0.png", np.zeros((40, 40, 3), np.uint8))
+    assert run("info", "dinov2-small") == 0
+    assert "frames\t1\n" in capsys.readouterr().out
+    assert run("info", "dinov2-smal") == 2
+    assert "dinov2-smal: no such file or folder" in capsys.readouterr().err
 
 
 def test_configurations_are_listed_and_shown(capsys) -> None:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 def info(
     path: Path | None = typer.Argument(
-        None, metavar="[INPUT]", help="A bag, sequence, video, folder of images or map; without it, the installation."
+        None,
+        metavar="[INPUT]",
+        help="A bag, sequence, video, folder of images or map, or a preset's name; without it, the installation.",
     ),
 ) -> None:
     """Show what an input holds: the topics of a bag, or frames, camera and sensor of a sequence.
 
-    Without an input: the version, the device that auto picks, the presets, and where their weights lie.
+    Of a preset: what in it is trained, what is frozen, and where the weights lie. Without an input: the version, the
+    device that auto picks, and all presets.
 
     [bold]Examples[/]
 
@@ -31,9 +34,15 @@ def info(
         semkey info recording.mcap
 
         semkey info rgbd_dataset_freiburg3_cabinet
+
+        semkey info dinov2-small
     """
     if path is None:
         _installation()
+    elif not path.exists() and _is_preset(str(path)):
+        from semkey.cli.info_presets import preset_rows
+
+        print_table(["", "value"], preset_rows([str(path)]))
     elif path.suffix == ".semkey":
         map_files.info(path)
     elif _is_bag(path):
@@ -42,6 +51,12 @@ def info(
         from semkey.datasets import open_sequence
 
         print_table(["", "value"], sequence_rows(open_sequence(path)))
+
+
+def _is_preset(name: str) -> bool:
+    from semkey.model.presets import preset_names
+
+    return name in preset_names()
 
 
 def _is_bag(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,16 +11,20 @@ if TYPE_CHECKING:
     from semkey.model.presets import Preset
 
 
-def preset_rows() -> list[list[str]]:
-    """Rows of a table: of each preset a row with what it is, and one with what of it is trained and what is frozen."""
+def preset_rows(names: Sequence[str] | None = None) -> list[list[str]]:
+    """Rows of a table: of each preset a row with what it is, and one with what of it is trained and what is frozen.
+
+    Args:
+        names: of presets; None for all.
+    """
     from semkey.backbones.specs import BACKBONES
     from semkey.model.checkpoint import read_config
     from semkey.model.presets import HALF, preset_names, presets
 
     rows = []
-    for name in preset_names():
+    for name in preset_names() if names is None else names:
         backbone = BACKBONES.get(name)
-        shipped = presets().get(name)
+        shipped, start = presets().get(name), ""
         if shipped is not None:
             rows += [
                 [f"preset {name}", shipped.summary],
@@ -30,11 +35,10 @@ def preset_rows() -> list[list[str]]:
         else:
             assert backbone is not None
             rows.append([f"preset {name}", f"keypoints and descriptors of {HALF}, global descriptor of the backbone"])
-            trained = (
-                f"the convolutional half, as {HALF}; 0: laterals over {_layers(backbone, ())}, semkey train {name}"
-            )
+            trained = f"the convolutional half, that of {HALF}"
+            start = f"; at zero until semkey train {name}: laterals over {_layers(backbone, ())}"
         frozen = "nothing" if backbone is None else _frozen(backbone)
-        rows.append([f"parts of {name}", f"trained: {trained}; frozen: {frozen}"])
+        rows.append([f"parts of {name}", f"trained: {trained}{start}; frozen: {frozen}"])
     return rows
 
 
