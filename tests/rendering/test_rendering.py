@@ -342,6 +342,29 @@ class TestAtlas:
         assert np.array_equal(colors, texture)
 
 
+class TestLayout:
+    def test_rooms_of_one_layout_differ_in_pictures_and_the_way_alone(self, frames: list[Frame]) -> None:
+        """The same camera sees the same depths in both, and other colours where they have pictures and grain."""
+        own = build_scene(plan_room(3, "normal"), seed=3, texel_size=0.02)
+        twin = dataclasses.replace(QUICK, seed=8, layout=3)
+        scene = build_scene(plan_room(3, "normal"), seed=8, texel_size=0.02)
+        found = next(iter(render_room(twin)))
+        assert found.T_world_cam is not None
+        camera = room_camera(QUICK)
+        same, other = cast(scene, camera, found.T_world_cam), cast(own, camera, found.T_world_cam)
+        assert np.array_equal(found.image, same.image)
+        assert np.array_equal(found.depth, same.depth)
+        assert np.array_equal(found.depth, other.depth)
+        differences = np.abs(found.image.astype(int) - other.image.astype(int))
+        assert 2 < differences.mean() < 40
+        assert frames[0].T_world_cam is not None
+        assert np.abs(found.T_world_cam - frames[0].T_world_cam).max() > 0.1
+
+    def test_the_layout_is_that_of_the_seed_by_default(self, frames: list[Frame]) -> None:
+        named = next(iter(render_room(dataclasses.replace(QUICK, layout=3))))
+        assert np.array_equal(named.image, frames[0].image)
+
+
 class TestConfig:
     def test_unknown_key_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match=r"'textur'.*'texture'"):
@@ -353,6 +376,7 @@ class TestConfig:
         [
             {"frames": 0},
             {"seed": -1},
+            {"layout": -1},
             {"width": 8},
             {"fps": 0.0},
             {"fps": float("nan")},

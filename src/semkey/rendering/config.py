@@ -23,6 +23,8 @@ class RoomConfig(Settings):
 
     Attributes:
         seed: room, textures, trajectory and noise all follow from it.
+        layout: seed of the room alone: its size, what stands where, materials and colours; by default that is ``seed``.
+            Rooms of one layout with other seeds look alike: pictures, grain, light and the camera's way are others.
         frames: number of frames, at least 1.
         width: image width in pixels, 16 to 8192.
         height: image height in pixels, 16 to 8192.
@@ -39,6 +41,7 @@ class RoomConfig(Settings):
     """
 
     seed: int = 0
+    layout: int | None = None
     frames: int = 90
     width: int = 640
     height: int = 480
@@ -52,7 +55,7 @@ class RoomConfig(Settings):
     texel_size: float = 0.003
 
     def __post_init__(self) -> None:
-        require_within(self, "[0, inf)", "seed")
+        require_within(self, "[0, inf)", "seed", *(["layout"] if self.layout is not None else []))
         require_within(self, "[1, inf)", "frames")
         if self.width < 16 or self.height < 16:
             raise ConfigError(f"image size {self.width}x{self.height} is too small; give at least 16x16 pixels")

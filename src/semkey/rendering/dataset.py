@@ -45,7 +45,7 @@ def render_room(config: RoomConfig) -> Iterator[Frame]:
     Building the room takes a few seconds before the first frame. Images are uint8 RGB; depth is exact z in metres
     through pixel centres (float32) unless ``config.depth_noise``; poses are T_world_cam at mid-exposure, world z up.
     """
-    plan = plan_room(config.seed, config.texture)
+    plan = plan_room(config.seed if config.layout is None else config.layout, config.texture)
     scene = build_scene(plan, seed=config.seed, texel_size=config.texel_size)
     camera, pose_at = room_camera(config), trajectory(config, plan.size)
     half_exposure = 0.5 * min(_EXPOSURE / config.fps, _LONGEST_EXPOSURE)
