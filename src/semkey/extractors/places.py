@@ -254,7 +254,14 @@ class DetectorWithPlaces(Detector):
         return replace(features, global_descriptor=torch.cat(parts) / len(parts) ** 0.5, method=self.name)
 
 
-def with_places(base: Detector, name: str, *, device: str = "auto", weights: Sequence[Path] = ()) -> DetectorWithPlaces:
+def with_places(
+    base: Detector,
+    name: str,
+    *,
+    device: str = "auto",
+    weights: Sequence[Path] = (),
+    factory: DescriberFactory | None = None,
+) -> DetectorWithPlaces:
     """Features with the global descriptors that stand behind the ``@`` of a name.
 
     Args:
@@ -262,12 +269,13 @@ def with_places(base: Detector, name: str, *, device: str = "auto", weights: Seq
         name: such as ``compact@vit-tiny:gem``.
         device: where the backbone computes.
         weights: folders where its weights are looked for first.
+        factory: makes the describers, in place of a new one on ``device`` with ``weights``.
 
     Raises:
         ConfigError: unknown backbone, vlad without its file, or a package that is missing.
         CheckpointError: weights or vocabulary cannot be read.
     """
-    factory = DescriberFactory(device=device, weights=weights)
+    factory = factory or DescriberFactory(device=device, weights=weights)
     return DetectorWithPlaces(base, [None if one == OWN else factory.create(one) for one in split_places(name)[1]])
 
 

@@ -12,7 +12,8 @@ from semkey.backbones.backbone import BackboneFeatures
 from semkey.backbones.global_descriptors import VladVocabulary, class_descriptor, gem_descriptor, train_vlad
 from semkey.datasets.sequence import Frame, FrameSequence
 from semkey.errors import CheckpointError, ConfigError, DatasetError
-from semkey.evaluation.kinds.places import PlaceMethod, PlacesConfig, create_place_methods, run_places
+from semkey.evaluation.kinds.place_methods import PlaceMethod, create_place_methods
+from semkey.evaluation.kinds.places import PlacesConfig, run_places
 from semkey.geometry.transforms import make_transform
 
 pytest.importorskip("transformers", reason="transformers comes with the extra 'backbones'")
@@ -186,6 +187,36 @@ def test_methods_by_name_share_a_backbone(tmp_path: Path) -> None:
     (orb,) = create_place_methods(["orb"], device="cpu")
     with pytest.raises(ConfigError, match="has no global descriptor"):
         orb.describe(image)
+
+
+def test_joined_methods_share_keypoints_and_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many extractions as images, whatever is joined with them, and the descriptor that semkey.load would give."""
+    from semkey.backbones.backbone import Backbone
+    from semkey.extractors.registry import create_extractor
+    from semkey.model.semantic_detector import SemanticKeypointDetector
+
+    folder = write_folder(tmp_path / "net", "dinov3")
+    names = ["compact", f"compact@own@{folder}:gem", f"compact@{folder}:cls"]
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(2)]
+    expected = [
+        create_extractor(name, max_keypoints=512, device="cpu").extract(images[1]).global_descriptor for name in names
+    ]
+    calls = {"compact": 0, "backbone": 0}
+    for owner, key in ((SemanticKeypointDetector, "compact"), (Backbone, "backbone")):
+        forward = owner.forward
+
+        def counted(self, *arguments, _forward=forward, _key=key, **options):
+            calls[_key] += 1
+            return _forward(self, *arguments, **options)
+
+        monkeypatch.setattr(owner, "forward", counted)
+    methods = create_place_methods(names, device="cpu")
+    for image in images:
+        found = [method.describe(image) for method in methods]
+    assert calls == {"compact": 2, "backbone": 2}
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_redkitchen_is_recognised(shared: Path) -> None:

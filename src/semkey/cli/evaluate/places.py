@@ -57,7 +57,8 @@ def places(
         semkey eval places redkitchen/seq-01 --methods compact,vit-tiny:cls,vit-tiny:gem
     """
     from semkey.datasets import open_sequence
-    from semkey.evaluation.kinds.places import PlacesConfig, create_place_methods, run_places
+    from semkey.evaluation.kinds.place_methods import create_place_methods
+    from semkey.evaluation.kinds.places import PlacesConfig, run_places
     from semkey.training.feature_folder import some_images
 
     config = PlacesConfig(

@@ -16,26 +16,21 @@ are narrower than the spread between sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semkey.backbones.global_descriptors import GLOBAL_KINDS, VladVocabulary, train_vlad
-from semkey.backbones.specs import BACKBONES
 from semkey.datasets import FrameSequence
 from semkey.errors import ConfigError, DatasetError
+from semkey.evaluation.kinds.place_methods import PlaceMethod
 from semkey.evaluation.running.environment import describe_environment
 from semkey.evaluation.running.pair_runner import Progress
 from semkey.evaluation.running.results import Curve, Evaluation, Metric, Row, SetResult
-from semkey.extractors.places import BackbonePlaces, DescriberFactory, SharedBackbone, parse_place
-from semkey.extractors.registry import create_extractor
 from semkey.metrics.bootstrap import bootstrap_intervals
-from semkey.model.config import Precision
 from semkey.settings import Settings
 
 KIND = "places"
@@ -43,8 +38,6 @@ CURVE_LABELS = {"recall": ("k", "recall@k")}
 
 _RANKS = (1, 5, 10)
 _CURVE = 20
-
-Describe = Callable[[NDArray[np.uint8]], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,71 +68,6 @@ class PlacesConfig(Settings):
             raise ConfigError("max_distance_m, max_angle_deg and min_gap_s must be positive")
         if self.stride < 1 or self.seed < 0:
             raise ConfigError("stride must be 1 or more, seed 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlaceMethod:
-    """A way to describe an image by one vector.
-
-    Attributes:
-        name: as the user gave it.
-        describe: (H, W, 3) uint8 RGB -> (G,) float32, unit norm, on the CPU.
-        fingerprint: everything that it depends on; JSON-ready.
-    """
-
-    name: str
-    describe: Describe = field(repr=False)
-    fingerprint: Mapping[str, Any] = field(default_factory=dict)
-
-
-def create_place_methods(
-    names: Sequence[str],
-    *,
-    device: str = "auto",
-    weights: Sequence[Path] = (),
-    vocabulary: Path | None = None,
-    vocabulary_images: Sequence[NDArray[np.uint8]] = (),
-    clusters: int = 16,
-    precision: Precision = "auto",
-    seed: int = 0,
-) -> list[PlaceMethod]:
-    """Methods by name; those over one backbone share its features.
-
-    Args:
-        names: each ``BACKBONE:cls``, ``BACKBONE:gem``, ``BACKBONE:vlad`` or ``BACKBONE:vlad=FILE`` over a frozen
-            backbone, or features with a global descriptor, such as ``compact`` or ``compact@own@vit-tiny:gem``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        weights: folders where weights are looked for first.
-        vocabulary: file of a VLAD vocabulary; None trains one.
-        vocabulary_images: what it is trained on.
-        clusters: of that vocabulary.
-        precision: of the backbone.
-        seed: of that vocabulary.
-
-    Raises:
-        ConfigError: unknown name, or a vocabulary that cannot be made.
-        CheckpointError: weights or vocabulary cannot be read.
-    """
-    factory = DescriberFactory(device=device, weights=weights, precision=precision)
-    words: dict[str, VladVocabulary] = {}
-    methods = []
-    for name in names:
-        parts = parse_place(name)
-        if parts is None:
-            if name in BACKBONES:
-                ways = ", ".join(f"{name}:{way}" for way in GLOBAL_KINDS)
-                raise ConfigError(f"'{name}': say how its tokens become one vector, {ways}")
-            methods.append(_of_extractor(name, device, weights))
-            continue
-        if parts.kind != "vlad" or parts.vocabulary is not None:
-            place = factory.create(name)
-        else:
-            source = factory.source(parts.backbone)
-            if parts.backbone not in words:
-                words[parts.backbone] = _vocabulary(source, vocabulary, vocabulary_images, clusters, seed)
-            place = BackbonePlaces(name, "vlad", source, words[parts.backbone], vocabulary)
-        methods.append(PlaceMethod(name=name, describe=place.describe, fingerprint=place.fingerprint))
-    return methods
 
 
 def run_places(
@@ -319,25 +247,3 @@ def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int, foreign: torch
         curves={"recall": Curve(x=list(range(1, _CURVE + 1)), y=curve)},
         rows=rows,
     )
-
-
-def _of_extractor(name: str, device: str, weights: Sequence[Path]) -> PlaceMethod:
-    extractor = create_extractor(name, max_keypoints=512, device=device, weights=weights)
-
-    def describe(image: NDArray[np.uint8]) -> torch.Tensor:
-        found = extractor.extract(image).global_descriptor.detach().cpu()
-        if len(found) == 0:
-            raise ConfigError(f"'{name}' has no global descriptor: take compact, or BACKBONE:cls, :gem or :vlad")
-        return found
-
-    return PlaceMethod(name=name, describe=describe, fingerprint=dict(getattr(extractor, "settings", {})))
-
-
-def _vocabulary(
-    source: SharedBackbone, path: Path | None, images: Sequence[NDArray[np.uint8]], clusters: int, seed: int
-) -> VladVocabulary:
-    if path is not None:
-        return VladVocabulary.read(path, source.backbone)
-    if not images:
-        raise ConfigError("vlad needs a vocabulary: name its file, or images to train it on")
-    return train_vlad(source.backbone, images, clusters=clusters, seed=seed, bfloat16=source.bfloat16)
