@@ -350,6 +350,7 @@ class TestLayout:
         scene = build_scene(plan_room(3, "normal"), seed=8, texel_size=0.02)
         found = next(iter(render_room(twin)))
         assert found.T_world_cam is not None
+        assert found.depth is not None
         camera = room_camera(QUICK)
         same, other = cast(scene, camera, found.T_world_cam), cast(own, camera, found.T_world_cam)
         assert np.array_equal(found.image, same.image)
