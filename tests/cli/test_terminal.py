@@ -110,6 +110,8 @@ def test_detect_takes_folders_and_writes_descriptors(run: Run, tmp_path: Path) -
         assert sorted(file) == ["0.jpg", "1.jpg"]
     wrong = run("detect", photos, "-f", "orb", "--descriptors", tmp_path / "f.txt")
     assert (wrong.code, "ends in .h5 or .npz" in wrong.err) == (2, True)
+    (photos / "3.heic").write_bytes(b"photo")
+    assert "1 .heic left out" in run("detect", photos, "-f", "orb").err
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no images in this folder" in run("detect", empty, "-f", "orb").err

@@ -10,7 +10,7 @@ import pytest
 
 from semkey.datasets import Frame, open_sequence, parse_camera
 from semkey.datasets.opening import FORMATS
-from semkey.datasets.readers.folder import natural_key
+from semkey.datasets.readers.folder import list_images_below, natural_key
 from semkey.errors import ConfigError, DatasetError
 from semkey.images import write_image
 
@@ -127,6 +127,25 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
     camera = open_sequence(tmp_path).camera
     assert camera is not None
     assert (camera.width, camera.height, camera.cy) == (9, 8, 3.5)
+
+
+def test_pictures_of_other_kinds_are_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A telephone's photos, of which half are HEIC."""
+    for name in ("1.HEIC", "2.heic", "3.avif", "._4.heic"):
+        (tmp_path / name).write_bytes(b"photo")
+    with pytest.raises(DatasetError, match=r"no images in this folder \(2 \.heic, 1 \.avif left out: convert them"):
+        open_sequence(tmp_path)
+    with pytest.raises(DatasetError, match=r"2 \.heic, 1 \.avif left out"):
+        list_images_below(tmp_path)
+    (tmp_path / "below").mkdir()
+    write_image(tmp_path / "below" / "4.png", np.zeros((8, 9, 3), np.uint8))
+    assert list_images_below(tmp_path) == [tmp_path / "below" / "4.png"]
+    assert "2 .heic, 1 .avif left out: convert them to JPEG or PNG" in caplog.text
+    write_image(tmp_path / "5.png", np.zeros((8, 9, 3), np.uint8))
+    notes = open_sequence(tmp_path).notes
+    assert notes == (f"{tmp_path}: 2 .heic, 1 .avif left out: convert them to JPEG or PNG",)
 
 
 def test_natural_key_compares_numbers_by_value() -> None:

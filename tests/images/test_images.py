@@ -79,12 +79,14 @@ def test_float_image_is_refused_with_the_way_out(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello, I am no picture")
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(200))
     for name, words in {
         "nowhere.png": "image not found",
         ".": "is a folder",
         "empty.png": r"empty \(0 bytes\)",
         "text.png": "not an image",
         "nul\0.png": "cannot read",
+        "photo.heic": "is HEIC, which semkey does not read: convert it to JPEG",
     }.items():
         with pytest.raises(InputError, match=words) as caught:
             read_image(tmp_path / name)

@@ -18,7 +18,7 @@ import bulk_fakes
 import semkey
 from command_line import Run
 from pictures import blocks
-from semkey.errors import ConfigError, InputError
+from semkey.errors import ConfigError, DatasetError, InputError
 from semkey.images import write_image
 from semkey.interop import bulk_workers
 from semkey.interop.bulk import BulkConfig, extract_many, list_source
@@ -159,7 +159,7 @@ def test_lists_and_names(tmp_path: Path) -> None:
     ]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match="no images in this folder"):
+    with pytest.raises(DatasetError, match="no images in this folder"):
         list_source(empty)
 
 

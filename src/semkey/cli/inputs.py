@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from semkey.extractors import Detector
     from semkey.images.masks import MaskSource
     from semkey.matching import PairMatcher
+
+logger = logging.getLogger(__name__)
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
@@ -50,14 +53,17 @@ def expand_folders(images: list[Path]) -> list[Path]:
     Raises:
         InputError: a folder holds none.
     """
-    from semkey.datasets.readers.folder import list_images
+    from semkey.datasets.readers.folder import list_images, no_images, other_pictures
     from semkey.errors import InputError
 
     paths = []
     for path in images:
         inside = list_images(path) if path.is_dir() else [path]
         if not inside:
-            raise InputError(f"{path}: no images in this folder")
+            raise InputError(no_images(path))
+        others = other_pictures(path) if path.is_dir() else None
+        if others is not None:
+            logger.warning("%s: %s", path, others)
         paths += inside
     return paths
 

@@ -12,7 +12,7 @@ from semkey.datasets.cameras.calibration import CameraArgument, read_camera
 from semkey.datasets.live.camera import KINDS, LiveCamera, LiveSequence, live_source
 from semkey.datasets.readers.colmap import is_colmap, open_colmap
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
-from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, open_folder
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images, no_images, open_folder
 from semkey.datasets.readers.icl_nuim import is_icl_nuim, open_icl_nuim
 from semkey.datasets.readers.kitti import is_kitti, open_kitti
 from semkey.datasets.readers.listing import log_faults
@@ -188,7 +188,7 @@ def _detect_format(path: Path) -> str:
     if (path / "rgb").is_dir():
         raise DatasetError(f"{path / 'rgb.txt'}: file is missing (a TUM RGB-D folder lists its images there)")
     layouts = ", ".join(name for name in _IS_FORMAT if name != "folder")
-    raise DatasetError(f"{path}: no sequence of a known layout ({layouts}) and no images in this folder")
+    raise DatasetError(f"{no_images(path)}, nor a sequence of a known layout ({layouts})")
 
 
 def _folder_format(path: Path) -> str | None:

@@ -24,6 +24,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 JPEG_START_OF_SCAN = 0xDA
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc")
 # Where the EXIF block of a JPEG ends at the latest, behind colour profiles and the like.
 _EXIF_BYTES = 1 << 18
 
@@ -154,6 +155,8 @@ def _decode(path: Path, data: bytes) -> NDArray[Any]:
     except (cv2.error, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be decoded as an image: {reason}") from error
+    if pixels is None and data[4:8] == b"ftyp" and any(brand in data[8:40] for brand in _HEIC_BRANDS):
+        raise InputError(f"{path} is HEIC, which semkey does not read: convert it to JPEG")
     if pixels is None:
         raise InputError(f"{path} is not an image, or it is truncated or damaged")
     return pixels

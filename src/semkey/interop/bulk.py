@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from semkey import __version__
-from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import list_images_below
 from semkey.errors import ConfigError, InputError
 from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.interop.bulk_file import Arrays, pack, packed_names, stored_job, unpack, write_hloc
@@ -83,19 +83,11 @@ def list_source(source: Path, root: Path | None = None) -> list[tuple[str, Path]
         root: where the names of a list begin; None for the list's folder.
 
     Raises:
-        InputError: there are no images, a name is listed twice, or leads out of the folder.
+        DatasetError: there are no images in the folder.
+        InputError: the list has none, a name twice, or one that leads out of the folder.
     """
     if source.is_dir():
-        found = [
-            (path.relative_to(source).as_posix(), path)
-            for path in source.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        ]
-        if not found:
-            raise InputError(f"{source}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        return sorted(found, key=lambda entry: (natural_key(entry[0]), entry[0]))
+        return [(path.relative_to(source).as_posix(), path) for path in list_images_below(source)]
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:

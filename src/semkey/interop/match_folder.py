@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from semkey import __version__
-from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import IMAGE_SUFFIXES, list_images_below
 from semkey.errors import DatasetError, InputError
 from semkey.extractors import Detector
 from semkey.files import atomic_write_bytes, atomic_write_text
@@ -67,15 +67,9 @@ def folder_images(folder: Path) -> list[str]:
     Raises:
         DatasetError: no such folder, or fewer than two images.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: {'is a file, give the folder' if folder.exists() else 'no such folder'}")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in files]
-    names = sorted((name for name in names if not any(p.startswith(".") for p in name.split("/"))), key=natural_key)
+    names = [path.relative_to(folder).as_posix() for path in list_images_below(folder)]
     if len(names) < 2:
-        raise DatasetError(
-            f"{folder}: {len(names)} images, two or more are needed ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        raise DatasetError(f"{folder}: one image, two or more are needed ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return names
 
 

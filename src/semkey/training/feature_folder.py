@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from semkey.backbones.backbone import Backbone
 from semkey.backbones.feature_cache import BackboneCache
-from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
-from semkey.errors import DatasetError, InputError
+from semkey.datasets.readers.folder import list_images_below
+from semkey.errors import InputError
 from semkey.images.reading import read_image
 from semkey.training.data.photos import Progress, open_photos
 from semkey.training.data.planar import plain_view
@@ -95,7 +95,7 @@ def _images(folder: Path, cache: Path, size: tuple[int, int] | None) -> Iterator
         for _ in photos.bad:
             yield total, None
         return
-    files = _files(folder)
+    files = list_images_below(folder)
     for path in files:
         yield len(files), _read(path)
 
@@ -106,7 +106,7 @@ def some_images(folder: Path, count: int, progress: Progress | None = None) -> I
     Raises:
         DatasetError: no such folder, or no images in it.
     """
-    files = _files(folder)
+    files = list_images_below(folder)
     chosen = [files[i * len(files) // min(count, len(files))] for i in range(min(count, len(files)))]
     for done, path in enumerate(chosen, start=1):
         image = _read(path)
@@ -114,15 +114,6 @@ def some_images(folder: Path, count: int, progress: Progress | None = None) -> I
             yield image
         if progress is not None:
             progress(done, len(chosen), "images")
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: {'is a file, give the folder' if folder.exists() else 'no such folder'}")
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if not files:
-        raise DatasetError(f"{folder}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
 def _read(path: Path) -> NDArray[np.uint8] | None:

@@ -83,7 +83,7 @@ def test_many_bad_photos_are_an_error(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         open_photos(tmp_path / "none", tmp_path / "cache", SIZE)
-    with pytest.raises(DatasetError, match="no photos in this folder"):
+    with pytest.raises(DatasetError, match="no images in this folder"):
         open_photos(tmp_path, tmp_path / "cache", SIZE)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="is a file"):

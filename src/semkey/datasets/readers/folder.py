@@ -10,7 +10,9 @@ taken as they are stored.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from pathlib import Path
 
 from semkey.datasets.cameras.calibration import CAMERA_FILE, CameraArgument, optics_for, read_camera_file
@@ -26,6 +28,13 @@ from semkey.images.reading import read_exif
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
+# What cameras and programs write and cannot be read, or not everywhere: it is not passed over in silence.
+_OTHER_PICTURES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+)
+
+logger = logging.getLogger(__name__)
+
 # Images without a clock are taken as a 30 Hz video.
 FRAMES_PER_SECOND = 30.0
 
@@ -34,6 +43,46 @@ def list_images(path: Path) -> list[Path]:
     """The image files directly in a folder, hidden ones left out, in natural order of their names."""
     files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: natural_key(file.name))
+
+
+def list_images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and in folders in it, hidden ones left out, in natural order of their names.
+
+    Pictures of other kinds are logged as left out.
+
+    Raises:
+        DatasetError: no such folder, or it holds no images.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: {'is a file, give the folder' if folder.exists() else 'no such folder'}")
+    found = {
+        path.relative_to(folder): path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    }
+    names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+    if not names:
+        raise DatasetError(no_images(folder, below=True))
+    others = other_pictures(folder, below=True)
+    if others is not None:
+        logger.warning("%s: %s", folder, others)
+    return [found[name] for name in sorted(names, key=lambda name: (natural_key(name.as_posix()), name.as_posix()))]
+
+
+def other_pictures(folder: Path, *, below: bool = False) -> str | None:
+    """How many pictures of a folder (and ``below``) are of kinds that are left out; None where there are none."""
+    files = folder.rglob("*") if below else folder.iterdir()
+    kinds = (file.suffix.lower() for file in files if not file.name.startswith("."))
+    counts = Counter(kind for kind in kinds if kind in _OTHER_PICTURES)
+    if not counts:
+        return None
+    return f"{', '.join(f'{n} {kind}' for kind, n in counts.most_common())} left out: convert them to JPEG or PNG"
+
+
+def no_images(folder: Path, *, below: bool = False) -> str:
+    """The one line about a folder (and ``below``) without images."""
+    others = other_pictures(folder, below=below)
+    return f"{folder}: no images in this folder ({others or ', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -62,12 +111,13 @@ def open_folder(path: Path, camera: CameraArgument | None = None, *, strict: boo
             pairing = pair_images(path, lefts, list_images(path / "right"))
             lefts, rights, faults, seconds = pairing.lefts, pairing.rights, pairing.faults, pairing.seconds
     if not lefts:
-        raise DatasetError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DatasetError(no_images(path))
     size = image_size(lefts)
     if camera is None and (path / CAMERA_FILE).exists():
         camera = read_camera_file(path / CAMERA_FILE)
     orientation = UPRIGHT if rights else _orientation(lefts, faults)
     camera, note = turned_argument(camera, orientation, size)
+    notes = [f"{path}: {said}" for said in (note, other_pictures(lefts[0].parent)) if said is not None]
     size = shown_size(size, orientation)
     frames = [
         FrameFiles(
@@ -84,7 +134,7 @@ def open_folder(path: Path, camera: CameraArgument | None = None, *, strict: boo
         image_size=size,
         optics=optics_for(camera, size, stereo=bool(rights)),
         faults=faults,
-        notes=[] if note is None else [f"{path}: {note}"],
+        notes=notes,
         orientation=orientation,
         strict=strict,
     )

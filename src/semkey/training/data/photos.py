@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.readers.folder import IMAGE_SUFFIXES, natural_key
+from semkey.datasets.readers.folder import list_images_below
 from semkey.errors import DatasetError, InputError
 from semkey.files import atomic_write_bytes, atomic_write_text
 from semkey.images.reading import read_image
@@ -106,15 +106,7 @@ def open_photos(folder: Path, cache: Path, size: tuple[int, int], progress: Prog
         DatasetError: no such folder, no usable photos, or more than a fifth of the files are bad.
         InputError: the cache cannot be written.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: {'is a file, give the folder' if folder.exists() else 'no such folder'}")
-    files = sorted(
-        (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()),
-        key=lambda path: natural_key(path.relative_to(folder).as_posix()),
-    )
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
-        raise DatasetError(f"{folder}: no photos in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    files = list_images_below(folder)
     # A view shows about a view's width of the photo at scales up to 2.3: more detail than this is never seen.
     limit = 2 * max(size)
     list_file = cache / "photos" / f"{_hash(f'{folder.resolve()} {limit}'.encode())}.json"
