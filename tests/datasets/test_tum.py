@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semkey.datasets import BrokenFrame, Calibration, Frame, Lens, open_sequence
+from semkey.datasets.readers.listing import rows_by_time
 from semkey.errors import ConfigError, DatasetError, InputError, SemkeyError
 from semkey.geometry.camera import PinholeCamera
 from semkey.geometry.trajectories import Trajectory, associate_by_time, pose_at, write_tum_trajectory
@@ -121,6 +122,29 @@ def test_unordered_rows_are_sorted(folder: Path, caplog: pytest.LogCaptureFixtur
     assert sequence.ground_truth[3] is not None
     np.testing.assert_allclose(sequence.ground_truth[3], pose(100.3), atol=1e-9)
     assert "not in order" in caplog.text
+
+
+def _rows(stamps: list[float]) -> list[tuple[float, int, str]]:
+    return [(stamp, line, f"{line}.png") for line, stamp in enumerate(stamps, start=1)]
+
+
+@pytest.mark.parametrize("back", [0.4, 0.37])  # meeting earlier stamps exactly, or between them
+def test_a_clock_that_was_set_back_is_an_error_and_not_sorted(tmp_path: Path, back: float) -> None:
+    """Frames before and after would take turns: the camera would jump to and fro."""
+    stamps = [round(0.1 * k - (back if k >= 15 else 0.0), 6) for k in range(30)]
+    with pytest.raises(DatasetError, match=r"rgb\.txt:16: time jumps back by 0\.[23]\d* s, and frames .* mixed"):
+        rows_by_time(_rows(stamps), tmp_path / "rgb.txt", strict=False)
+
+
+def test_rows_of_another_order_are_no_jump(tmp_path: Path) -> None:
+    ordered = [0.1 * k for k in range(30)]
+    late = [*ordered[:9], *ordered[10:14], ordered[9], *ordered[14:]]  # one frame four rows late
+    halves = [*ordered[15:], *ordered[:15]]  # the second file first
+    by_name = [[float(name) for name in sorted(map(str, range(count)))] for count in (30, 300, 2000)]  # 1, 10, 11, 2
+    for stamps in (late, halves, *by_name, ordered[::-1]):
+        found, faults = rows_by_time(_rows(stamps), tmp_path / "rgb.txt", strict=False)
+        assert [stamp for stamp, _ in found] == sorted(stamps)
+        assert [fault.kind for fault in faults] == ["out-of-order"]
 
 
 def test_windows_line_ends_and_byte_order_mark(folder: Path) -> None:

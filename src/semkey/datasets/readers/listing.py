@@ -69,8 +69,10 @@ def rows_by_time(
     Rows out of order are sorted; of rows with one timestamp the first is kept. Both are reported as faults.
 
     Raises:
-        DatasetError: with ``strict``, a timestamp is given twice.
+        DatasetError: with ``strict``, a timestamp is given twice; or time jumps back for good and rows of before and
+            after would be mixed by sorting.
     """
+    _refuse_mixed_clocks([(stamp, line) for stamp, line, _ in rows], path)
     faults: list[SequenceFault] = []
     first: dict[float, tuple[int, T]] = {}
     for stamp, line, value in rows:
@@ -86,6 +88,36 @@ def rows_by_time(
         message = f"{path}:{backwards}: rows are not in order of time; sorted"
         faults.append(SequenceFault(kind="out-of-order", message=message))
     return [(stamp, first[stamp][1]) for stamp in sorted(first)], faults
+
+
+def _refuse_mixed_clocks(rows: Sequence[tuple[float, int]], path: Path) -> None:
+    """Tell a clock that jumped back from rows in another order, as by name, and from single ones that come late.
+
+    The list consists of a few long pieces in order of time, as two recordings of a clock that was set back in between,
+    and frames of one would come to lie between those of another. Pieces that follow each other in time are none of
+    this, whatever their order in the file.
+
+    Raises:
+        DatasetError: it has jumped back.
+    """
+    starts = [index for index in range(1, len(rows)) if rows[index][0] < rows[index - 1][0]]
+    if not starts or len(starts) > _MOST_LEFT_OUT * len(rows):
+        return
+    piece = np.zeros(len(rows), np.int64)
+    piece[starts] = 1
+    piece = np.cumsum(piece)
+    order = np.argsort([stamp for stamp, _ in rows], kind="stable")
+    changes = int(np.count_nonzero(np.diff(piece[order])))
+    # A late row, and a piece that lies elsewhere, make two changes each, a piece of names by their digits (1, 10, 100)
+    # twice as many; clocks that overlap by three frames more.
+    if changes <= 4 * len(starts) + 1:
+        return
+    longest = max(starts, key=lambda start: rows[start - 1][0] - rows[start][0])
+    back = rows[longest - 1][0] - rows[longest][0]
+    raise DatasetError(
+        f"{path}:{rows[longest][1]}: time jumps back by {back:.6g} s, and frames of before and after would be mixed; "
+        "give the parts before and after as sequences of their own"
+    )
 
 
 def rising_frames(timestamps: Sequence[float], path: Path, *, strict: bool) -> tuple[list[int], list[SequenceFault]]:
