@@ -295,6 +295,12 @@ def test_camera_takes_numbers_and_files(tmp_path: Path) -> None:
     (tmp_path / "numbers.txt").write_text("500 510 310.5 245.25\n")
     assert parse_camera(str(tmp_path / "numbers.txt")) == (500, 510, 310.5, 245.25)
     assert isinstance(parse_camera(str(tmp_path / "head.yaml")), Calibration)
+    as_text = open_sequence(images, camera="500,510,310.5,245.25").camera
+    assert as_text == open_sequence(images, camera=(500, 510, 310.5, 245.25)).camera
+    assert as_text is not None
+    assert as_text.fy == 510
+    with pytest.raises(ConfigError, match="camera '500;510': expected fx,fy,cx,cy in pixels"):
+        open_sequence(images, camera="500;510")
     by_path = open_sequence(images, camera=tmp_path / "head.yaml").camera
     by_text = open_sequence(images, camera=parse_camera(str(tmp_path / "head.yaml"))).camera
     assert by_path == by_text

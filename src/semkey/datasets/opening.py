@@ -8,7 +8,7 @@ from typing import Protocol
 
 from semkey.datasets.bags.bag_sequence import open_bag
 from semkey.datasets.bags.reader import BAG_SUFFIXES, is_bag
-from semkey.datasets.cameras.calibration import CameraArgument, read_camera
+from semkey.datasets.cameras.calibration import CameraArgument, parse_camera, read_camera
 from semkey.datasets.live.camera import KINDS, LiveCamera, LiveSequence, live_source
 from semkey.datasets.readers.colmap import is_colmap, open_colmap
 from semkey.datasets.readers.euroc import is_euroc, open_euroc
@@ -93,10 +93,10 @@ def open_sequence(
             camera: a webcam by its number (``0`` or ``webcam:0``), ``realsense:SERIAL`` or ``oak:ID``, of which the
             device may be left out.
         format: one of :data:`FORMATS`; ``auto`` looks at what is there.
-        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels, or a
-            :class:`Calibration` by which images are undistorted and pairs rectified, or the path of a calibration file
-            (:func:`semkey.datasets.read_calibration`); None takes what the data set says (there for every data set,
-            None for videos, plain folders and webcams).
+        camera: the camera of the images, as :class:`PinholeCamera` or ``fx, fy, cx, cy`` in pixels (four numbers, or
+            the text ``525,525,319.5,239.5``), or a :class:`Calibration` by which images are undistorted and pairs
+            rectified, or the path of a calibration file (:func:`semkey.datasets.read_calibration`); None takes what the
+            data set says (there for every data set, None for videos, plain folders and webcams).
         topics: of a bag, which topic is what (:data:`semkey.datasets.bags.topics.ROLES`): a mapping, or the text
             ``rgb=/camera/color/image_raw,depth=none``. What is not given is found by type.
         depth_scale: stored units per metre of depth images, where it is not what the layout says: 1000 for millimetres.
@@ -119,8 +119,10 @@ def open_sequence(
     """
     check_type(path, (str, Path), "the sequence", "pass the path of a folder, a video or a bag, or webcam:0")
     path = Path(path)
-    if isinstance(camera, str | Path):
-        camera = read_camera(Path(camera))
+    if isinstance(camera, str):
+        camera = parse_camera(camera)
+    elif isinstance(camera, Path):
+        camera = read_camera(camera)
     if format not in FORMATS:
         raise ConfigError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
     source = live_source(path)

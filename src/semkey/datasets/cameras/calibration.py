@@ -36,7 +36,7 @@ def parse_camera(text: str) -> tuple[float, float, float, float] | Calibration:
         if Path(text).is_file():
             return read_camera(Path(text))
         raise ConfigError(
-            f"--camera '{text}': expected fx,fy,cx,cy in pixels, such as 525,525,319.5,239.5, or a calibration file"
+            f"camera '{text}': expected fx,fy,cx,cy in pixels, such as 525,525,319.5,239.5, or a calibration file"
         ) from None
     return fx, fy, cx, cy
 

@@ -79,10 +79,14 @@ def _what_was_meant(given: Parameters, size: Size) -> str | None:
         proposal = _proposal(f"the numbers look like {order}", meant, size)
         if proposal is not None and _is_one(meant[0] / meant[1], 2 * _SAME_FACTOR):
             return proposal
+    if max(abs(cx), abs(cy)) < 1:
+        meant = (fx, fy, (width - 1) / 2, (height - 1) / 2)
+        return _proposal("the numbers look like those of a principal point that nobody has filled in", meant, size)
     factor, other = _factors(given, size)
-    was = f"{2 * cx + 1:.0f}x{2 * cy + 1:.0f}"
+    was = f"{_side(cx):.0f}x{_side(cy):.0f}"
     if other > 0 and _is_one(factor / other, _SAME_FACTOR):  # 0 where a number overflows
-        meant = (fx * factor, fy * factor, (cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5)
+        middle = (_side(cx) * factor - 1) / 2, (_side(cy) * factor - 1) / 2
+        meant = (fx * factor, fy * factor, *middle)
         return _proposal(f"the numbers look like those of images of {was}", meant, size)
     return f"the numbers look like those of images of {was}" if factor > 0 and other > 0 else None
 
@@ -94,7 +98,12 @@ def _proposal(reason: str, meant: Parameters, size: Size) -> str | None:
 
 def _factors(given: Parameters, size: Size) -> tuple[float, float]:
     """By how much width and height would have to grow for the principal point to be in the middle."""
-    return size[0] / max(2 * given[2] + 1, 1e-9), size[1] / max(2 * given[3] + 1, 1e-9)
+    return size[0] / max(_side(given[2]), 1e-9), size[1] / max(_side(given[3]), 1e-9)
+
+
+def _side(middle: float) -> float:
+    """Of images whose middle has this coordinate; a whole one, such as 160, is half a side by other conventions."""
+    return 2 * middle if middle % 1 == 0 else 2 * middle + 1
 
 
 def _is_turned(given: Parameters, size: Size) -> bool:
