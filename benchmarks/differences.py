@@ -60,7 +60,7 @@ def table(out: Path, base: str, resamples: int = RESAMPLES) -> list[str]:
     count = len(rows[base])
     lines = [f"\n{out.name} ({count} pairs)\n", f"| method | {' | '.join(LABELS)} |", "|---" * (len(LABELS) + 1) + "|"]
     found = values[base].metrics(np.arange(count))
-    numbers = [f"{number:.{digits}f}" for number, digits in zip(found, DIGITS, strict=True)]
+    numbers = ["-" if np.isnan(one) else f"{one:.{digits}f}" for one, digits in zip(found, DIGITS, strict=True)]
     lines.append(f"| {base} | {' | '.join(numbers)} |")
     others = {method: one for method, one in values.items() if method != base}
     return lines + [

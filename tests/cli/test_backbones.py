@@ -144,6 +144,19 @@ def test_info_of_one_preset_or_of_a_folder_of_its_name(tmp_path: Path, monkeypat
     assert "dinov2-smal: no such file or folder" in capsys.readouterr().err
 
 
+def test_training_without_weights_is_one_line_and_no_folder(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    pytest.importorskip("lightning_fabric", reason="Lightning Fabric comes with the extra 'train'")
+    without_network(monkeypatch, tmp_path)
+    command = ("train", "dinov2-small", "--set", f"data.photos={photos}", "--set", "run.device=cpu", "--out")
+    assert run(*command, tmp_path / "run") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: the weights of 'dinov2-small' (88 MB) are not on this machine")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    assert run(*command, tmp_path / "mine") == 2
+    assert (tmp_path / "mine").is_dir(), "a folder that was there is the user's"
+
+
 def test_configurations_are_listed_and_shown(capsys) -> None:
     from semkey.training.config import shipped_configs
 
@@ -151,6 +164,8 @@ def test_configurations_are_listed_and_shown(capsys) -> None:
     listed = capsys.readouterr().out
     assert all(name in listed and str(path) in listed for name, path in shipped_configs().items())
     assert "dinov3-base" in listed
+    purposes = [line.split("\t")[1] for line in listed.splitlines()[1:] if "\t" in line]
+    assert all(purpose and "--set" not in purpose for purpose in purposes), "a sentence, no commands"
     assert run("configs", "nano") == 0
     assert capsys.readouterr().out == shipped_configs()["nano"].read_text()
     assert run("configs", "nanno") == 2

@@ -95,10 +95,11 @@ def configs(
 
 
 def _purpose(path: Path) -> str:
-    """The first sentence of a configuration's first comment."""
+    """The first sentence of a configuration's first comment, which ends at an empty line or the comment's end."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    words = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
-    return re.split(r"(?<=\.)\s", words, maxsplit=1)[0].rstrip(".")
+    comment = (line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    words = " ".join(itertools.takewhile(bool, comment))
+    return re.split(r"(?<=\.)\s", words, maxsplit=1)[0].rstrip(".:")
 
 
 class _Reporter:

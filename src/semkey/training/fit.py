@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -138,9 +139,15 @@ def fit(
     run = Path(out)
     names = _stages(config, stage)
     fabric = launch(config)
+    is_new = not run.exists()
     in_first(fabric, lambda: _check_run(run, config, names, resume))
-    training = _Training(fabric, config, run, resume, events or TrainingEvents())
-    training.open_pairs(train_pairs, val_pairs)
+    try:
+        training = _Training(fabric, config, run, resume, events or TrainingEvents())
+        training.open_pairs(train_pairs, val_pairs)
+    except BaseException:
+        if is_new and fabric.is_global_zero:
+            _remove_empty(run)
+        raise
     training.open_files()
     with StopRequest() as stop:
         for name in names:
@@ -352,6 +359,12 @@ def _check_run(run: Path, config: TrainConfig, names: Sequence[StageName], resum
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {run}: {error.strerror or error}") from error
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder with nothing in it: a run that could not begin leaves no folder behind."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _initialise(model: SemanticKeypointDetector, source: str) -> None:
