@@ -323,6 +323,7 @@ def walk(tmp_path: Path) -> Trajectory:
         (1e9, 0.0, "its stamps look like nanoseconds"),
         (1e3, 0.0, "its stamps look like milliseconds"),
         (1.0, -1_700_000_000.0, "its clock is -1700000000.000 s away from the other"),
+        (1.0, -1_699_999_999.0, "its clock is -1699999999.000 s away"),  # 1.7 would be nanoseconds of the other
         (1.0, 3600.0, "its clock is 3600.000 s away"),
         (1.0, 0.05, "the nearest are 0.050 s apart (--max-difference)"),
     ],

@@ -102,7 +102,7 @@ def localize(
         _to_json(path, found[path]) if path in found else {"path": str(path), "error": problems[path]} for path in paths
     ]
     write_json(str(out / "poses.json"), {"map": str(map_file), "images": entries})
-    atomic_write_bytes(out / "map.png", _map_picture(session, list(found), list(found.values())))
+    atomic_write_bytes(out / "map.png", _map_picture(session, found, len(paths)))
     _tell(paths, found, out, _unit(session))
     if problems:
         typer.echo(f"{len(problems)} of {len(paths)} could not be used", err=True)
@@ -198,22 +198,18 @@ def _to_json(path: Path, result: Localization) -> dict[str, Any]:
     }
 
 
-def _map_picture(session: Session, paths: list[Path], found: list[Localization]) -> bytes:
+def _map_picture(session: Session, found: dict[Path, Localization], given: int) -> bytes:
     from semkey.visualization.map_picture import map_figure
 
     slam_map = session.slam_map
     alive = slam_map.landmarks.ids
-    located = [
-        (path.stem, result.T_world_cam)
-        for path, result in zip(paths, found, strict=True)
-        if result.T_world_cam is not None
-    ]
+    located = [(path.stem, result.T_world_cam) for path, result in found.items() if result.T_world_cam is not None]
     return map_figure(
         slam_map.landmarks.positions[alive],
         None if session.colors is None else session.colors[alive],
         [keyframe.T_world_cam for keyframe in slam_map.keyframes.values()],
         located,
-        title=f"{session.result.sequence_name}: {len(located)} of {len(found)} images found",
+        title=f"{session.result.sequence_name}: {len(located)} of {given} images found",
         unit=_unit(session),
     )
 

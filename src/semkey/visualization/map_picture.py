@@ -25,6 +25,8 @@ _KEYFRAMES, _LOCATED = ESTIMATE, START
 # points on each side.
 _OUTSIDE_SHARE = 0.01
 _MANY_LABELS = 30
+# Letters of a label along an arrow, and the height of a line in letters.
+_LABEL_SPAN, _LINE_HEIGHT = 5.0, 2.2
 
 
 def map_figure(
@@ -63,14 +65,16 @@ def map_figure(
     cameras = np.concatenate([places, *(pose[None, :3, 3] for _, pose in located)])
     _limit(axes, points[:, (across, upward)], cameras[:, (across, upward)])
     length = 0.04 * max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim()))
-    for number, (name, pose) in enumerate(located):
+    for number, (_, pose) in enumerate(located):
         x, y = pose[across, 3], pose[upward, 3]
         tip = (x + length * pose[across, 2], y + length * pose[upward, 2])
         axes.annotate("", xytext=(x, y), xy=tip, arrowprops={"color": _LOCATED, "width": 1.5, "headwidth": 6})
         label = "located images" if number == 0 else None
         axes.plot(x, y, "o", color=_LOCATED, markersize=6, label=label)
-        if len(located) <= _MANY_LABELS:
-            axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8, color=_LOCATED)
+    if len(located) <= _MANY_LABELS:
+        spots = [(name, (float(pose[across, 3]), float(pose[upward, 3]))) for name, pose in located]
+        for text, place in grouped_labels(spots, per_unit=_LABEL_SPAN / max(length, 1e-9)):
+            axes.annotate(text, place, xytext=(6, 6), textcoords="offset points", fontsize=8, color=_LOCATED)
     axes.set_aspect("equal", adjustable="box")
     if not view.forward_is_up_the_page:
         axes.invert_yaxis()
@@ -83,6 +87,27 @@ def map_figure(
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def grouped_labels(
+    spots: Sequence[tuple[str, tuple[float, float]]], *, per_unit: float
+) -> list[tuple[str, tuple[float, float]]]:
+    """Labels that do not lie on each other: of names too near to one before, that one says how many more there are.
+
+    Args:
+        spots: names and where they belong.
+        per_unit: letters that fit side by side into a unit of the picture.
+    """
+    labels: list[tuple[str, tuple[float, float], int]] = []
+    for name, (x, y) in spots:
+        for index, (first, place, more) in enumerate(labels):
+            wide = max(len(first) + len(" and 9 more"), len(name)) / per_unit
+            if abs(x - place[0]) < wide and abs(y - place[1]) < _LINE_HEIGHT / per_unit:
+                labels[index] = (first, place, more + 1)
+                break
+        else:
+            labels.append((name, (x, y), 0))
+    return [(f"{name} and {more} more" if more else name, place) for name, place, more in labels]
 
 
 def draw_reprojections(

@@ -57,6 +57,8 @@ def draw_poses_over_time(
                 _line(axes, estimate.timestamps, shown, start, ESTIMATE, 1.1, lost)
             axes.set_ylabel(f"{name} ({'°' if of == 'degrees' else of})", fontsize=9)
             axes.tick_params(labelsize=8, labelbottom=row == 2)
+            if row == 2:
+                axes.set_xlabel("time from the first frame (s)", fontsize=9)
             axes.grid(alpha=0.3)
 
 

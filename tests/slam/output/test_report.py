@@ -17,7 +17,7 @@ from semkey.slam.output.lost_pictures import LostFramePictures
 from semkey.slam.output.report import summarise, write_report
 from semkey.slam.records import LoopRecord
 from semkey.slam.timing import StageTimer
-from semkey.visualization.map_picture import draw_reprojections, map_figure
+from semkey.visualization.map_picture import draw_reprojections, grouped_labels, map_figure
 from semkey.visualization.palette import ESTIMATE, START, rgb
 from synthetic_world import PointExtractor, PointWorld, walk
 
@@ -143,6 +143,12 @@ def test_cameras_of_a_map_are_in_its_picture_however_far_from_the_points() -> No
         near = (np.abs(picture[..., ::-1].astype(int) - color).max(axis=2) < 12).nonzero()
         # More than the legend, which is in the corner at the top right.
         assert ((near[0] > 150) | (near[1] < 700)).sum() > 20
+
+
+def test_labels_of_photos_taken_at_one_place_do_not_lie_on_each_other() -> None:
+    spots = [("a", (0.0, 0.0)), ("b", (0.01, 0.0)), ("c", (5.0, 0.0)), ("d", (0.0, 0.02)), ("e", (0.0, 1.0))]
+    labels = grouped_labels(spots, per_unit=20.0)
+    assert labels == [("a and 2 more", (0.0, 0.0)), ("c", (5.0, 0.0)), ("e", (0.0, 1.0))]
 
 
 def test_pictures_of_a_map_and_of_agreement() -> None:

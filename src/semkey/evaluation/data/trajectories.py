@@ -107,17 +107,23 @@ def require_common_time(name: str, estimate: Trajectory, truth: Trajectory, max_
         )
         reason = f"the nearest are {float(near.min()):.3f} s apart (--max-difference)"
     else:
-        reason = _other_clock(first, true_first, true_last)
+        reason = _other_clock((first, last), (true_first, true_last))
     raise DatasetError(f"{name}: no stamp is within {max_difference_s:g} s of the ground truth ({spans}): {reason}")
 
 
-def _other_clock(first: float, true_first: float, true_last: float) -> str:
+def _other_clock(span: tuple[float, float], true_span: tuple[float, float]) -> str:
     for unit, factor in (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)):
-        if true_first - 1 <= first / factor <= true_last + 1:
+        if _is_part((span[0] / factor, span[1] / factor), true_span):
             return f"its stamps look like {unit}"
-        if true_first / factor - 1 <= first <= true_last / factor + 1:
+        if _is_part(span, (true_span[0] / factor, true_span[1] / factor)):
             return f"the ground truth's stamps look like {unit}"
-    return f"its clock is {first - true_first:.3f} s away from the other; are they of the same recording?"
+    return f"its clock is {span[0] - true_span[0]:.3f} s away from the other; are they of the same recording?"
+
+
+def _is_part(span: tuple[float, float], true_span: tuple[float, float]) -> bool:
+    """Whether both can be of one recording: they meet, and none lasts but a thousandth of the other."""
+    lasts, truly_lasts = span[1] - span[0], true_span[1] - true_span[0]
+    return true_span[0] - 1 <= span[0] <= true_span[1] + 1 and truly_lasts / 1000 <= lasts <= 1000 * truly_lasts
 
 
 def name_estimates(paths: Sequence[str | Path]) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from semkey.evaluation.slam.sets import SlamSet
 from semkey.evaluation.slam.summary import median_run
 from semkey.geometry.trajectories import Trajectory, read_tum_trajectory
 from semkey.metrics.trajectory import absolute_trajectory_error
-from semkey.visualization.palette import TRUTH
+from semkey.visualization.palette import TRUTH, TRUTH_ALPHA, TRUTH_WIDTH
 
 _BARS = (
     (
@@ -92,7 +92,8 @@ def _draw(name: str, truth: Trajectory, paths: dict[str, Trajectory], methods: l
     margin = 0.15 * float(extent.max()) + 0.02
     for column, (title, upward) in enumerate((("from above", along), ("from the side", vertical))):
         axes = figure.add_subplot(1, 2, column + 1)
-        axes.plot(*truth.positions[:, [across, upward]].T, color=TRUTH, linewidth=2.6, label="ground truth")
+        true_places = truth.positions[:, [across, upward]].T
+        axes.plot(*true_places, color=TRUTH, linewidth=TRUTH_WIDTH, alpha=TRUTH_ALPHA, label="ground truth")
         for method, path in paths.items():
             style = styles[method]
             line = _broken(path)[:, [across, upward]]

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 
 from semkey import __version__
+from semkey.evaluation.slam.torture.judging import WRONG_DEG, WRONG_M, WRONG_REAL_M
 from semkey.evaluation.slam.torture.run import CaseResult
 from semkey.files import atomic_write_text
 from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
+from semkey.visualization.palette import LOST
 
 RESULTS_FILE = "torture.json"
 REPORT_FILE = "report.html"
 HEADER = ("case", "features", "frames", "tracked", "wrong", "worst, m", "lost", "maps", "right would be")
 
-_COLOURS = {"ok": "#3a9d5d", "wrong": "#111111", "lost": "#d64545", "none": "#d9dee3"}
+_COLOURS = {"ok": "#3a9d5d", "wrong": "#111111", "lost": LOST, "none": "#d9dee3"}
 _SUMS = ("cases", "wrong_cases", "frames", "tracked", "wrong", "lost")
 _LEGEND = "green: right, black: wrong, red: lost, grey: nothing to see"
 _HELP = (
-    "Wrong are poses more than 5 cm or 5 degrees from where the camera was, each map aligned with the truth by itself "
-    "through frames without a fault. Lost are frames without a pose that could have had one: those of the fault itself "
+    f"Wrong are poses more than {100 * WRONG_M:g} cm ({100 * WRONG_REAL_M:g} cm in recordings, with measured truth) "
+    f"or {WRONG_DEG:g} degrees from where the camera was, each map aligned with the truth by itself through frames "
+    "without a fault. Lost are frames without a pose that could have had one: those of the fault itself "
     "may be lost. A system that knows when it is lost has no wrong frame in any row."
 )
 
@@ -88,8 +91,9 @@ def write_torture(results: Sequence[CaseResult], out: Path, *, environment: Mapp
     figures = {f"{name}: wrong": str(of["wrong"]) for name, of in sums.items()}
     figures |= {f"{name}: lost": str(of["lost"]) for name, of in sums.items()}
     remarks = [[result.case, result.features, remark] for result in results for remark in result.remarks[:3]]
+    numbered = [[_number(cell) for cell in row] for row in table_rows(results)]
     sections = [
-        Section("Verdicts", [KeyFigures(figures), Paragraph(_HELP), Table(HEADER, table_rows(results))]),
+        Section("Verdicts", [KeyFigures(figures), Paragraph(_HELP), Table(HEADER, numbered)]),
         Section("Frame by frame", [Picture(strips(results), _LEGEND)]),
     ]
     if remarks:
@@ -98,6 +102,13 @@ def write_torture(results: Sequence[CaseResult], out: Path, *, environment: Mapp
         "SLAM under faults", sections, subtitle="semkey eval slam --torture", footer=f"semkey {__version__}"
     )
     atomic_write_text(out / REPORT_FILE, page)
+
+
+def _number(cell: str) -> str | float | int | None:
+    """A cell as the page aligns it."""
+    if cell.isdecimal():
+        return int(cell)
+    return float(cell) if cell.replace(".", "", 1).isdecimal() else cell or None
 
 
 def strips(results: Sequence[CaseResult]) -> bytes:
