@@ -172,7 +172,8 @@ def _tracked(place: Place) -> Iterator[Row]:
         if record.method == "start":
             continue
         lost = record.T_world_cam is None or record.log10_nfa is None
-        margin = 0.0 if lost else record.log10_nfa - needed_log10_nfa(record.found, record.visible)
+        # What was tracked has explained the view, or had more than enough.
+        margin = 0.0 if lost else record.log10_nfa - needed_log10_nfa(record.found, record.visible, coverage=1.0)
         value = math.inf if lost else MAX_LOG10_NFA + margin
         name = f"tracked {place.name} {record.index}"
         yield {"name": name, "kind": "tracked", "value": value, "is_right": not lost, "has_floor": not lost}

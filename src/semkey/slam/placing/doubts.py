@@ -33,6 +33,9 @@ _RIVAL_EVIDENCE = 0.7
 _RIVAL_DISTANCE_PX = 30.0
 # After a loss nothing tells one period of a pattern from the next: half of the decades are enough to doubt.
 _REPEATED_EVIDENCE = 0.5
+# Where a pattern repeats, a pose finds what it looks for, and descriptors have matched the same keypoints to landmarks
+# elsewhere: on wallpaper they agree with a tenth to a fifth of those found, in a room with all.
+_REPEATED_SAMPLE_SHARE = 0.5
 # What is fixed to the image lies where the keyframe saw it, to within so much, for at least this share of a pose.
 _FIXED_PX = 1.0
 _FIXED_SHARE = 0.7
@@ -136,6 +139,13 @@ class Doubts:
         radius = _BESIDE_PX * self._pixel
         share = contradicted_share(frame, self._map.landmarks, visible, pose, self._camera, radius_px=radius)
         return share <= _BACK_CONTRADICTED
+
+    def seems_repeated(self, placement: Placement) -> bool:
+        """Whether descriptors alone have matched elsewhere what a pose finds where it should be."""
+        evidence = placement.evidence
+        if evidence is None or not evidence.matched:
+            return False
+        return evidence.sampled < _REPEATED_SAMPLE_SHARE * evidence.found
 
     def repeats(
         self, frame: ObservedFrame, place: Sequence[Keyframe], placement: Placement, rules: PlacingRules

@@ -41,15 +41,21 @@ be seen needs less, see :func:`needed_log10_nfa`: the numbers are in ``docs/slam
 # the landmarks that should be in view is found, the threshold falls with the inverse square of the share: the false
 # poses of a wall of bricks have 3 % and 10 decades, 10 % of white pixels leave 5 % and 250 decades to true ones.
 _USUAL_SHARE = 0.1
-# Where a camera cannot have come since its last pose, so much of what should be seen there has to be found: false poses
-# of a room upside down have 6 to 16 %, and 11 to 96 decades.
-_LEAST_SHARE_BEYOND = 0.25
+# A pose explains the view where so much of what should be seen is found. Where a camera cannot have come since its last
+# pose it has to: false poses of a room upside down have 6 to 16 %, and 11 to 96 decades.
+_EXPLAINED_SHARE = 0.25
+# It also does where something agrees in so many of the cells with landmarks and keypoints: around a wrong prediction,
+# false poses of a rendered room have 0.1 to 0.74, true ones 0.87 to 1. True ones of ORB, which finds 8 to 25 % of what
+# should be seen on fr3_cabinet, have 0.62 to 1.
+_EXPLAINED_COVERAGE = 0.75
 # Of matches by descriptors alone, before any pose, a larger part agrees with a true one: a third with ORB
 # across a turn, which finds 3 % of what should be seen there; 3 to 5 % do with poses of a room upside down.
 _USUAL_SAMPLE_SHARE = 0.2
-# Where no prediction backs a pose, what agrees with it must be as near and as similar as true matches are: so many
-# decades each, up to so many altogether. True poses have 0.8 (the median), and beyond 100 altogether less; those of
-# unrelated photos up to 0.2, those of a rendered room upside down up to 0.46.
+# Where no prediction backs a pose, or it does not explain the view, what agrees with it must be as near and as similar
+# as true matches are: so many decades each, up to so many altogether. True poses have 0.8 (the median), and beyond 100
+# altogether less; those of unrelated photos up to 0.2, those of a rendered room upside down up to 0.46. Around a wrong
+# prediction in a rendered room false poses have -0.4 to 0.56 (those 6 to 7 cm off 0.8), and past a large thing in the
+# view, where 5 to 25 % of the landmarks are left to see, true ones 0.75 to 1.9.
 _DECADES_EACH = 0.6
 # A single photo has no next frame that would show a mistake: of the upside down photos of a rendered room one had 62
 # landmarks with 0.8 decades each, 3 m from the truth. Photos of a kitchen and of a cabinet that are right have over 110
@@ -103,9 +109,15 @@ def needed_log10_nfa(
     is_within_reach: bool = True,
     sampled: int = 0,
     matched: int = 0,
+    coverage: float = 0.0,
     is_alone: bool = False,
 ) -> float:
     """The highest logarithm of the number of false alarms of a pose that is believed.
+
+    A pose that is found around a prediction is the best of all that lie there, and near a wrong one that is some pose
+    by which a few landmarks agree, more than chance has: what shares a look lies together. A pose that explains the
+    view is not of that kind: it finds a quarter of what should be seen, or agrees all over the image, or with a fifth
+    of what descriptors alone have matched. Of any other each landmark found must be evidence.
 
     Args:
         found: landmarks that agree with the pose.
@@ -114,16 +126,19 @@ def needed_log10_nfa(
         is_within_reach: the camera can have come there since its last pose.
         sampled: matches made by descriptors alone that agree with it.
         matched: such matches that were tried; 0 where they are no evidence.
+        coverage: of the image's cells with landmarks and keypoints, the share in which something agrees.
         is_alone: no frame before or after can tell.
     """
-    if not is_within_reach and found < _LEAST_SHARE_BEYOND * visible:
+    has_usual_share = found >= _EXPLAINED_SHARE * visible
+    if not is_within_reach and not has_usual_share:
         return -math.inf
-    missing = _USUAL_SHARE * visible / max(found, 1e-3) if visible else 1.0
-    if matched and sampled >= _USUAL_SAMPLE_SHARE * matched:
-        missing = 1.0
+    has_usual_sample = matched > 0 and sampled >= _USUAL_SAMPLE_SHARE * matched
+    missing = _USUAL_SHARE * visible / max(found, 1e-3) if visible and not has_usual_sample else 1.0
     needed = MAX_LOG10_NFA * max(1.0, missing) ** 2
+    if is_expected and (has_usual_share or has_usual_sample or coverage >= _EXPLAINED_COVERAGE):
+        return needed
     each = _DECADES_EACH_ALONE if is_alone else _DECADES_EACH
-    return needed if is_expected else min(needed, -min(each * found, _DECADES_ENOUGH))
+    return min(needed, -min(each * found, _DECADES_ENOUGH))
 
 
 def similarity_tail(background: Array, similarity: Array) -> Array:

@@ -194,7 +194,9 @@ class FrameLocator:
             frame, associations, placement, rules, is_relocalised=is_relocalised
         ):
             return True
-        return is_relocalised and self._doubts.repeats(frame, place, placement, rules)
+        if place is None or not (is_relocalised or self._doubts.seems_repeated(placement)):
+            return False
+        return self._doubts.repeats(frame, place, placement, rules)
 
     def _place_by_established(
         self,
