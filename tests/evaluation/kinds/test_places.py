@@ -143,9 +143,22 @@ def test_together_other_rooms_are_to_choose_from() -> None:
     assert [row["candidates"] for row in mixed.rows] == [2 + 5, 3 + 5]
     assert found.metrics["chance"] == pytest.approx((1 / 7 + 1 / 8) / 2)
     assert "elsewhere" in [metric.name for metric in evaluation.metrics]
+    queries = {name: len(evaluation.results["alike"][name].rows) for name in ("path", "second", "together")}
+    assert queries == {"path": 2, "second": 2, "together": 4}
+    assert [row["name"] for row in evaluation.results["alike"]["together"].rows][2:] == [
+        f"second, {row['name']}" for row in evaluation.results["alike"]["second"].rows
+    ]
+    for name, share in (("good", 0.0), ("alike", 1.0)):
+        every = evaluation.results[name]["together"]
+        assert (every.metrics["elsewhere"], every.metrics["recall@1"]) == (share, 1.0 - share)
+        assert every.intervals["elsewhere"] == (share, share)
+    assert evaluation.sets["together"] == {"description": "4 revisits among 10 frames", "pairs": 4}
     alone = run_places([alike], sequences, PlacesConfig(max_distance_m=0.3, min_gap_s=2.0))
     assert alone.results["alike"]["path"].metrics["recall@1"] == 1.0
     assert "elsewhere" not in [metric.name for metric in alone.metrics]
+    assert set(alone.sets) == {"path", "second"}
+    with pytest.raises(ConfigError, match="none of them together"):
+        run_places([alike], [sequences[0], Path1D([0.0], name="together")], config)
 
 
 def test_orientation_counts_too() -> None:

@@ -8,7 +8,7 @@ among those to choose from: what a random choice would get.
 
 With ``together`` the frames of all sequences are one collection: those of the other sequences, whose places are others,
 are to choose from as well, whatever their time. ``elsewhere`` is the share of queries whose nearest frame is one of
-them: the false alarms between rooms that look alike.
+them: the false alarms between rooms that look alike. A set of its own has the queries of all sequences.
 
 Intervals are 95 % percentile bootstrap intervals over queries. Queries that follow each other look alike, so that they
 are narrower than the spread between sequences.
@@ -34,6 +34,8 @@ from semkey.metrics.bootstrap import bootstrap_intervals
 from semkey.settings import Settings
 
 KIND = "places"
+TOGETHER = "together"
+"""The set of all queries, where sequences are one collection."""
 CURVE_LABELS = {"recall": ("k", "recall@k")}
 
 _RANKS = (1, 5, 10)
@@ -89,7 +91,8 @@ def run_places(
 
     Returns:
         One row per query: ``name``, ``rank`` of the first right frame (from 1, infinite where none is within the twenty
-        nearest), ``right`` and ``candidates`` counts.
+        nearest), ``right`` and ``candidates`` counts, and ``elsewhere``, 1 where the nearest frame is of another
+        sequence. With ``config.together`` a further set, :data:`TOGETHER`, has the queries of all.
 
     Raises:
         ConfigError: no methods, or two of one name.
@@ -99,9 +102,10 @@ def run_places(
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"methods must be given once each, got {', '.join(names) or 'none'}")
-    if len({sequence.name for sequence in sequences}) < len(sequences):
-        raise ConfigError("sequences must have different names")
     together = config.together and len(sequences) > 1
+    taken = {sequence.name for sequence in sequences} | ({TOGETHER} if together else set())
+    if len(taken) < len(sequences) + together:
+        raise ConfigError(f"sequences must have different names{f', none of them {TOGETHER}' if together else ''}")
     truths = {sequence.name: _truth(sequence, config) for sequence in sequences}
     total, done = sum(len(truth.frames) for truth in truths.values()), 0
     described: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
@@ -121,7 +125,16 @@ def run_places(
         for sequence in sequences:
             others = [rows for other, rows in own.items() if other != sequence.name] if together else []
             foreign = torch.cat(others) if others else None
-            results[name][sequence.name] = _measure(own[sequence.name], truths[sequence.name], config.seed, foreign)
+            rows = _rows(own[sequence.name], truths[sequence.name], foreign)
+            results[name][sequence.name] = summarise(rows, own[sequence.name].shape[1], config.seed)
+        if together:
+            every = [
+                {**row, "name": f"{one}, {row['name']}"} for one, part in results[name].items() for row in part.rows
+            ]
+            results[name][TOGETHER] = summarise(every, own[sequences[0].name].shape[1], config.seed)
+    counts = {name: (int(truth.counts.sum()), len(truth.frames)) for name, truth in truths.items()}
+    if together:
+        counts[TOGETHER] = (sum(count for count, _ in counts.values()), sum(frames for _, frames in counts.values()))
     return Evaluation(
         kind=KIND,
         options={
@@ -135,11 +148,8 @@ def run_places(
         environment=describe_environment() if environment is None else environment,
         methods={method.name: dict(method.fingerprint) for method in methods},
         sets={
-            name: {
-                "description": f"{int(truth.counts.sum())} revisits among {len(truth.frames)} frames",
-                "pairs": int(truth.counts.sum()),
-            }
-            for name, truth in truths.items()
+            name: {"description": f"{count} revisits among {frames} frames", "pairs": count}
+            for name, (count, frames) in counts.items()
         },
         metrics=[
             *(
@@ -201,7 +211,7 @@ def _truth(sequence: FrameSequence, config: PlacesConfig) -> _Truth:
     return _Truth(frames=frames, allowed=allowed, right=right)
 
 
-def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int, foreign: torch.Tensor | None = None) -> SetResult:
+def _rows(descriptors: torch.Tensor, truth: _Truth, foreign: torch.Tensor | None = None) -> list[Row]:
     """Of the descriptors (F, G) of a sequence's frames, and (M, G) of frames of other sequences."""
     own = len(descriptors)
     collection = descriptors if foreign is None else torch.cat([descriptors, foreign])
@@ -210,40 +220,43 @@ def _measure(descriptors: torch.Tensor, truth: _Truth, seed: int, foreign: torch
     allowed = np.pad(truth.allowed, ((0, 0), (0, len(others))), constant_values=True)
     is_right = np.pad(truth.right, ((0, 0), (0, len(others))))
     rows: list[Row] = []
-    chances = []
     for query in np.flatnonzero(truth.counts):
         candidates = np.flatnonzero(allowed[query])
         order = candidates[np.argsort(-similarity[query, candidates], kind="stable")]
         hits = np.flatnonzero(is_right[query, order])
-        rank = float(hits[0] + 1) if hits[0] < _CURVE else float("inf")
-        right = int(truth.right[query].sum())
-        chances.append(right / len(candidates))
         rows.append(
             {
                 "name": f"frame {truth.frames[query]}",
-                "rank": rank,
-                "right": right,
+                "rank": float(hits[0] + 1) if hits[0] < _CURVE else float("inf"),
+                "right": int(truth.right[query].sum()),
                 "candidates": len(candidates),
                 "elsewhere": int(order[0] >= own),
             }
         )
+    return rows
+
+
+def summarise(rows: Sequence[Row], dimensions: int, seed: int) -> SetResult:
+    """Metrics of queries, with intervals over them, and the curve of recall."""
     ranks = np.array([row["rank"] for row in rows])
+    elsewhere = np.array([row["elsewhere"] for row in rows])
+    names = [*(f"recall@{k}" for k in _RANKS), "elsewhere"]
 
-    def recalls(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.array([(ranks[chosen] <= k).mean() for k in _RANKS])
+    def shares(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.array([*((ranks[chosen] <= k).mean() for k in _RANKS), elsewhere[chosen].mean()])
 
-    found = recalls(np.arange(len(ranks)))
-    intervals = bootstrap_intervals(recalls, len(ranks), seed=seed)
-    curve = [float((ranks <= k).mean()) for k in range(1, _CURVE + 1)]
+    found = shares(np.arange(len(ranks)))
+    intervals = bootstrap_intervals(shares, len(ranks), seed=seed)
     return SetResult(
         count=len(rows),
         metrics={
-            **{f"recall@{k}": float(value) for k, value in zip(_RANKS, found, strict=True)},
-            "chance": float(np.mean(chances)),
-            "elsewhere": float(np.mean([row["elsewhere"] for row in rows])),
-            "dimensions": float(descriptors.shape[1]),
+            **{name: float(value) for name, value in zip(names, found, strict=True)},
+            "chance": float(np.mean([row["right"] / row["candidates"] for row in rows])),
+            "dimensions": float(dimensions),
         },
-        intervals={f"recall@{k}": (float(low), float(high)) for k, (low, high) in zip(_RANKS, intervals, strict=True)},
-        curves={"recall": Curve(x=list(range(1, _CURVE + 1)), y=curve)},
-        rows=rows,
+        intervals={name: (float(low), float(high)) for name, (low, high) in zip(names, intervals, strict=True)},
+        curves={
+            "recall": Curve(x=list(range(1, _CURVE + 1)), y=[float((ranks <= k).mean()) for k in range(1, _CURVE + 1)])
+        },
+        rows=list(rows),
     )
