@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from command_line import Outcome, Run
 from semkey import __version__
+from semkey.cli.detect import caption_of
 from semkey.geometry.homography import corner_error
 from semkey.images import read_image, write_image
+from semkey.model.features import Features
 
 COMMANDS = ["detect", "match", "slam", "demo", "render-room", "info", "eval"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -107,8 +111,10 @@ def test_detect_draws_and_lists(run: Run, pair: tuple[Path, Path, np.ndarray], t
     outcome = run("detect", *pair[:2], "-o", out, "--json", listing, *options)
     assert (outcome.code, outcome.err) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == ["a_keypoints.png", "b_keypoints.png"]
-    assert read_image(out / "a_keypoints.png").shape == (480, 640, 3)
-    assert not np.array_equal(read_image(out / "a_keypoints.png"), read_image(pair[0]))
+    drawn = read_image(out / "a_keypoints.png")
+    assert drawn.shape[1:] == (640, 3)
+    assert 500 < drawn.shape[0] < 560, "a caption below it"
+    assert not np.array_equal(drawn[:480], read_image(pair[0]))
     result = json.loads(listing.read_text())
     assert result["features"] == features
     assert [image["path"] for image in result["images"]] == [str(pair[0]), str(pair[1])]
@@ -122,6 +128,24 @@ def test_detect_draws_and_lists(run: Run, pair: tuple[Path, Path, np.ndarray], t
     assert [row[:3] for row in rows] == [
         [image["path"], "640x480", str(len(image["keypoints"]))] for image in result["images"]
     ]
+
+
+def test_the_caption_of_keypoints_says_what_colours_and_sizes_mean() -> None:
+    count = 3
+    features = Features(
+        keypoints=torch.zeros(count, 2),
+        scores=torch.tensor([0.9, 0.5, 0.25]),
+        reliability=torch.ones(count),
+        descriptors=torch.zeros(count, 4),
+        global_descriptor=torch.zeros(0),
+        image_size=(8, 8),
+    )
+    said = "3 keypoints; score from 0.25 (blue) to 0.9 (red); larger: more reliability"
+    assert caption_of(features, "scores") == said
+    with_ellipses = replace(features, covariances=torch.eye(2).expand(count, 2, 2))
+    said = "3 keypoints; reliability from 0 (blue) to 1 (red); ellipses: 8 standard deviations"
+    assert caption_of(with_ellipses, "reliability") == said
+    assert caption_of(features.select(torch.zeros(count, dtype=torch.bool)), "scores") == "0 keypoints"
 
 
 def test_detect_writes_nothing_unasked(

@@ -51,7 +51,7 @@ def detect(
     descriptors: Path | None = typer.Option(
         None, metavar="FILE", help="Write keypoints and descriptors to FILE.h5 (as hloc has it) or FILE.npz."
     ),
-    color_by: ColorBy = typer.Option("scores", help="What the colours of the drawing show, blue 0 to red 1."),
+    color_by: ColorBy = typer.Option("scores", help="What the colours of the drawing show, blue low, red high."),
     features: FeatureOptions,
     mask: MaskOptions,
 ) -> None:
@@ -173,11 +173,25 @@ def _draw_all(detections: list[Detection], drawings: dict[int, Path], color_by: 
     if not drawings:
         return
     from semkey.visualization import draw_keypoints
+    from semkey.visualization.draw import with_caption
+    from semkey.visualization.picture import Picture
 
     for index in track(list(drawings), "Drawing"):
         # Read again: holding every image of a long list would not fit into memory.
         detection = detections[index]
-        draw_keypoints(detection.path, detection.features, color_by=color_by).save(drawings[index])
+        drawn = draw_keypoints(detection.path, detection.features, color_by=color_by)
+        Picture(with_caption(drawn.pixels, caption_of(detection.features, color_by))).save(drawings[index])
+
+
+def caption_of(features: Features, color_by: ColorBy) -> str:
+    """What colours and sizes of a drawing say."""
+    count = f"{len(features)} keypoints"
+    if len(features) == 0:
+        return count
+    low, high = (0.0, 1.0) if color_by == "reliability" else (float(v) for v in features.scores.aminmax())
+    name, other = ("reliability", "score") if color_by == "reliability" else ("score", "reliability")
+    shape = f"larger: more {other}" if features.covariances is None else "ellipses: 8 standard deviations"
+    return f"{count}; {name} from {low:.3g} (blue) to {high:.3g} (red); {shape}"
 
 
 def _to_json(detection: Detection) -> dict[str, Any]:

@@ -19,7 +19,8 @@ def info(
     path: Path | None = typer.Argument(
         None,
         metavar="[INPUT]",
-        help="A bag, sequence, video, folder of images or map, or a preset's name; without it, the installation.",
+        help="A bag, sequence, video, folder of images, map or running camera (webcam:0, realsense:, oak:), or a "
+        "preset's name; without it, the installation.",
     ),
 ) -> None:
     """Show what an input holds: the topics of a bag, or frames, camera and sensor of a sequence.
@@ -45,7 +46,7 @@ def info(
         print_table(["", "value"], preset_rows([str(path)]))
     elif path.suffix == ".semkey":
         map_files.info(path)
-    elif _is_bag(path):
+    elif path.exists() and _is_bag(path):
         _topics(path)
     else:
         from semkey.datasets import open_sequence
@@ -61,10 +62,7 @@ def _is_preset(name: str) -> bool:
 
 def _is_bag(path: Path) -> bool:
     from semkey.datasets.bags.reader import is_bag
-    from semkey.errors import DatasetError
 
-    if not path.exists():
-        raise DatasetError(f"{path}: no such file or folder")
     return is_bag(path)
 
 

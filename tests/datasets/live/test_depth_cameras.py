@@ -185,6 +185,18 @@ def test_a_missing_sdk_is_one_line(run: Run, tmp_path: Path, monkeypatch, kind: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", ["realsense", "oak"])
+def test_info_takes_running_cameras(run: Run, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It looked for a file of that name."""
+    play(monkeypatch, kind, small())
+    done = run("info", f"{kind}:")
+    assert done.code == 0, done.err
+    assert "as they come" in done.out
+    assert "rgbd" in done.out
+    missing = run("info", "nowhere")
+    assert (missing.code, missing.err) == (2, "error: nowhere: no such file or folder\n")
+
+
 def test_options_of_recordings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     play(monkeypatch, "oak", small())
     with pytest.raises(ConfigError, match="this is a running camera"):

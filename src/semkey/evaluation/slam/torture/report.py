@@ -14,7 +14,7 @@ from semkey import __version__
 from semkey.evaluation.slam.torture.judging import WRONG_DEG, WRONG_M, WRONG_REAL_M
 from semkey.evaluation.slam.torture.run import CaseResult
 from semkey.files import atomic_write_text
-from semkey.visualization.html import KeyFigures, Paragraph, Picture, Section, Table, html_report
+from semkey.visualization.html import Cell, KeyFigures, Paragraph, Picture, Section, Table, html_report
 from semkey.visualization.palette import LOST
 
 RESULTS_FILE = "torture.json"
@@ -37,7 +37,7 @@ def table_rows(results: Sequence[CaseResult]) -> list[list[str]]:
     rows = []
     for result in results:
         verdict = result.verdict
-        worst = "other room" if np.isinf(verdict.worst_m) else f"{verdict.worst_m:.3f}"
+        worst = "other room" if np.isinf(verdict.worst_m) else f"{verdict.worst_m:.3f}" if verdict.tracked else "-"
         rows.append(
             [
                 result.case,
@@ -104,11 +104,9 @@ def write_torture(results: Sequence[CaseResult], out: Path, *, environment: Mapp
     atomic_write_text(out / REPORT_FILE, page)
 
 
-def _number(cell: str) -> str | float | int | None:
-    """A cell as the page aligns it."""
-    if cell.isdecimal():
-        return int(cell)
-    return float(cell) if cell.replace(".", "", 1).isdecimal() else cell or None
+def _number(cell: str) -> str | Cell:
+    """A cell as the page aligns it; what is not known is in columns of numbers."""
+    return Cell(cell) if cell in ("", "-") or cell.replace(".", "", 1).isdecimal() else cell
 
 
 def strips(results: Sequence[CaseResult]) -> bytes:
