@@ -13,7 +13,7 @@ import pytest
 from semkey.datasets import open_sequence
 from semkey.evaluation.kinds.position_noise import NoiseCounts
 from semkey.evaluation.running.pair_runner import ROWS_FOLDER
-from semkey.evaluation.running.results import Evaluation
+from semkey.evaluation.running.results import Evaluation, SetResult
 from semkey.evaluation.running.row_store import RowStore
 from semkey.rendering import RoomConfig, write_room
 
@@ -91,6 +91,35 @@ def test_other_pairs_are_not_compared(tmp_path: Path) -> None:
     assert "'older' was not measured" in script("differences.py", out, "--base", "older").stderr
     rows.write_text("\n".join(rows.read_text().splitlines()[:-1]))
     assert "5 rows of 6 pairs" in script("differences.py", out, "--base", "old").stderr
+
+
+def test_revisits_are_compared_too(tmp_path: Path) -> None:
+    """Of ten revisits one method finds eight at once, the other, which lists them in another order, six."""
+    rows = {
+        name: [
+            {"name": f"frame {k}", "rank": 1.0 if k < right else 7.0, "elsewhere": int(k >= right), "right": 1}
+            for k in range(10)
+        ]
+        for name, right in (("old", 6), ("new", 8))
+    }
+    rows["new"].reverse()
+    found = {name: SetResult(count=10, rows=part) for name, part in rows.items()}
+    Evaluation(
+        kind="places",
+        options={},
+        environment={},
+        methods={"old": {}, "new": {}},
+        sets={name: {"description": "", "pairs": 10} for name in ("room", "together")},
+        metrics=[],
+        results={name: {"room": part, "together": part} for name, part in found.items()},
+    ).write(tmp_path / "results.json")
+    done = script("differences.py", tmp_path, "--base", "old")
+    assert done.returncode == 0, done.stderr
+    assert "(10 pairs)" in done.stdout
+    assert cells(done.stdout, "old") == ["60.0", "60.0", "40.0"]
+    recall, _, elsewhere = cells(done.stdout, "new")
+    assert recall.startswith("+20.0 (+0.0 to ")
+    assert elsewhere.startswith("-20.0 (-")
 
 
 def test_rooms_are_joined_far_apart(tmp_path: Path) -> None:
