@@ -101,6 +101,18 @@ def test_a_map_without_metres_is_judged_in_the_unit_that_fits_it_best() -> None:
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_single_camera_that_has_not_moved_loses_nothing() -> None:
+    """It sees no depth by itself; from 5 cm on it could have started a map."""
+    way = [make_transform(np.eye(3), [0.0, 0.0, 0.02 * k]) for k in range(6)]
+    steps = [Step(source=k, trackable=k != 5) for k in range(6)]
+    nothing: list[np.ndarray | None] = [None] * 6
+    assert list(judge(nothing, [0] * 6, way, steps, with_scale=True).states) == ["none"] * 3 + ["lost"] * 2 + ["none"]
+    assert judge(nothing, [0] * 6, way, steps).count("lost") == 5
+    there_and_back = [way[0], way[4], way[0], way[0], way[0], way[0]]
+    assert judge(nothing, [0] * 6, there_and_back, steps, with_scale=True).count("lost") == 4
+    assert judge(nothing, [0] * 6, [way[0]] * 6, steps, with_scale=True).count("lost") == 0
+
+
 def test_every_case_can_be_made_and_read(room: FrameSequence) -> None:
     assert len({case.name for case in CASES}) == len(CASES)
     for case in CASES:
@@ -231,6 +243,15 @@ def test_what_hides_the_room_or_turns_it_does_not_carry_the_camera_along(
     features: str, case: str, tracked: int, room: FrameSequence
 ) -> None:
     (result,) = run_torture([features], cases=[case], room=room)
+    assert result.verdict.count("wrong") == 0, result.to_json()
+    assert result.verdict.tracked >= tracked, result.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "tracked"), [("every second upside down", 25), ("standing thing 60 %", 20)])
+def test_a_single_camera_is_right_or_lost(case: str, tracked: int, room: FrameSequence) -> None:
+    """26 of 30 frames upside down and 33 of 40 with a thing before the lens were wrong."""
+    (result,) = run_torture(["nano"], cases=[case], room=room, sensor="mono")
     assert result.verdict.count("wrong") == 0, result.to_json()
     assert result.verdict.tracked >= tracked, result.to_json()
 

@@ -17,8 +17,10 @@ from semkey.slam.frames.frame import ObservedFrame
 from semkey.slam.loops.place_recognition import PlaceRecognition
 from semkey.slam.map.association import Associations, pixels_moved
 from semkey.slam.map.slam_map import SlamMap
+from semkey.slam.placing import placing
 from semkey.slam.placing.doubts import Doubts
 from semkey.slam.placing.placement import Placement
+from semkey.slam.solvers.evidence import Evidence
 from semkey.slam.timing import StageTimer
 from semkey.slam.tracking import locating
 from semkey.slam.tracking.locating import FrameLocator
@@ -57,8 +59,17 @@ def joined(left: ObservedFrame, right: ObservedFrame) -> ObservedFrame:
     return replace(right, features=features, tree=KDTree(arrays["keypoints"]), **arrays)
 
 
-def locator(slam_map: SlamMap) -> FrameLocator:
-    return FrameLocator(slam_map, CONFIG, pixel=image_scale(CAMERA), seed=0, lines=None, timer=StageTimer())
+def locator(slam_map: SlamMap, *, has_depth: bool = True) -> FrameLocator:
+    return FrameLocator(
+        slam_map,
+        CONFIG,
+        pixel=image_scale(CAMERA),
+        seed=0,
+        lines=None,
+        timer=StageTimer(),
+        established_first=has_depth,
+        has_depth=has_depth,
+    )
 
 
 def mapped(frame: ObservedFrame, pose: Array = START) -> SlamMap:
@@ -67,19 +78,21 @@ def mapped(frame: ObservedFrame, pose: Array = START) -> SlamMap:
     return slam_map
 
 
-def tracked(slam_map: SlamMap, frame: ObservedFrame) -> Placement | None:
+def tracked(slam_map: SlamMap, frame: ObservedFrame, *, has_depth: bool = True) -> Placement | None:
     prediction = Prediction(T_world_cam=START, translation_sigma=0.03, rotation_sigma=0.04)
-    return locator(slam_map).by_prediction(frame, prediction, slam_map.tree.newest.landmark_ids)
+    frame = frame if has_depth else frame.without_depth()
+    return locator(slam_map, has_depth=has_depth).by_prediction(frame, prediction, slam_map.tree.newest.landmark_ids)
 
 
+@pytest.mark.parametrize("has_depth", [True, False])
 @pytest.mark.parametrize("covered", [0.0, 0.65, 1.0])
-def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float) -> None:
+def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float, has_depth: bool) -> None:
     """It covers the left of the view, with the depth of the world behind it, and is seen where it was."""
     world = PointWorld([START, STEP], points=12000)
     first, second = observed_frame(world, 0), observed_frame(world, 1)
     border = covered * CAMERA.width
     mixed = joined(select(first, first.keypoints[:, 0] < border), select(second, second.keypoints[:, 0] >= border))
-    placement = tracked(mapped(first), mixed)
+    placement = tracked(mapped(first), mixed, has_depth=has_depth)
     if covered == 0.65:
         assert placement is None
         return
@@ -185,6 +198,25 @@ def test_keyframes_just_seen_back_no_pose_that_no_hand_reaches(monkeypatch: pyte
         reach = Reach(T_world_cam=START, metres=metres, radians=1.0)
         locator(slam_map).by_keyframes(second, [slam_map.tree.newest], CONFIG.min_inliers, reach=reach)
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize(("log10_nfa", "found"), [(-12.0, 56), (-60.0, 149), (-70.0, 56)])
+def test_without_depth_every_landmark_has_to_speak_for_a_pose_that_no_prediction_backs(
+    log10_nfa: float, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room upside down agreed with 56 of 936 landmarks at -12, from where the camera had just been, or 149 at -60."""
+    world = PointWorld([START, STEP], points=12000)
+    slam_map, second = mapped(observed_frame(world, 0)), observed_frame(world, 1)
+    weak = Evidence(log10_nfa=log10_nfa, visible=500, found=found)
+    monkeypatch.setattr(placing, "evidence_of_pose", lambda *args, **options: weak)
+    monkeypatch.setattr(placing, "log10_sample_nfa", lambda *args: 0.0)
+    for has_depth in (True, False):
+        frame = second if has_depth else second.without_depth()
+        by_keyframe = locator(slam_map, has_depth=has_depth).by_keyframes(
+            frame, [slam_map.tree.newest], CONFIG.min_inliers
+        )
+        assert (by_keyframe is not None) == (has_depth or log10_nfa < -60)
+        assert tracked(slam_map, frame, has_depth=has_depth) is not None, "a prediction needs no more than before"
 
 
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.7)])

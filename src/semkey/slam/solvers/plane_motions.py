@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 # Two motions that both put nearly as many points before both cameras: the scene does not tell which is right.
-_AMBIGUOUS_SHARE = 0.75
+_AMBIGUOUS_SHARE = 0.5
 # Motions whose matrices (of translations of length 1) differ less are one motion.
 _SAME_MOTION = 0.02
 # Motions whose steps differ by less than 8 degrees are as good a start as each other.

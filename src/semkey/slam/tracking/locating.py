@@ -42,6 +42,9 @@ _CONTRADICTED_PX = 3.0
 # A pose that no prediction backs has to explain the view: in this share of the cells with landmarks and keypoints
 # something agrees. Opposite sides of a cabinet agree in 0.27 to 0.47 of them, true poses in 0.7 to 1.
 _LEAST_COVERAGE = 0.5
+# Without depth such a pose has so many decades for each landmark found, however many: true ones of nano have 1.4 or
+# more, one of a room upside down had 0.4 with 149 landmarks, from where the camera had just been.
+_DECADES_EACH_WITHOUT_DEPTH = 0.6
 # Once established landmarks have decided against the rest, a pose by all needs them as this share of what agrees.
 _BACKING_SHARE = 0.25
 
@@ -58,6 +61,8 @@ class FrameLocator:
         timer: where the time per stage is added up.
         established_first: while tracking, long established landmarks are placed first. Not without depth: there new
             landmarks are what drift of scale is held by, and few become established.
+        has_depth: keypoints have depths, which a pose has to agree with. Without, a pose that no prediction backs is
+            asked for more.
     """
 
     def __init__(
@@ -70,8 +75,10 @@ class FrameLocator:
         lines: LineTracker | None,
         timer: StageTimer,
         established_first: bool = True,
+        has_depth: bool = True,
     ) -> None:
         self._established_first = established_first
+        self._has_depth = has_depth
         self._map = slam_map
         self._camera = slam_map.camera
         self._config = config
@@ -190,9 +197,7 @@ class FrameLocator:
         if not is_held and self._doubts.has_rival(frame, associations, placement, rules):
             return True
         is_relocalised = place is not None and rules.min_matches > self._config.min_inliers
-        if self._established_first and self._doubts.is_fixed_to_image(
-            frame, associations, placement, rules, is_relocalised=is_relocalised
-        ):
+        if self._doubts.is_fixed_to_image(frame, associations, placement, rules, is_relocalised=is_relocalised):
             return True
         if place is None or not (is_relocalised or self._doubts.seems_repeated(placement)):
             return False
@@ -287,6 +292,9 @@ class FrameLocator:
             return None
         if not is_guided and placement.depth_factor is not None:
             return None  # rather the wrong pose than a camera whose unit has changed
+        found = 0 if placement.evidence is None else placement.evidence.found
+        if not (is_guided or self._has_depth) and placement.log10_nfa > -_DECADES_EACH_WITHOUT_DEPTH * found:
+            return None
         is_believed = accept(
             placement,
             frame,

@@ -103,6 +103,7 @@ class Tracker:
             lines=self._lines,
             timer=self._timer,
             established_first=sensor.has_range,
+            has_depth=sensor.is_metric,
         )
         self._motion = ConstantVelocity()
         self._clock = LostClock(config.loops.new_submap_seconds)

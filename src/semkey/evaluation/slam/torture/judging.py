@@ -84,7 +84,8 @@ def judge(
         truth: N true poses.
         steps: what each frame is.
         wrong_m: metres beyond which a pose is wrong.
-        with_scale: the unit of each submap is free (a single camera).
+        with_scale: the unit of each submap is free (a single camera). Such a camera sees no depth before it has moved:
+            until it has been 5 cm from its first place no frame counts as lost.
     """
     count = len(steps)
     errors_m, errors_deg = np.full(count, np.nan), np.full(count, np.nan)
@@ -106,10 +107,21 @@ def judge(
         assert best is not None
         errors_m[rows], errors_deg[rows] = best[1]
     states = np.full(count, "none", dtype="<U5")
-    states[~known & np.array([step.trackable for step in steps])] = "lost"
+    trackable = np.array([step.trackable for step in steps])
+    if with_scale:
+        trackable &= _has_moved(truth)
+    states[~known & trackable] = "lost"
     wrong = (errors_m > wrong_m) | (errors_deg > WRONG_DEG)
     states[known] = np.where(wrong[known], "wrong", "ok")
     return Verdict(states=states, errors_m=errors_m, errors_deg=errors_deg)
+
+
+def _has_moved(truth: Sequence[Array | None]) -> NDArray[np.bool_]:
+    """Whether the camera has been far enough from its first place, up to each frame (N,), to see depth by itself."""
+    places = np.array([np.full(3, np.nan) if pose is None else pose[:3, 3] for pose in truth]).reshape(-1, 3)
+    first = places[np.isfinite(places).all(axis=1)][:1]
+    away = np.linalg.norm(places - first, axis=1) if len(first) else np.zeros(len(places))
+    return np.maximum.accumulate(np.nan_to_num(away)) >= _APART_M
 
 
 def _units(

@@ -28,7 +28,8 @@ _HELP = (
     f"Wrong are poses more than {100 * WRONG_M:g} cm ({100 * WRONG_REAL_M:g} cm in recordings, with measured truth) "
     f"or {WRONG_DEG:g} degrees from where the camera was, each map aligned with the truth by itself through frames "
     "without a fault. Lost are frames without a pose that could have had one: those of the fault itself "
-    "may be lost. A system that knows when it is lost has no wrong frame in any row."
+    "may be lost, and so may those before a single camera has moved by 5 cm. A system that knows when it is lost has "
+    "no wrong frame in any row."
 )
 
 
