@@ -136,6 +136,19 @@ def test_a_truncated_frame_is_named_and_left_out(tmp_path: Path, capsys: pytest.
     assert victim.name in report["problems"][0]
 
 
+def test_what_is_known_of_the_unit_of_length_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tum(tmp_path / "wall", frames=3)
+    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 0
+    assert "units of length" not in capsys.readouterr().err
+    monkeypatch.setattr(
+        "semkey.slam.output.report.scale_figures", lambda result: {"statement": f"units of length of {result.sensor}"}
+    )
+    assert run(folder, "--out", tmp_path / "out", "--features", "orb", *CAMERA) == 0
+    assert "warning: units of length of rgbd\n" in capsys.readouterr().err
+
+
 def test_every_sensor_says_why_it_tracked_nothing_and_exits_with_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

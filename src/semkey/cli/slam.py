@@ -116,6 +116,8 @@ def slam(
         say_warning(problem)
     if len(result.problems) > _SHOWN_PROBLEMS:
         say_warning(f"{len(result.problems) - _SHOWN_PROBLEMS} more problems are in the report")
+    if figures["scale"] is not None:
+        say_warning(figures["scale"]["statement"])
     print_table(["figure", "value"], _rows(figures))
     for line in saved:
         typer.echo(line)

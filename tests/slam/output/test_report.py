@@ -52,6 +52,30 @@ def test_the_report_follows_corrections_and_keeps_what_was_estimated_first(tmp_p
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(figures))
 
 
+def test_a_single_camera_says_whose_units_its_lengths_are_and_what_loops_have_shown(tmp_path: Path) -> None:
+    result, _ = run()
+    assert summarise(result)["scale"] is None
+    assert "units of length" not in _page(result, tmp_path)
+    single = replace(result, sensor="mono")
+    scale = summarise(single)["scale"]
+    assert (scale["maps"], scale["corrected_percent"]) == (1, None)
+    assert "not metres" in scale["statement"]
+    assert "no loop was closed" in scale["statement"]
+    assert scale["statement"].capitalize() in _page(single, tmp_path)
+    # The scale of a part that joins another says nothing of drift: its unit was its own.
+    found = {"frame_index": 9, "keyframe_id": 3, "matched_keyframe_id": 0, "inliers": 50}
+    loops = [LoopRecord(kind=kind, scale=by, **found) for kind, by in (("loop", 1.02), ("loop", 0.96), ("merge", 3.0))]
+    scale = summarise(replace(single, loops=loops))["scale"]
+    assert scale["corrected_percent"] == pytest.approx(100 * (1 / 0.96 - 1), abs=0.05)
+    assert "drifted by up to 4.2 %" in scale["statement"]
+    assert summarise(replace(single, slam_map=None, frames=[]))["scale"] is None
+
+
+def _page(result: SlamResult, folder: Path) -> str:
+    write_report(result, folder)
+    return (folder / "report.html").read_text()
+
+
 def test_losses_have_their_pictures(tmp_path: Path) -> None:
     result, pictures = run(blank=[4, 5, 6, 10])
     assert [(p.first_lost, p.index, p.role) for p in pictures.pictures] == [

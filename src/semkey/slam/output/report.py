@@ -18,6 +18,7 @@ from semkey.geometry.pose_covariance import ros_covariance
 from semkey.geometry.trajectories import Trajectory, write_tum_trajectory
 from semkey.metrics.trajectory import Alignment, absolute_trajectory_error, relative_pose_errors
 from semkey.slam.output.lost_pictures import LostPicture
+from semkey.slam.output.scale import scale_figures
 from semkey.slam.records import evidence_of
 from semkey.slam.result import SlamResult
 from semkey.slam.solvers.evidence import MAX_LOG10_NFA
@@ -55,7 +56,8 @@ def summarise(result: SlamResult) -> dict[str, Any]:
     and median and 95th percentile over the frames that had the stage; ``frame`` is the wall time of whole frames.
     ``uncertainty`` has the standard deviations of tracked frames against the map around them, and their quality.
     ``evidence`` has what spoke for the pose of every frame, see :class:`semkey.slam.records.FrameRecord`; ``shortfall``
-    says why less than half of the frames were tracked, and is null otherwise.
+    says why less than half of the frames were tracked, and is null otherwise. ``scale`` says what is known of the unit
+    of length of a single camera, see :func:`semkey.slam.output.scale.scale_figures`, and is null for maps in metres.
     """
     frames, tracked = len(result.frames) + result.left_out, result.tracked
     figures: dict[str, Any] = {
@@ -80,6 +82,7 @@ def summarise(result: SlamResult) -> dict[str, Any]:
         "lost": [asdict(event) for event in result.lost_events],
         "problems": list(result.problems),
         "shortfall": result.shortfall,
+        "scale": scale_figures(result),
         "evidence": [
             {
                 "frame": record.index,

@@ -71,7 +71,11 @@ def report_page(
     sections = [
         Section(
             "Result",
-            [KeyFigures(_key_figures(figures)), Picture(picture, "Trajectory, error and inliers over time")],
+            [
+                KeyFigures(_key_figures(figures)),
+                *_scale_blocks(figures),
+                Picture(picture, "Trajectory, error and inliers over time"),
+            ],
         ),
         Section("Evidence", _evidence_blocks(result, figures)),
         Section("Lost frames", _lost_blocks(result, lost_pictures)),
@@ -141,6 +145,12 @@ def _key_figures(figures: Mapping[str, Any]) -> dict[str, str]:
         if figures.get(key) is not None and not same:
             shown[name] = f"{figures[key]:.4f}{unit}"
     return shown
+
+
+def _scale_blocks(figures: Mapping[str, Any]) -> list[Block]:
+    """What is known of the unit of length, where it is not the metre."""
+    scale = figures["scale"]
+    return [] if scale is None else [Paragraph(f"{scale['statement'].capitalize()}.")]
 
 
 def _evidence_blocks(result: SlamResult, figures: Mapping[str, Any]) -> list[Block]:
