@@ -10,7 +10,7 @@ import pytest
 
 from semkey.datasets import Frame, open_sequence, parse_camera
 from semkey.datasets.opening import FORMATS
-from semkey.datasets.readers.folder import list_images_below, natural_key
+from semkey.datasets.readers.folder import list_images_below, natural_key, require_images
 from semkey.errors import ConfigError, DatasetError
 from semkey.images import write_image
 
@@ -139,11 +139,18 @@ def test_pictures_of_other_kinds_are_not_passed_over_in_silence(
         open_sequence(tmp_path)
     with pytest.raises(DatasetError, match=r"2 \.heic, 1 \.avif left out"):
         list_images_below(tmp_path)
+    with pytest.raises(DatasetError, match=r"2 \.heic, 1 \.avif left out"):
+        require_images(tmp_path)
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "6.heic").write_bytes(b"photo")
     (tmp_path / "below").mkdir()
     write_image(tmp_path / "below" / "4.png", np.zeros((8, 9, 3), np.uint8))
     assert list_images_below(tmp_path) == [tmp_path / "below" / "4.png"]
     assert "2 .heic, 1 .avif left out: convert them to JPEG or PNG" in caplog.text
     write_image(tmp_path / "5.png", np.zeros((8, 9, 3), np.uint8))
+    caplog.clear()
+    assert require_images(tmp_path) == [tmp_path / "5.png"]
+    assert "2 .heic, 1 .avif left out: convert them to JPEG or PNG" in caplog.text
     notes = open_sequence(tmp_path).notes
     assert notes == (f"{tmp_path}: 2 .heic, 1 .avif left out: convert them to JPEG or PNG",)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from semkey.extractors import Detector
     from semkey.images.masks import MaskSource
     from semkey.matching import PairMatcher
-
-logger = logging.getLogger(__name__)
 
 # semkey.datasets.FORMATS and Sensor, which are not imported here so that --help stays quick.
 Format = Literal[
@@ -51,21 +48,11 @@ def expand_folders(images: list[Path]) -> list[Path]:
     """Files as they are, folders as the images in them.
 
     Raises:
-        InputError: a folder holds none.
+        DatasetError: a folder holds none.
     """
-    from semkey.datasets.readers.folder import list_images, no_images, other_pictures
-    from semkey.errors import InputError
+    from semkey.datasets.readers.folder import require_images
 
-    paths = []
-    for path in images:
-        inside = list_images(path) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(no_images(path))
-        others = other_pictures(path) if path.is_dir() else None
-        if others is not None:
-            logger.warning("%s: %s", path, others)
-        paths += inside
-    return paths
+    return [file for path in images for file in (require_images(path) if path.is_dir() else [path])]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ def test_wrong_options_and_folders(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         random_homography_set(tmp_path / "none", count=1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="no photos"):
+    with pytest.raises(DatasetError, match="no images in this folder"):
         random_homography_set(tmp_path / "empty", count=1)
     write_image(tmp_path / "small" / "a.png", np.zeros((40, 100, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"a\.png: 100x40 is too small"):

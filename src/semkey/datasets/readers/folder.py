@@ -45,6 +45,19 @@ def list_images(path: Path) -> list[Path]:
     return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: natural_key(file.name))
 
 
+def require_images(folder: Path) -> list[Path]:
+    """The image files right in a folder, in natural order of their names; others are logged as left out.
+
+    Raises:
+        DatasetError: it holds none.
+    """
+    images = list_images(folder)
+    if not images:
+        raise DatasetError(no_images(folder))
+    _say_others(folder)
+    return images
+
+
 def list_images_below(folder: Path) -> list[Path]:
     """The image files in a folder and in folders in it, hidden ones left out, in natural order of their names.
 
@@ -63,20 +76,27 @@ def list_images_below(folder: Path) -> list[Path]:
     names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
     if not names:
         raise DatasetError(no_images(folder, below=True))
-    others = other_pictures(folder, below=True)
-    if others is not None:
-        logger.warning("%s: %s", folder, others)
+    _say_others(folder, below=True)
     return [found[name] for name in sorted(names, key=lambda name: (natural_key(name.as_posix()), name.as_posix()))]
 
 
 def other_pictures(folder: Path, *, below: bool = False) -> str | None:
-    """How many pictures of a folder (and ``below``) are of kinds that are left out; None where there are none."""
-    files = folder.rglob("*") if below else folder.iterdir()
-    kinds = (file.suffix.lower() for file in files if not file.name.startswith("."))
+    """How many pictures of a folder (and ``below``) are of kinds that are left out; None where there are none.
+
+    Hidden ones, and those of hidden folders, are nobody's photos.
+    """
+    names = (file.relative_to(folder) for file in (folder.rglob("*") if below else folder.iterdir()))
+    kinds = (name.suffix.lower() for name in names if not any(part.startswith(".") for part in name.parts))
     counts = Counter(kind for kind in kinds if kind in _OTHER_PICTURES)
     if not counts:
         return None
     return f"{', '.join(f'{n} {kind}' for kind, n in counts.most_common())} left out: convert them to JPEG or PNG"
+
+
+def _say_others(folder: Path, *, below: bool = False) -> None:
+    others = other_pictures(folder, below=below)
+    if others is not None:
+        logger.warning("%s: %s", folder, others)
 
 
 def no_images(folder: Path, *, below: bool = False) -> str:

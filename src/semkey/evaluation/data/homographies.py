@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semkey.datasets.readers.folder import list_images
+from semkey.datasets.readers.folder import require_images
 from semkey.errors import ConfigError, DatasetError
 from semkey.evaluation.data.image_sources import (
     file_source,
@@ -117,9 +117,7 @@ def random_homography_set(
         raise ConfigError(f"count must be 1 or more and seed 0 or more, got {count} and {seed}")
     if not root.is_dir():
         raise DatasetError(f"{root}: {'is a file, give the folder' if root.exists() else 'no such folder'}")
-    photos = list_images(root)
-    if not photos:
-        raise DatasetError(f"{root}: no photos in this folder")
+    photos = require_images(root)
     order = np.random.default_rng(seed).permutation(len(photos))
     pairs = [_make_pair(photos[order[index % len(photos)]], index, seed, config) for index in range(count)]
     options = ", ".join(f"{name} {value}" for name, value in asdict(config).items())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semkey.datasets.readers.folder import list_images, no_images
+from semkey.datasets.readers.folder import require_images
 from semkey.errors import DatasetError
 
 
@@ -20,9 +20,7 @@ def find_photos(paths: Sequence[Path], most: int) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            images = list_images(path)
-            if not images:
-                raise DatasetError(no_images(path))
+            images = require_images(path)
             chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int))
             found += [images[index] for index in chosen]
         elif path.is_file():
