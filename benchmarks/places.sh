@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Global descriptors where rooms look alike: recall, rooms taken for each other, and loops of SLAM, right and false.
 #
-#   bash benchmarks/places.sh [OUT]    OUT: where everything goes (default runs/places); what is there is not done again
+#   bash benchmarks/places.sh [OUT]    OUT: where everything goes (default runs/places)
 #
-# Three rooms of one layout and furniture with other pictures, grain and light (alike-1 to -3), three plain ones with few
-# things (plain-1 to -3), redkitchen and fr3_cabinet; of the rooms also two one after the other as one recording
-# (benchmarks/join_rooms.py). Methods: compact's own descriptor, ViT-Ti's class token, GeM and VLAD, and both joined.
+# Vocabulary, rooms and runs of SLAM that are there already are not made again. Three rooms of one layout and furniture
+# with other pictures, grain and light (alike-1 to -3), three plain ones with few things (plain-1 to -3), redkitchen and
+# fr3_cabinet; of the rooms also two one after the other as one recording (benchmarks/join_rooms.py). Methods: compact's
+# own descriptor, ViT-Ti's class token, GeM and VLAD, and both joined.
 #
 # SEMKEY_SHARED is the folder of the development data (default ../shared), PHOTOS one with photos for the vocabulary
 # (default its photos), BACKBONE another backbone. QUICK=1: as small as can be, to see that it runs.

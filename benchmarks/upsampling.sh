@@ -3,12 +3,12 @@
 #
 #   bash benchmarks/upsampling.sh [OUT]    OUT: where everything goes (default runs/upsampling); resumes there
 #
-# Each is the hybrid over ViT-Ti from the same random weights on the same PAIRS pairs (default 2400), one after the other;
-# `seed-1` is bilinear with another seed: differences no larger than its own are chance. Then pose pairs, times and memory.
-# NAMES="bilinear attention" trains and measures only these; what is there already is not done again.
+# Each is the hybrid over ViT-Ti from the same random weights on the same PAIRS pairs (default 2400), one after the
+# other; `seed-1` is bilinear with another seed: differences no larger than its own are chance. Then pose pairs, times
+# and memory. NAMES="bilinear attention" trains and measures only these; what is there already is not done again.
 #
-# SEMKEY_SHARED is the folder of the development data (default ../shared), PHOTOS one with photos to train on (default its
-# photos), BACKBONE another backbone. QUICK=1: as small as can be, to see that it runs.
+# SEMKEY_SHARED is the folder of the development data (default ../shared), PHOTOS one with photos to train on (default
+# its photos), BACKBONE another backbone. QUICK=1: as small as can be, to see that it runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-runs/upsampling}
