@@ -49,7 +49,7 @@ def table(out: Path, base: str, resamples: int = RESAMPLES) -> list[str]:
     """Lines of a Markdown table: the base's numbers, then every other method's difference to them.
 
     Raises:
-        InputError: no results of posed pairs, no such method, or rows that are not of the same pairs.
+        InputError: no results of posed pairs or places, no such method, or rows that are not of the same pairs.
     """
     kind, rows = read_rows(out)
     if base not in rows:
@@ -60,7 +60,8 @@ def table(out: Path, base: str, resamples: int = RESAMPLES) -> list[str]:
     measures: type[PoseMeasures | PlaceMeasures] = PlaceMeasures if kind == "places" else PoseMeasures
     values = {method: measures([found[name] for name in rows[base]]) for method, found in rows.items()}
     count, labels = len(rows[base]), measures.labels
-    lines = [f"\n{out.name} ({count} pairs)\n", f"| method | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    what = "revisits" if kind == "places" else "pairs"
+    lines = [f"\n{out.name} ({count} {what})\n", f"| method | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
     found = zip(values[base].metrics(np.arange(count)), measures.digits, strict=True)
     numbers = ["-" if np.isnan(number) else f"{number:.{digits}f}" for number, digits in found]
     lines.append(f"| {base} | {' | '.join(numbers)} |")
@@ -126,7 +127,7 @@ def read_rows(out: Path) -> tuple[str, dict[str, dict[tuple[str, str], Row]]]:
     """The kind of an evaluation, and its rows by method, then by set and pair.
 
     Raises:
-        InputError: there are none, or they are of another kind.
+        InputError: there are none, they are of another kind, or two methods would have one name.
     """
     evaluation = Evaluation.read(out / "results.json")
     if evaluation.kind not in ("posed-pairs", "places"):
@@ -134,7 +135,10 @@ def read_rows(out: Path) -> tuple[str, dict[str, dict[tuple[str, str], Row]]]:
     rows: dict[str, dict[tuple[str, str], Row]] = {}
     for method in evaluation.methods:
         is_file = method.endswith(".safetensors") and evaluation.kind == "posed-pairs"
-        found = rows.setdefault(Path(method).stem if is_file else method, {})
+        short = Path(method).stem if is_file else method
+        if short in rows:
+            raise InputError(f"{out}: two methods are called '{short}'; give one of their files another name")
+        found = rows[short] = {}
         for name, pair_set in evaluation.sets.items():
             if evaluation.kind == "places":
                 part = evaluation.results[method][name].rows if name != TOGETHER else ()

@@ -93,6 +93,13 @@ def test_other_pairs_are_not_compared(tmp_path: Path) -> None:
     assert "5 rows of 6 pairs" in script("differences.py", out, "--base", "old").stderr
 
 
+def test_files_of_one_name_are_not_taken_for_one_method(tmp_path: Path) -> None:
+    errors = {"old": np.ones(6), "a/new.safetensors": np.ones(6), "b/new.safetensors": np.full(6, 9.0)}
+    done = script("differences.py", posed_pairs(tmp_path, errors, dict.fromkeys(errors, 0.5)), "--base", "old")
+    assert done.returncode != 0
+    assert "two methods are called 'new'" in done.stderr
+
+
 def test_revisits_are_compared_too(tmp_path: Path) -> None:
     """Of ten revisits one method finds eight at once, the other, which lists them in another order, six."""
     rows = {
@@ -115,7 +122,7 @@ def test_revisits_are_compared_too(tmp_path: Path) -> None:
     ).write(tmp_path / "results.json")
     done = script("differences.py", tmp_path, "--base", "old")
     assert done.returncode == 0, done.stderr
-    assert "(10 pairs)" in done.stdout
+    assert "(10 revisits)" in done.stdout
     assert cells(done.stdout, "old") == ["60.0", "60.0", "40.0"]
     recall, _, elsewhere = cells(done.stdout, "new")
     assert recall.startswith("+20.0 (+0.0 to ")
