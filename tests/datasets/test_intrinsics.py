@@ -43,6 +43,7 @@ def test_real_cameras_pass(parameters: tuple[float, ...], size: tuple[int, int])
         ((319.5, 239.5, 525, 525), "look like cx,cy,fx,fy; 525,525,319.5,239.5 was probably meant"),
         ((262.5, 262.5, 160, 120), "images of 320x240; 525,525,319.5,239.5 was probably meant"),
         ((525, 525, 0, 0), "nobody has filled in; 525,525,319.5,239.5 was probably meant"),
+        ((525, 525, 0, 239.5), "nobody has filled in; 525,525,319.5,239.5 was probably meant"),
         ((525, 525, 239.5, 319.5), "turned by 90 degrees, 480x640"),
         ((525, 525, 700, 239.5), "principal point 700, 239.5 is outside"),
         ((525, 525, -5, 239.5), "is outside"),

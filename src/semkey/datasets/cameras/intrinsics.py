@@ -79,7 +79,7 @@ def _what_was_meant(given: Parameters, size: Size) -> str | None:
         proposal = _proposal(f"the numbers look like {order}", meant, size)
         if proposal is not None and _is_one(meant[0] / meant[1], 2 * _SAME_FACTOR):
             return proposal
-    if max(abs(cx), abs(cy)) < 1:
+    if min(abs(cx), abs(cy)) < 1:
         meant = (fx, fy, (width - 1) / 2, (height - 1) / 2)
         return _proposal("the numbers look like those of a principal point that nobody has filled in", meant, size)
     factor, other = _factors(given, size)
