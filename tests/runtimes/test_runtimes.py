@@ -128,6 +128,23 @@ def test_a_backbone_is_in_the_graph_in_every_size(
         assert_same(network.extract(image), reference.extract(image))
 
 
+@pytest.mark.parametrize("place", ["trained", "gem"])
+def test_a_network_of_the_backbone_alone_has_its_maps_only(place: Place) -> None:
+    """Without convolutions there are no coarse maps of theirs."""
+    pytest.importorskip("transformers", reason="comes with the extra backbones")
+    changes = {"backbone": "vit-tiny", "backbone_layers": [2, 4], "branches": "semantic"}
+    network = SemanticKeypointDetector(
+        ModelConfig.from_mapping({**MODEL, **changes}),
+        ExtractionConfig(place=place),
+        backbone=tiny_backbone("vit", layers=(2, 4)),
+    ).eval()
+    graph = DenseGraph(network, with_place=False, only_needed=True)
+    with torch.inference_mode():
+        given = graph.examples(1)
+        maps = graph.maps(dict(zip(graph.names, graph(*given), strict=True)))
+        torch.testing.assert_close(network.describe_place(maps), network.describe_place(network(*given)))
+
+
 def test_coarse_maps_are_told_apart_where_they_are_many() -> None:
     """By name, the tenth would come before the second."""
     backbone = random_backbone(tiny(layers=9), tuple(range(1, 10)))

@@ -56,8 +56,9 @@ class DenseGraph(OnnxGraph):
     @property
     def outputs(self) -> dict[str, Axes]:
         """Names of the maps, in order."""
-        backbone = self.detector.backbone
-        coarse = len(self.detector.config.context_channels) + (0 if backbone is None else len(backbone.channels))
+        backbone, config = self.detector.backbone, self.detector.config
+        coarse = len(config.context_channels) if config.uses_convolutions else 0
+        coarse += 0 if backbone is None else len(backbone.channels)
         first = dict.fromkeys(self._maps, IMAGES)
         if self._with_place:
             return first | {"global_descriptor": BATCH}
