@@ -57,11 +57,20 @@ def test_a_single_camera_says_whose_units_its_lengths_are_and_what_loops_have_sh
     assert summarise(result)["scale"] is None
     assert "units of length" not in _page(result, tmp_path)
     single = replace(result, sensor="mono")
+    assert single.slam_map is not None
+    assert summarise(single)["scale"] is None, "a single camera in a map that was made with depth"
+    for keyframe in single.slam_map.keyframes.values():
+        keyframe.frame = keyframe.frame.without_depth()
     scale = summarise(single)["scale"]
     assert (scale["maps"], scale["corrected_percent"]) == (1, None)
     assert "not metres" in scale["statement"]
     assert "no loop was closed" in scale["statement"]
     assert scale["statement"].capitalize() in _page(single, tmp_path)
+    first = next(iter(single.slam_map.keyframes.values()))
+    elsewhere = replace(first, id=1000, submap=1, frame=replace(first.frame, depth=np.ones(len(first.frame))))
+    single.slam_map.keyframes[1000] = elsewhere
+    assert "in 1 of 2 separate maps their own, not metres" in summarise(single)["scale"]["statement"]
+    del single.slam_map.keyframes[1000]
     # The scale of a part that joins another says nothing of drift: its unit was its own.
     found = {"frame_index": 9, "keyframe_id": 3, "matched_keyframe_id": 0, "inliers": 50}
     loops = [LoopRecord(kind=kind, scale=by, **found) for kind, by in (("loop", 1.02), ("loop", 0.96), ("merge", 3.0))]
