@@ -185,12 +185,15 @@ def _draw_all(detections: list[Detection], drawings: dict[int, Path], color_by: 
 
 def caption_of(features: Features, color_by: ColorBy) -> str:
     """What colours and sizes of a drawing say."""
+    from semkey.visualization.draw import COVARIANCE_SIGMAS
+
     count = f"{len(features)} keypoints"
     if len(features) == 0:
         return count
     low, high = (0.0, 1.0) if color_by == "reliability" else (float(v) for v in features.scores.aminmax())
     name, other = ("reliability", "score") if color_by == "reliability" else ("score", "reliability")
-    shape = f"larger: more {other}" if features.covariances is None else "ellipses: 8 standard deviations"
+    ellipses = f"ellipses: {COVARIANCE_SIGMAS:g} standard deviations"
+    shape = f"larger: more {other}" if features.covariances is None else ellipses
     return f"{count}; {name} from {low:.3g} (blue) to {high:.3g} (red); {shape}"
 
 
