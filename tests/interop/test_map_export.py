@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -207,8 +208,15 @@ def test_the_exported_trajectory_is_true(run: Run, room: SavedRoom, tmp_path: Pa
 # -- what is not there or belongs elsewhere ------------------------------------------------------------------------
 
 
+def test_metres_are_those_of_a_part_that_has_depth(part: MapPart) -> None:
+    assert "points (metres)" in part.summary
+    single = replace(part, result=replace(part.result, sensor="mono"))
+    assert single.is_metric, "a map made with depth, gone on with by a single camera"
+    flat = [replace(keyframe, frame=keyframe.frame.without_depth()) for keyframe in part.keyframes]
+    assert "map units, not metres" in replace(single, keyframes=flat).summary
+
+
 def test_another_recording_is_refused(run: Run, room: SavedRoom, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     from semkey.rendering import write_room
 

@@ -48,8 +48,10 @@ class MapPart:
 
     @property
     def is_metric(self) -> bool:
-        """Whether lengths are metres: those of a single camera have a scale of their own."""
-        return self.result.sensor != "mono"
+        """Whether lengths are metres: those of a single camera have a scale of their own, unless the part was begun
+        with depth.
+        """
+        return self.result.sensor != "mono" or any(bool((key.frame.depth > 0).any()) for key in self.keyframes)
 
     @property
     def points(self) -> NDArray[np.float64]:

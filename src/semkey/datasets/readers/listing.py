@@ -116,7 +116,7 @@ def _refuse_mixed_clocks(rows: Sequence[tuple[float, int]], path: Path) -> None:
     back = rows[longest - 1][0] - rows[longest][0]
     raise DatasetError(
         f"{path}:{rows[longest][1]}: time jumps back by {back:.6g} s, and frames of before and after would be mixed; "
-        "give the parts before and after as sequences of their own"
+        "give the parts before and after as sequences of their own, or sort the list where it is one recording"
     )
 
 
