@@ -351,6 +351,10 @@ def test_nothing_is_written_where_the_data_cannot_be_opened(tmp_path: Path) -> N
     config = small_config(data={"photos": str(tmp_path / "nowhere")}, run={"tensorboard": True})
     with pytest.raises(SemkeyError, match="nowhere"):
         fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()  # the user's own stays
+    with pytest.raises(SemkeyError, match="nowhere"):
+        fit(config, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
