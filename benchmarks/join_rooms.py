@@ -43,12 +43,14 @@ def join(out: Path, rooms: list[Path], frames: int | None = None) -> None:
     cameras = {_read(room / "camera.txt") for room in rooms}
     if len(cameras) > 1:
         raise InputError(f"{', '.join(map(str, rooms))} have different cameras")
+    lists = [{name: _rows(room / name)[:frames] for name in LISTS} for room in rooms]
+    if any(not rows for room in lists for rows in room.values()):
+        raise InputError(f"{', '.join(map(str, rooms))}: one of them has no frames, or none are wanted")
     for folder in ("rgb", "depth"):
         (out / folder).mkdir(parents=True)
     joined: dict[str, list[str]] = {name: [] for name in LISTS}
     start = 0.0
-    for number, room in enumerate(rooms):
-        rows = {name: _rows(room / name)[:frames] for name in LISTS}
+    for number, (room, rows) in enumerate(zip(rooms, lists, strict=True)):
         for name in ("rgb.txt", "depth.txt"):
             for stamp, picture in rows[name]:
                 time = f"{start + float(stamp):.6f}"

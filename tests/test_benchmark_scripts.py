@@ -154,6 +154,10 @@ def test_rooms_are_joined_far_apart(tmp_path: Path) -> None:
         moved[0, 3] += 100.0 * room
         assert np.abs(pose - moved).max() < 1e-6
     assert script("join_rooms.py", out, *rooms).stderr == f"error: {out} is there already\n"
+    assert "has no frames" in script("join_rooms.py", tmp_path / "none", *rooms, "--frames", 0).stderr
+    (rooms[1] / "rgb.txt").unlink()
+    assert "give folders of semkey render-room" in script("join_rooms.py", tmp_path / "none", *rooms).stderr
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("wrong", ["absent", "other camera"])

@@ -339,6 +339,12 @@ def test_clocks_that_do_not_meet_are_told(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_unit_of_a_single_pose_is_told(run: Run, tmp_path: Path, walk: Trajectory) -> None:
+    write_tum_trajectory(tmp_path / "est.txt", Trajectory(walk.timestamps[:1] * 1e9, walk.poses[:1]))
+    outcome = run("eval", "trajectory", tmp_path / "est.txt", tmp_path / "gt.txt", "--out", tmp_path / "out")
+    assert (outcome.code, "its stamps look like nanoseconds" in outcome.err) == (2, True), outcome.err
+
+
 def test_folders_are_searched_for_their_trajectory(run: Run, tmp_path: Path, walk: Trajectory) -> None:
     """Ground truth in a folder, given last or first; an estimate as the folder of a run."""
     for name, file in (("truth", "groundtruth.txt"), ("run", "trajectory.txt")):

@@ -121,9 +121,10 @@ def _other_clock(span: tuple[float, float], true_span: tuple[float, float]) -> s
 
 
 def _is_part(span: tuple[float, float], true_span: tuple[float, float]) -> bool:
-    """Whether both can be of one recording: they meet, and none lasts but a thousandth of the other."""
+    """Whether both can be of one recording: they meet, and none lasts but a thousandth of the other, or is one pose."""
     lasts, truly_lasts = span[1] - span[0], true_span[1] - true_span[0]
-    return true_span[0] - 1 <= span[0] <= true_span[1] + 1 and truly_lasts / 1000 <= lasts <= 1000 * truly_lasts
+    is_alike = min(lasts, truly_lasts) == 0 or truly_lasts / 1000 <= lasts <= 1000 * truly_lasts
+    return true_span[0] - 1 <= span[0] <= true_span[1] + 1 and is_alike
 
 
 def name_estimates(paths: Sequence[str | Path]) -> dict[str, Path]:
