@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import os
 import threading
 import urllib.request
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -245,6 +247,68 @@ def test_several_at_once_make_one_whole_file(server: str, tmp_path: Path) -> Non
         thread.join()
     assert not failures
     assert list(tmp_path.iterdir()) == [target]
+
+
+def _wait_for(
+    partial: Path, target: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[threading.Thread, list[Any], int]:
+    """A thread that has opened ``partial`` for a download and cannot lock it: the handle that is returned does."""
+    holder, found = os.open(partial, os.O_RDWR | os.O_CREAT), []
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    opened, real = threading.Event(), downloads._open_partial
+
+    def open_partial(path: Path) -> BufferedRandom:
+        file = real(path)
+        opened.set()
+        return file
+
+    monkeypatch.setattr(downloads, "_open_partial", open_partial)
+
+    def fetch() -> None:
+        try:
+            found.append(download(url, target, sha256=SHA256))
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    assert opened.wait(10)
+    return thread, found, holder
+
+
+def test_what_another_process_finished_is_not_written_to(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One finishes, a third begins anew, and only then the second gets the lock: on what is the target by now."""
+    target = tmp_path / "weights"
+    partial = tmp_path / f".weights.{_digest(f'{server}/file')}.part"
+    thread, found, holder = _wait_for(partial, target, f"{server}/file", monkeypatch)
+    partial.write_bytes(CONTENT)
+    partial.rename(target)
+    partial.write_bytes(CONTENT[:100])  # the third's, which it has not finished
+    made = target.stat()
+    os.close(holder)
+    thread.join()
+    assert [result.path for result in found] == [target]
+    assert target.read_bytes() == CONTENT
+    assert os.path.samestat(target.stat(), made)
+    assert partial.read_bytes() == CONTENT[:100]
+
+
+def test_a_partial_file_that_its_holder_gave_up_is_begun_anew(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    target, partial = folder / "weights", folder / f".weights.{_digest(f'{server}/file')}.part"
+    thread, found, holder = _wait_for(partial, target, f"{server}/file", monkeypatch)
+    partial.unlink()
+    folder.rmdir()
+    os.close(holder)
+    thread.join()
+    assert [result.path for result in found] == [target]
+    assert list(folder.iterdir()) == [target]
+    assert target.read_bytes() == CONTENT
 
 
 def _digest(url: str) -> str:

@@ -34,6 +34,7 @@ MAX_BYTES = 8_000_000_000
 """Of a file whose size is not known beforehand."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BLOCK_BYTES = 1 << 20
+_LOCK_ATTEMPTS = 100
 _LINKED_HASH = "x-linked-etag"  # the hub's name for the SHA-256 of a large file
 
 Progress = Callable[[int, int, str], None]
@@ -141,14 +142,16 @@ def download(
     partial = target.with_name(f".{target.name}.{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}.part")
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _open_partial(partial) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if target.is_file() and not partial.exists():  # another process has finished it meanwhile
+        with _locked_partial(partial, target) as file:
+            if file is None:  # another process has finished it meanwhile
                 return Download(path=target, sha256=file_sha256(target))
-            stated, found = _fetch_whole(
-                _Request(url, headers or {}, max_bytes, sha256 is not None, needs_hash), file, target.name, sha256
-            )
+            try:
+                stated, found = _fetch_whole(
+                    _Request(url, headers or {}, max_bytes, sha256 is not None, needs_hash), file, target.name, sha256
+                )
+            except DownloadError:
+                _drop_if_empty(partial, missing)
+                raise
             expected = sha256 or stated.stated_sha256
             if expected and found != expected:
                 partial.unlink()
@@ -156,9 +159,6 @@ def download(
                     f"{url}: SHA-256 of the download is {found[:16]}..., expected {expected[:16]}...: not kept"
                 )
             partial.replace(target)
-    except DownloadError:
-        _drop_if_empty(partial, missing)
-        raise
     except OSError as error:
         raise CheckpointError(
             f"cannot write {target}: {error.strerror or error}: downloaded weights need a writable $XDG_CACHE_HOME"
@@ -180,6 +180,39 @@ class _Request:
 def _is_safe(url: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+@contextmanager
+def _locked_partial(partial: Path, target: Path) -> Generator[BufferedRandom | None]:
+    """The partial file, this process's alone; None where another one has made ``target`` of it meanwhile.
+
+    What was locked counts only while ``partial`` is still its name: whoever held the lock before may have renamed the
+    file, and then the bytes that are written here would be those of ``target``.
+    """
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = _open_partial(partial)
+        except FileNotFoundError:  # a process that fetched nothing has just removed the folder that it had made
+            continue
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            held = os.fstat(file.fileno())
+            if _is_named(partial, held):
+                yield file
+                return
+            if _is_named(target, held):
+                yield None
+                return
+    raise CheckpointError(f"{partial}: other processes keep taking it away: start again when they have ended")
+
+
+def _is_named(path: Path, status: os.stat_result) -> bool:
+    """Whether ``path`` names the file of ``status``."""
+    try:
+        return os.path.samestat(path.lstat(), status)
+    except FileNotFoundError:
+        return False
 
 
 def _open_partial(path: Path) -> BufferedRandom:
