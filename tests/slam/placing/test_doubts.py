@@ -102,12 +102,12 @@ def test_a_picture_before_the_lens_does_not_hold_the_camera(covered: float, has_
     assert np.linalg.norm((inverse(truth) @ placement.T_world_cam)[:3, 3]) < 2e-3
 
 
-@pytest.mark.parametrize("every", [1, 12])
-def test_few_corners_beside_a_rich_picture_tell_that_the_camera_moves(every: int) -> None:
-    """The picture covers half of the view and has twelve times as many keypoints as the world beside it."""
+@pytest.mark.parametrize(("every", "covered"), [(1, 0.5), (12, 0.5), (6, 0.72)])
+def test_few_corners_beside_a_rich_picture_tell_that_the_camera_moves(every: int, covered: float) -> None:
+    """The picture covers half of the view or more and has many times as many keypoints as the world beside it."""
     world = PointWorld([START, STEP], points=24000)
     first, second = observed_frame(world, 0), observed_frame(world, 1)
-    border = 0.5 * CAMERA.width
+    border = covered * CAMERA.width
     moving = np.flatnonzero(second.keypoints[:, 0] >= border)[::every]
     keep = np.zeros(len(second), dtype=bool)
     keep[moving] = True

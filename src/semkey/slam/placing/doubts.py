@@ -48,8 +48,8 @@ _BACK_CONTRADICTED = 0.15
 _BESIDE_PX = 15.0
 # What else moves is believed with this share of the matches, and by at least so much.
 _MOVING_SHARE = 0.15
-# ... or over so much of the image, in cells: a picture full of corners has six times as many as the room beside it.
-_MOVING_CELLS = 0.4
+# ... or over so much of the image, in cells: a picture full of corners has six to ten times as many as the room beside it.
+_MOVING_CELLS = 0.3
 _MOVING_PX = 3.0
 
 
