@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="compact")
-    parser.add_argument("--summary", default="small CNN without a backbone, 64-D descriptors, real time on a CPU")
+    parser.add_argument("--summary", help="one line for `semkey info` (default: that of the shipped weights)")
     parser.add_argument("--blend", type=Path, help="earlier checkpoint of the same run of training")
     parser.add_argument("--share", type=float, default=0.7, help="of the first checkpoint in the blend, 0 to 1")
     parser.add_argument("--same-descriptors", action="store_true", help="maps made with the shipped ones stay usable")
@@ -59,6 +59,9 @@ def main() -> None:
     target = WEIGHTS / f"{args.name}.safetensors"
     manifest_file = WEIGHTS / "manifest.json"
     manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
+    summary = args.summary or manifest.get(args.name, {}).get("summary")
+    if not summary:
+        raise SystemExit(f"{args.name}: new weights need a --summary")
     earlier_hashes: list[str] = []
     if args.same_descriptors:
         check_descriptors(model, target)
@@ -70,7 +73,7 @@ def main() -> None:
         shutil.copyfile(args.checkpoint, temporary)
         os.replace(temporary, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    manifest[args.name] = {"summary": args.summary, "sha256": digest}
+    manifest[args.name] = {"summary": summary, "sha256": digest}
     if earlier_hashes:
         manifest[args.name]["same_descriptors"] = earlier_hashes
     temporary = manifest_file.with_suffix(".tmp")
