@@ -170,6 +170,25 @@ def test_after_a_loss_a_world_that_is_there_twice_is_not_found(copies: tuple[flo
     assert (found is None) == (len(copies) > 1)
 
 
+@pytest.mark.parametrize(("share", "is_lost"), [(0.3, False), (0.42, True)])
+def test_after_a_loss_another_pose_with_two_fifths_of_the_decades_is_enough_to_doubt(
+    share: float, is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On wallpaper, after a second of black, a pose one period off had 1438 decades and the true one 609."""
+    monkeypatch.setattr(Doubts, "has_rival", lambda *args: False)
+
+    def weaker(self: Doubts, frame: ObservedFrame, matches: Any, placement: Placement, rules: Any, **_: Any) -> Any:
+        assert placement.evidence is not None
+        evidence = replace(placement.evidence, log10_nfa=share * placement.log10_nfa)
+        return replace(placement, evidence=evidence, lines=None)
+
+    monkeypatch.setattr(Doubts, "_other_pose", weaker)
+    slam_map = mapped(observed_frame(PointWorld([START], copies=(0.0, 0.7)), 0))
+    frame = observed_frame(PointWorld([STEP]), 0)
+    found = locator(slam_map).by_keyframes(frame, [slam_map.tree.newest], CONFIG.min_relocalisation_inliers)
+    assert (found is None) == is_lost
+
+
 @pytest.mark.parametrize("copies", [(0.0,), (0.0, 0.4, 0.8, 1.2)])
 def test_where_descriptors_match_elsewhere_what_a_pose_finds_the_pattern_repeats(
     copies: tuple[float, ...], monkeypatch: pytest.MonkeyPatch

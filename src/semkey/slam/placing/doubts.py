@@ -31,8 +31,9 @@ Array = NDArray[np.float64]
 _RIVAL_SHARE = 0.5
 _RIVAL_EVIDENCE = 0.7
 _RIVAL_DISTANCE_PX = 30.0
-# After a loss nothing tells one period of a pattern from the next: half of the decades are enough to doubt.
-_REPEATED_EVIDENCE = 0.5
+# After a loss nothing tells one period of a pattern from the next: two fifths of the decades are enough to doubt. Where
+# nothing repeats, no other pose is believed at all.
+_REPEATED_EVIDENCE = 0.4
 # Where a pattern repeats, a pose finds what it looks for, and descriptors have matched the same keypoints to landmarks
 # elsewhere: on wallpaper they agree with a tenth to a fifth of those found, in a room with all.
 _REPEATED_SAMPLE_SHARE = 0.5
@@ -48,7 +49,8 @@ _BACK_CONTRADICTED = 0.15
 _BESIDE_PX = 15.0
 # What else moves is believed with this share of the matches, and by at least so much.
 _MOVING_SHARE = 0.15
-# ... or over so much of the image, in cells: a picture full of corners has six to ten times as many as the room beside it.
+# ... or over so much of the image, in cells: a picture full of corners has six to ten times as many as the room beside
+# it.
 _MOVING_CELLS = 0.3
 _MOVING_PX = 3.0
 
