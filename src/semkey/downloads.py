@@ -150,6 +150,7 @@ def download(
                     _Request(url, headers or {}, max_bytes, sha256 is not None, needs_hash), file, target.name, sha256
                 )
             except DownloadError:
+                file.flush()  # what came is judged by the file's size
                 _drop_if_empty(partial, missing)
                 raise
             expected = sha256 or stated.stated_sha256
